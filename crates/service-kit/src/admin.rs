@@ -1,0 +1,59 @@
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/version`.
+//!
+//! It is a listener of its own, so that no ingress ever shows it and no load
+//! on the service keeps a probe waiting.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::registry::Registry;
+
+use crate::BuildInfo;
+use crate::health::Readiness;
+
+/// The content type of the exposition format that [`prometheus_client`] writes.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The routes of the admin listener. `registry` gets the metrics of the
+/// process (memory, CPU, file descriptors) as well.
+pub fn router(build: BuildInfo, readiness: Readiness, mut registry: Registry) -> Router {
+    if let Err(error) =
+        kubert_prometheus_process::register(registry.sub_registry_with_prefix("process"))
+    {
+        tracing::warn!(%error, "no metrics of the process");
+    }
+    let registry = Arc::new(registry);
+    Router::new()
+        .route(
+            "/livez",
+            get(async || Json(serde_json::json!({"alive": true}))),
+        )
+        .route("/readyz", get(ready).with_state(readiness))
+        .route("/metrics", get(metrics).with_state(registry))
+        .route("/version", get(async move || Json(build.clone())))
+}
+
+async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
+    let report = readiness.report().await;
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(report))
+}
+
+async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text)),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            Err(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    }
+}

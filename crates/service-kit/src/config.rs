@@ -1,0 +1,351 @@
+//! Configuration: environment first, flags the same, everything checked before
+//! a port opens.
+//!
+//! A service describes its variables as a [`clap::Parser`] of plain strings
+//! and turns them into its configuration through [`Faults`], which keeps every
+//! fault instead of stopping at the first.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+use std::{fmt, fs};
+
+use secrecy::SecretString;
+
+use crate::telemetry::{LogFilter, LogFormat};
+
+/// The exit code of a process whose configuration is wrong: `EX_USAGE` of
+/// `sysexits.h`.
+pub const EXIT_USAGE: u8 = 64;
+
+/// Reads the arguments and the environment and checks them all.
+///
+/// # Errors
+/// The exit code with which `main` has to end: 0 after `--help` or
+/// `--version`, [`EXIT_USAGE`] after the faults were printed to stderr.
+pub fn load<A, C>() -> Result<C, ExitCode>
+where
+    A: clap::Parser,
+    C: TryFrom<A, Error = Faults>,
+{
+    let args = A::try_parse().map_err(|error| {
+        // Where the terminal is gone there is nobody left to tell.
+        let _ = error.print();
+        if error.use_stderr() {
+            ExitCode::from(EXIT_USAGE)
+        } else {
+            ExitCode::SUCCESS
+        }
+    })?;
+    C::try_from(args).map_err(|faults| {
+        let name = A::command().get_name().to_owned();
+        eprintln!("{name}: {faults}\nSee `{name} --help` for every variable.");
+        ExitCode::from(EXIT_USAGE)
+    })
+}
+
+/// Every fault of a configuration, each with the name of its variable.
+///
+/// A value is shown in a fault unless the variable is a secret.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<(String, String)>);
+
+impl Faults {
+    /// Notes that `variable` is wrong, and why.
+    pub fn add(&mut self, variable: &str, reason: impl Display) {
+        self.0.push((variable.to_owned(), reason.to_string()));
+    }
+
+    /// Parses the value of `variable`; `None` after noting the fault.
+    pub fn parse<T>(&mut self, variable: &str, value: &str) -> Option<T>
+    where
+        T: FromStr<Err: Display>,
+    {
+        value
+            .parse()
+            .map_err(|error| self.add(variable, format_args!("{value:?}: {error}")))
+            .ok()
+    }
+
+    /// Parses `host:port` where host is an IP address.
+    pub fn address(&mut self, variable: &str, value: &str) -> Option<SocketAddr> {
+        let address = value.parse().ok();
+        if address.is_none() {
+            self.add(
+                variable,
+                format_args!("{value:?} should be an address and a port, such as 0.0.0.0:3000"),
+            );
+        }
+        address
+    }
+
+    /// Parses a whole number of seconds.
+    pub fn seconds(&mut self, variable: &str, value: &str) -> Option<Duration> {
+        let seconds = value.parse().map(Duration::from_secs).ok();
+        if seconds.is_none() {
+            self.add(
+                variable,
+                format_args!("{value:?} should be a whole number of seconds"),
+            );
+        }
+        seconds
+    }
+
+    /// The secret that is given as `variable` itself or as the file that
+    /// `{variable}_FILE` names; `None` where neither is set, or after noting a
+    /// fault. An empty value counts as not set, and one line feed at the end
+    /// of a file is dropped.
+    pub fn secret(
+        &mut self,
+        variable: &str,
+        value: Option<SecretString>,
+        file: Option<&Path>,
+    ) -> Option<SecretString> {
+        use secrecy::ExposeSecret;
+
+        let value = value.filter(|value| !value.expose_secret().is_empty());
+        let file = file.filter(|file| !file.as_os_str().is_empty());
+        match (value, file) {
+            (Some(_), Some(_)) => {
+                self.add(variable, format_args!("is set, and so is {variable}_FILE"));
+                None
+            }
+            (value, None) => value,
+            (None, Some(file)) => match fs::read_to_string(file) {
+                Ok(text) => Some(text.strip_suffix('\n').unwrap_or(&text).into()),
+                Err(error) => {
+                    self.add(
+                        &format!("{variable}_FILE"),
+                        format_args!("{}: {error}", file.display()),
+                    );
+                    None
+                }
+            },
+        }
+    }
+
+    /// The configuration that `build` makes, or all faults. `build` gives
+    /// `None` where one of its parts is missing for a fault that was noted.
+    ///
+    /// # Errors
+    /// The faults, where there are any.
+    pub fn finish<T>(mut self, build: impl FnOnce() -> Option<T>) -> Result<T, Self> {
+        match build() {
+            Some(config) if self.0.is_empty() => Ok(config),
+            _ => {
+                if self.0.is_empty() {
+                    self.add("configuration", "is incomplete");
+                }
+                Err(self)
+            }
+        }
+    }
+}
+
+impl Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.0.len() == 1 { "" } else { "s" };
+        write!(f, "the configuration has {} fault{s}", self.0.len())?;
+        for (variable, reason) in &self.0 {
+            write!(f, "\n  {variable}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// The variables that every service has.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RuntimeArgs {
+    /// What to log: a level (error, warn, info, debug, trace), or a list such
+    /// as `info,sqlx=warn`
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// How to log: `json` or `pretty` [default: pretty on a terminal, else json]
+    #[arg(long, env = "LOG_FORMAT")]
+    pub log_format: Option<String>,
+
+    /// Where to send traces (OTLP over HTTP), such as `http://otel-collector:4318`;
+    /// none are sent without it
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otel_exporter_otlp_endpoint: Option<String>,
+
+    /// After SIGTERM: how long to go on accepting, while not ready, so that
+    /// load balancers and clients turn away
+    #[arg(long, env = "SHUTDOWN_DELAY_SECONDS", default_value = "1")]
+    pub shutdown_delay_seconds: String,
+
+    /// After that: how long requests in flight may take to finish
+    #[arg(long, env = "SHUTDOWN_TIMEOUT_SECONDS", default_value = "20")]
+    pub shutdown_timeout_seconds: String,
+
+    /// The commit that the program was built from, shown by `/version`
+    #[arg(long, env = "SOURCE_REVISION", default_value = "unknown")]
+    pub source_revision: String,
+}
+
+/// [`RuntimeArgs`], checked.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// What to log.
+    pub log_filter: LogFilter,
+    /// How to log.
+    pub log_format: LogFormat,
+    /// Where traces go.
+    pub otlp_endpoint: Option<String>,
+    /// How long to go on accepting after SIGTERM.
+    pub shutdown_delay: Duration,
+    /// How long to wait for what is in flight after that.
+    pub shutdown_timeout: Duration,
+    /// The commit that the program was built from.
+    pub source_revision: String,
+}
+
+impl RuntimeConfig {
+    /// Checks `args`; `None` after noting what is wrong in `faults`.
+    pub fn check(args: RuntimeArgs, faults: &mut Faults) -> Option<Self> {
+        let log_filter = faults.parse("LOG_LEVEL", &args.log_level);
+        let log_format = match args.log_format.as_deref().filter(|value| !value.is_empty()) {
+            Some(value) => faults.parse("LOG_FORMAT", value),
+            None => Some(LogFormat::of_stdout()),
+        };
+        let otlp_endpoint = args
+            .otel_exporter_otlp_endpoint
+            .filter(|value| !value.is_empty());
+        if otlp_endpoint.is_some() && !cfg!(feature = "otel") {
+            faults.add(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "is set, but this program was built without the feature `otel`",
+            );
+        }
+        let shutdown_delay = faults.seconds("SHUTDOWN_DELAY_SECONDS", &args.shutdown_delay_seconds);
+        let shutdown_timeout =
+            faults.seconds("SHUTDOWN_TIMEOUT_SECONDS", &args.shutdown_timeout_seconds);
+        Some(Self {
+            log_filter: log_filter?,
+            log_format: log_format?,
+            otlp_endpoint,
+            shutdown_delay: shutdown_delay?,
+            shutdown_timeout: shutdown_timeout?,
+            source_revision: args.source_revision,
+        })
+    }
+}
+
+/// A prefix that an ingress strips before a request arrives, such as
+/// `/staging`: empty, or a path that starts with one `/` and ends without.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PublicPrefix(String);
+
+impl PublicPrefix {
+    /// The prefix itself, to be put in front of a path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for PublicPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for PublicPrefix {
+    type Err = InvalidPrefix;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        let value = value.trim_end_matches('/');
+        let segment = |segment: &str| {
+            !segment.is_empty()
+                && !segment.starts_with('.')
+                && segment
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || b"-_.~".contains(&c))
+        };
+        let valid = match value.strip_prefix('/') {
+            Some(path) => path.split('/').all(segment),
+            None => value.is_empty(),
+        };
+        if valid {
+            Ok(Self(value.to_owned()))
+        } else {
+            Err(InvalidPrefix)
+        }
+    }
+}
+
+/// The value is not a path of plain segments.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("should be empty or a path such as /staging")]
+pub struct InvalidPrefix;
+
+/// The path of a file that is given by a variable, `None` where it is empty.
+#[must_use]
+pub fn non_empty_path(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let mut faults = Faults::default();
+        faults.address("LISTEN_ADDR", "here");
+        faults.seconds("IMG_TTL_SECONDS", "1.5");
+        let faults = faults.finish(|| Some(())).unwrap_err();
+        insta::assert_snapshot!(faults, @r#"
+        the configuration has 2 faults
+          LISTEN_ADDR: "here" should be an address and a port, such as 0.0.0.0:3000
+          IMG_TTL_SECONDS: "1.5" should be a whole number of seconds
+        "#);
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_file_without_the_last_line_feed() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "hunter2").unwrap();
+        let mut faults = Faults::default();
+        let secret = faults.secret("PASSWORD", None, Some(file.path())).unwrap();
+        assert_eq!(secret.expose_secret(), "hunter2");
+    }
+
+    #[test]
+    fn a_secret_given_twice_or_unreadable_is_a_fault_that_does_not_tell_it() {
+        let mut faults = Faults::default();
+        let missing = Path::new("/nonexistent");
+        assert!(
+            faults
+                .secret("PASSWORD", Some("hunter2".into()), Some(missing))
+                .is_none()
+        );
+        assert!(faults.secret("TOKEN", None, Some(missing)).is_none());
+        let text = faults.finish(|| Some(())).unwrap_err().to_string();
+        assert!(text.contains("PASSWORD: is set, and so is PASSWORD_FILE"));
+        assert!(text.contains("TOKEN_FILE: /nonexistent: "));
+        assert!(!text.contains("hunter2"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_never_carries_more_than_a_path(value in any::<String>()) {
+            if let Ok(prefix) = value.parse::<PublicPrefix>() {
+                let prefix = prefix.as_str();
+                prop_assert!(!prefix.starts_with("//") && !prefix.ends_with('/'));
+                prop_assert!(!prefix.contains(['"', '<', '?', '#', '\\', '\n']));
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The body of an error.
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An answer that says what went wrong: `{"detail": "Not Found"}`.
+#[derive(Debug)]
+pub struct ErrorBody {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+}
+
+impl ErrorBody {
+    /// `detail` is for the person at the other end: it holds no secret and
+    /// nothing of the inside.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl IntoResponse for ErrorBody {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body {
+            detail: Cow<'static, str>,
+        }
+        let body = Json(Body {
+            detail: self.detail,
+        });
+        (self.status, body).into_response()
+    }
+}

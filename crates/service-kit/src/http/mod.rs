@@ -1,0 +1,118 @@
+//! The HTTP stack: what every listener puts around its routes, the server that
+//! runs them, and the client for calls to others.
+
+mod client;
+mod error;
+mod observe;
+#[cfg(feature = "otel")]
+pub(crate) mod otel;
+mod prefix;
+mod serve;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+pub use client::{client, install_tls_provider};
+pub use error::ErrorBody;
+pub use observe::{HttpMetrics, RequestContext};
+pub use prefix::ForwardedPrefix;
+pub use serve::serve;
+
+/// The largest body that a request may have, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// How long a handler may take to start its answer. The body of an answer, an
+/// event stream for instance, may go on for longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Smaller answers are not compressed: they fit one packet as they are, and a
+/// strong `ETag` stays true for them.
+const COMPRESS_ABOVE: u64 = 1024;
+
+/// Puts the common middleware around the routes of one listener. From the
+/// outside in:
+///
+/// - a request id and a trace id, one log line and one measurement a request;
+/// - security headers, where the handler set none of its own, with
+///   `content_security_policy` among them;
+/// - `Connection: close` on every answer once `shutdown` is cancelled;
+/// - a panic becomes a 500, an answer that does not start in 15 s a 503,
+///   an unknown path a 404, all with an [`ErrorBody`];
+/// - gzip for what is worth it, never for images and event streams;
+/// - bodies over [`BODY_LIMIT`] are refused by the extractors.
+pub fn stack(
+    routes: Router,
+    metrics: HttpMetrics,
+    content_security_policy: &'static str,
+    shutdown: CancellationToken,
+) -> Router {
+    routes
+        .fallback(async || ErrorBody::new(StatusCode::NOT_FOUND, "Not Found"))
+        .method_not_allowed_fallback(async || {
+            ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+        })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(
+            CompressionLayer::new()
+                .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_ABOVE))),
+        )
+        .layer(from_fn(limit_time))
+        .layer(CatchPanicLayer::custom(|_| {
+            ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+                .into_response()
+        }))
+        .layer(from_fn_with_state(shutdown, close_when_stopping))
+        .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(default_header(header::REFERRER_POLICY, "same-origin"))
+        .layer(default_header(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ))
+        .layer(default_header(
+            header::CONTENT_SECURITY_POLICY,
+            content_security_policy,
+        ))
+        .layer(from_fn_with_state(metrics, observe::observe))
+}
+
+fn default_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+async fn limit_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
+        .await
+        .unwrap_or_else(|_| {
+            ErrorBody::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The request took too long; try again",
+            )
+            .into_response()
+        })
+}
+
+/// Makes keep-alive clients turn to another replica before the listener closes,
+/// so that none of them sends a request into a connection that is being closed.
+async fn close_when_stopping(
+    State(shutdown): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if shutdown.is_cancelled() {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

@@ -1,0 +1,23 @@
+//! What every service of the system shares, so that each of them starts,
+//! listens, logs, is measured and stops in the same way.
+//!
+//! - [`config`]: the environment and flags, checked before a port opens;
+//! - [`telemetry`]: log lines that carry the request and the trace;
+//! - [`health`] and [`admin`]: liveness, readiness, metrics and version;
+//! - [`http`]: the middleware of every listener, and the server itself;
+//! - [`Lifecycle`]: who owns the tasks, and how they end.
+//!
+//! Nothing here knows what a todo is.
+
+pub mod admin;
+mod build;
+pub mod config;
+pub mod health;
+pub mod http;
+mod lifecycle;
+pub mod telemetry;
+mod trace_context;
+
+pub use build::BuildInfo;
+pub use lifecycle::{Lifecycle, TaskError, run};
+pub use trace_context::{InvalidTraceParent, TraceParent};

@@ -1,0 +1,246 @@
+//! Who owns the tasks of a process, and how they end.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::RuntimeConfig;
+use crate::telemetry;
+
+/// What a task or a start-up may end with.
+pub type TaskError = Box<dyn Error + Send + Sync>;
+
+/// The exit code of a process that a second signal cut short: 128 + SIGINT.
+const EXIT_ABORTED: u8 = 130;
+
+/// How long the supporting tasks may take to end once the others have.
+const SUPPORT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs a service from its `main`: starts telemetry and the runtime, lets
+/// `start` spawn the tasks of the service, and waits for their end.
+///
+/// The exit code is 0 after a stop that cut nothing, 1 after a failed start, a
+/// task that ended by itself or a drain that took too long, 130 after a second
+/// signal. Every failure is logged once, here.
+pub fn run<F>(service: &'static str, config: &RuntimeConfig, start: F) -> ExitCode
+where
+    F: AsyncFnOnce(&mut Lifecycle) -> Result<(), TaskError>,
+{
+    let _telemetry = match telemetry::init(service, config) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("{service}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    crate::http::install_tls_provider();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "the runtime did not start");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(async {
+        let mut lifecycle = match Lifecycle::new(config.shutdown_delay, config.shutdown_timeout) {
+            Ok(lifecycle) => lifecycle,
+            Err(error) => {
+                error!(%error, "signals cannot be received");
+                return ExitCode::FAILURE;
+            }
+        };
+        match lifecycle.start(start).await {
+            Some(Ok(())) => lifecycle.run().await,
+            Some(Err(error)) => {
+                error!(error = chain(&*error), "start failed");
+                ExitCode::FAILURE
+            }
+            None => {
+                info!("stopped before the start was complete");
+                ExitCode::SUCCESS
+            }
+        }
+    })
+}
+
+/// The tasks of a process and its way to a clean stop.
+///
+/// SIGTERM or SIGINT cancels [`Lifecycle::shutdown`]: readiness fails, servers
+/// go on accepting for [`Lifecycle::delay`], then drain; the other tasks finish
+/// what they hold. Supporting tasks, such as the admin listener, are told to
+/// stop only after that. What is not done within the timeout is aborted, as is
+/// everything on a second signal. A task that ends before anybody asked for it
+/// stops the process, with an error.
+#[derive(Debug)]
+pub struct Lifecycle {
+    shutdown: CancellationToken,
+    support_shutdown: CancellationToken,
+    delay: Duration,
+    timeout: Duration,
+    tasks: JoinSet<Ended>,
+    support: JoinSet<Ended>,
+    sigterm: Signal,
+    sigint: Signal,
+}
+
+type Ended = (&'static str, Result<(), TaskError>);
+
+impl Lifecycle {
+    fn new(delay: Duration, timeout: Duration) -> std::io::Result<Self> {
+        Ok(Self {
+            shutdown: CancellationToken::new(),
+            support_shutdown: CancellationToken::new(),
+            delay,
+            timeout,
+            tasks: JoinSet::new(),
+            support: JoinSet::new(),
+            sigterm: signal(SignalKind::terminate())?,
+            sigint: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Cancelled when the process is told to stop. A task of
+    /// [`Lifecycle::spawn`] ends in good order after it.
+    #[must_use]
+    pub fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// Cancelled when all tasks of [`Lifecycle::spawn`] have ended; the sign
+    /// for those of [`Lifecycle::spawn_support`].
+    #[must_use]
+    pub fn support_shutdown(&self) -> CancellationToken {
+        self.support_shutdown.clone()
+    }
+
+    /// How long a server goes on accepting after [`Lifecycle::shutdown`].
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Owns a task of the service. Its end before the shutdown, whatever the
+    /// result, ends the process.
+    pub fn spawn<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Owns a task that the others need until their end.
+    pub fn spawn_support<F>(&mut self, name: &'static str, task: F)
+    where
+        F: Future<Output = Result<(), TaskError>> + Send + 'static,
+    {
+        self.support.spawn(async move { (name, task.await) });
+    }
+
+    /// `None` where a signal came before `start` was done.
+    async fn start<F>(&mut self, start: F) -> Option<Result<(), TaskError>>
+    where
+        F: AsyncFnOnce(&mut Self) -> Result<(), TaskError>,
+    {
+        // Signals of their own, as `start` borrows the lifecycle.
+        let (Ok(mut sigterm), Ok(mut sigint)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
+            return Some(start(self).await);
+        };
+        tokio::select! {
+            result = start(self) => Some(result),
+            _ = sigterm.recv() => None,
+            _ = sigint.recv() => None,
+        }
+    }
+
+    async fn run(mut self) -> ExitCode {
+        let crashed = tokio::select! {
+            _ = self.sigterm.recv() => false,
+            _ = self.sigint.recv() => false,
+            Some(ended) = self.tasks.join_next() => report_early_end(ended),
+            Some(ended) = self.support.join_next() => report_early_end(ended),
+        };
+        info!(
+            delay_seconds = self.delay.as_secs(),
+            timeout_seconds = self.timeout.as_secs(),
+            "stopping"
+        );
+        self.shutdown.cancel();
+
+        let drained = tokio::select! {
+            drained = drain(&mut self.tasks, self.delay + self.timeout) => drained,
+            _ = self.sigterm.recv() => return aborted(),
+            _ = self.sigint.recv() => return aborted(),
+        };
+        self.support_shutdown.cancel();
+        let supported = drain(&mut self.support, SUPPORT_TIMEOUT).await;
+        if drained && supported && !crashed {
+            info!("stopped");
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for all tasks; `false` where one failed or the time is up.
+async fn drain(tasks: &mut JoinSet<Ended>, limit: Duration) -> bool {
+    let all = async {
+        let mut clean = true;
+        while let Some(ended) = tasks.join_next().await {
+            clean &= match ended {
+                Ok((_, Ok(()))) => true,
+                failed => {
+                    report(failed, "task failed while stopping");
+                    false
+                }
+            };
+        }
+        clean
+    };
+    let result = tokio::time::timeout(limit, all).await;
+    result.unwrap_or_else(|_| {
+        error!(
+            tasks = tasks.len(),
+            "not drained in time, aborting what is left"
+        );
+        tasks.abort_all();
+        false
+    })
+}
+
+fn report_early_end(ended: Result<Ended, JoinError>) -> bool {
+    report(ended, "task ended by itself");
+    true
+}
+
+fn report(ended: Result<Ended, JoinError>, message: &'static str) {
+    match ended {
+        Ok((task, Ok(()))) => error!(task, "{message}"),
+        Ok((task, Err(error))) => error!(task, error = chain(&*error), "{message}"),
+        Err(error) => error!(%error, "{message}"),
+    }
+}
+
+fn aborted() -> ExitCode {
+    warn!("second signal: aborting what is in flight");
+    ExitCode::from(EXIT_ABORTED)
+}
+
+/// The message of an error and of all its sources, in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

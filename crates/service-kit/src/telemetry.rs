@@ -1,0 +1,146 @@
+//! Log lines for people and for machines, and traces where they are wanted.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry};
+
+use crate::config::RuntimeConfig;
+
+/// Which events are logged: a level, or levels by target, such as
+/// `info,sqlx=warn`.
+#[derive(Clone, Debug)]
+pub struct LogFilter(Targets);
+
+impl FromStr for LogFilter {
+    type Err = ParseError;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        value.parse().map(Self)
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// One JSON object a line; the fields of the request are at its top level.
+    Json,
+    /// For a person at a terminal.
+    Pretty,
+}
+
+impl LogFormat {
+    /// [`LogFormat::Pretty`] where stdout is a terminal, else
+    /// [`LogFormat::Json`], as in a container.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        if std::io::stdout().is_terminal() {
+            Self::Pretty
+        } else {
+            Self::Json
+        }
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = UnknownLogFormat;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        match value {
+            "json" => Ok(Self::Json),
+            "pretty" => Ok(Self::Pretty),
+            _ => Err(UnknownLogFormat),
+        }
+    }
+}
+
+/// There is no such log format.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("should be json or pretty")]
+pub struct UnknownLogFormat;
+
+/// Starts logging, and exporting of traces where `config` says so. What is
+/// still unsent is sent when the guard is dropped.
+///
+/// # Errors
+/// Where the process logs already, or the exporter cannot be built.
+pub fn init(service: &'static str, config: &RuntimeConfig) -> Result<Guard, InitError> {
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
+        LogFormat::Json => Box::new(json_layer()),
+        LogFormat::Pretty => Box::new(
+            tracing_subscriber::fmt::layer()
+                .with_target(false)
+                .with_ansi(std::io::stdout().is_terminal()),
+        ),
+    };
+    let registry =
+        tracing_subscriber::registry().with(lines.with_filter(config.log_filter.0.clone()));
+
+    #[cfg(feature = "otel")]
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let provider = crate::http::otel::provider(service, endpoint)?;
+        registry
+            .with(crate::http::otel::layer(&provider))
+            .try_init()?;
+        return Ok(Guard {
+            provider: Some(provider),
+        });
+    }
+    #[cfg(not(feature = "otel"))]
+    let _ = service;
+
+    registry.try_init()?;
+    Ok(Guard::default())
+}
+
+fn json_layer<S>() -> json_subscriber::JsonLayer<S>
+where
+    S: tracing::Subscriber + for<'lookup> tracing_subscriber::registry::LookupSpan<'lookup>,
+{
+    let mut layer = json_subscriber::JsonLayer::stdout();
+    layer.with_timer("timestamp", tracing_subscriber::fmt::time::SystemTime);
+    layer.with_level("level");
+    layer.with_target("target");
+    layer.with_flattened_event();
+    layer.with_top_level_flattened_span_list();
+    layer
+}
+
+/// Keeps the exporter of traces alive; sends what is left when dropped.
+#[derive(Default)]
+pub struct Guard {
+    #[cfg(feature = "otel")]
+    provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "otel")]
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(provider) = self.provider.take() {
+            // The process is ending: a collector that is gone must not hold it.
+            let _ = provider.shutdown_with_timeout(std::time::Duration::from_secs(2));
+        }
+    }
+}
+
+/// Why telemetry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The process has a logger already.
+    #[error("logging was started twice")]
+    Twice(#[from] TryInitError),
+    /// The exporter of traces could not be built.
+    #[cfg(feature = "otel")]
+    #[error("traces cannot be exported")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+}
