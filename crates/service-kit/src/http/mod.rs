@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
+use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 pub use client::{client, install_tls_provider};
@@ -49,6 +50,7 @@ const COMPRESS_ABOVE: u64 = 1024;
 /// - a panic becomes a 500, an answer that does not start in 15 s a 503,
 ///   an unknown path a 404, all with an [`ErrorBody`];
 /// - gzip for what is worth it, never for images and event streams;
+/// - a change that a page of another site asks for is refused with 403;
 /// - bodies over [`BODY_LIMIT`] are refused by the extractors.
 pub fn stack(
     routes: Router,
@@ -62,6 +64,7 @@ pub fn stack(
             ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(CsrfLayer::new().with_rejection_response(refuse_cross_origin))
         .layer(
             CompressionLayer::new()
                 .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_ABOVE))),
@@ -87,6 +90,14 @@ pub fn stack(
 
 fn default_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
     SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+fn refuse_cross_origin(_: ProtectionError) -> Response {
+    ErrorBody::new(
+        StatusCode::FORBIDDEN,
+        "Changes from pages of another site are refused",
+    )
+    .into_response()
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {

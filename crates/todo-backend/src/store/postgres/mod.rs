@@ -193,33 +193,35 @@ impl TodoStore for PostgresStore {
     async fn list(&self, page: &Page) -> Result<Vec<Todo>, StoreError> {
         // The two plain forms are apart from the general one so that each gets
         // a plan of its own: this is the hot path.
-        let read = async || match page {
-            Page {
-                completed: None,
-                after: None,
-                limit: None,
-            } => {
-                sqlx::query_as(
-                    "SELECT id, text, completed, created_at, version FROM todos
+        let read = || async {
+            match page {
+                Page {
+                    completed: None,
+                    after: None,
+                    limit: None,
+                } => {
+                    sqlx::query_as(
+                        "SELECT id, text, completed, created_at, version FROM todos
                      ORDER BY created_at DESC, id DESC",
-                )
-                .fetch_all(&self.pool)
-                .await
-            }
-            page => {
-                sqlx::query_as(
-                    "SELECT id, text, completed, created_at, version FROM todos
+                    )
+                    .fetch_all(&self.pool)
+                    .await
+                }
+                page => {
+                    sqlx::query_as(
+                        "SELECT id, text, completed, created_at, version FROM todos
                      WHERE ($1::boolean IS NULL OR completed = $1)
                        AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
                      ORDER BY created_at DESC, id DESC
                      LIMIT $4",
-                )
-                .bind(page.completed)
-                .bind(page.after.map(|cursor| cursor.created_at))
-                .bind(page.after.map(|cursor| cursor.id.0))
-                .bind(page.limit.map(i64::from))
-                .fetch_all(&self.pool)
-                .await
+                    )
+                    .bind(page.completed)
+                    .bind(page.after.map(|cursor| cursor.created_at))
+                    .bind(page.after.map(|cursor| cursor.id.0))
+                    .bind(page.limit.map(i64::from))
+                    .fetch_all(&self.pool)
+                    .await
+                }
             }
         };
         let rows: Vec<Stored> = again(read).await?;
@@ -227,7 +229,7 @@ impl TodoStore for PostgresStore {
     }
 
     async fn count(&self) -> Result<Count, StoreError> {
-        let (total, active): (i64, i64) = again(async || {
+        let (total, active): (i64, i64) = again(|| async {
             sqlx::query_as("SELECT count(*), count(*) FILTER (WHERE NOT completed) FROM todos")
                 .fetch_one(&self.pool)
                 .await
@@ -240,7 +242,7 @@ impl TodoStore for PostgresStore {
     }
 
     async fn get(&self, id: TodoId) -> Result<Option<Versioned>, StoreError> {
-        let row: Option<Stored> = again(async || {
+        let row: Option<Stored> = again(|| async {
             sqlx::query_as(
                 "SELECT id, text, completed, created_at, version FROM todos WHERE id = $1",
             )
@@ -253,7 +255,7 @@ impl TodoStore for PostgresStore {
     }
 
     async fn create(&self, text: &TodoText, origin: &Origin) -> Result<Versioned, StoreError> {
-        let created = again(async || self.create_now(text, origin).await).await?;
+        let created = again(|| self.create_now(text, origin)).await?;
         self.signal.notify_one();
         Ok(created)
     }
@@ -264,7 +266,7 @@ impl TodoStore for PostgresStore {
         text: &TodoText,
         origin: &Origin,
     ) -> Result<CreatedOnce, StoreError> {
-        let created = again(async || self.create_once_now(key, text, origin).await).await?;
+        let created = again(|| self.create_once_now(key, text, origin)).await?;
         self.signal.notify_one();
         Ok(created)
     }
@@ -276,7 +278,7 @@ impl TodoStore for PostgresStore {
         guard: Guard<'_>,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        let change = again(async || self.update_now(id, patch, guard, origin).await).await?;
+        let change = again(|| self.update_now(id, patch, guard, origin)).await?;
         self.signal.notify_one();
         Ok(change)
     }
@@ -287,13 +289,13 @@ impl TodoStore for PostgresStore {
         guard: Guard<'_>,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        let change = again(async || self.delete_now(id, guard, origin).await).await?;
+        let change = again(|| self.delete_now(id, guard, origin)).await?;
         self.signal.notify_one();
         Ok(change)
     }
 
     async fn delete_completed(&self, origin: &Origin) -> Result<u64, StoreError> {
-        let deleted = again(async || self.delete_completed_now(origin).await).await?;
+        let deleted = again(|| self.delete_completed_now(origin)).await?;
         self.signal.notify_one();
         Ok(deleted)
     }
@@ -355,7 +357,10 @@ impl TodoStore for PostgresStore {
 /// Runs `operation` once more where the server ended the session before it
 /// ran the statement, as a restart does to connections that were just used.
 /// Nothing was written then, so a change is not made twice.
-async fn again<T>(operation: impl AsyncFn() -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
+async fn again<T, F>(operation: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
     match operation().await {
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(ADMIN_SHUTDOWN) => {
             Ok(operation().await?)

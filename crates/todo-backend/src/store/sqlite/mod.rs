@@ -233,11 +233,12 @@ impl TodoStore for SqliteStore {
         migrator.set_ignore_missing(true);
         migrator.run(&self.pool).await?;
         let mut transaction = self.write().await?;
-        let is_first = sqlx::query("INSERT INTO first_todo (written) VALUES (1) ON CONFLICT DO NOTHING")
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected()
-            == 1;
+        let is_first =
+            sqlx::query("INSERT INTO first_todo (written) VALUES (1) ON CONFLICT DO NOTHING")
+                .execute(&mut *transaction)
+                .await?
+                .rows_affected()
+                == 1;
         if is_first {
             sqlx::query("INSERT INTO todos (text, completed, created_at) VALUES (?1, 0, ?2)")
                 .bind(first_todo.as_str())
@@ -250,10 +251,11 @@ impl TodoStore for SqliteStore {
     }
 
     async fn migration_pending(&self) -> Result<bool, StoreError> {
-        let tables: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'")
-                .fetch_one(&self.pool)
-                .await?;
+        let tables: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'",
+        )
+        .fetch_one(&self.pool)
+        .await?;
         if tables == 0 {
             return Ok(true);
         }

@@ -1,0 +1,175 @@
+//! From the bytes of a body to a text or a patch.
+//!
+//! The body is read as any JSON first and checked by hand then, so that all
+//! faults are told at once and in the form that clients of the API know.
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde_json::{Map, Value};
+use todo_domain::{InvalidText, TodoPatch, TodoText};
+
+use super::error::{ApiError, Fault, Place};
+
+/// The fields of a JSON object.
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads a body. A missing content type counts as JSON.
+    pub(super) fn read(
+        headers: &HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+    ) -> Result<Self, ApiError> {
+        if !says_json(headers) {
+            return Err(ApiError::NotJson);
+        }
+        let body = body.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
+            _ => ApiError::Malformed("There was an error reading the body"),
+        })?;
+        let text = std::str::from_utf8(&body)
+            .map_err(|_| ApiError::Malformed("There was an error parsing the body"))?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.is_empty() {
+            return Err(Fault::new("missing", ["body"], "Field required").into());
+        }
+        match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(Fault::new(
+                "model_attributes_type",
+                ["body"],
+                "Input should be a valid dictionary or object to extract fields from",
+            )
+            .into()),
+            Err(error) => Err(Fault {
+                kind: "json_invalid",
+                loc: vec![Place::Name("body"), Place::Offset(offset(text, &error))],
+                msg: "JSON decode error".to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// The text of a new todo. Other fields are ignored.
+    pub(super) fn new_todo(&self) -> Result<TodoText, ApiError> {
+        match self.0.get("text") {
+            None => Err(Fault::new("missing", ["body", "text"], "Field required").into()),
+            Some(value) => Ok(text(value)?),
+        }
+    }
+
+    /// What to change of a todo. Other fields are ignored.
+    pub(super) fn patch(&self) -> Result<TodoPatch, ApiError> {
+        let text = self.0.get("text").map(text).transpose();
+        let completed = self.0.get("completed").map(completed).transpose();
+        match (text, completed) {
+            (Ok(text), Ok(completed)) => Ok(TodoPatch { text, completed }),
+            (text, completed) => Err(ApiError::Invalid(
+                text.err().into_iter().chain(completed.err()).collect(),
+            )),
+        }
+    }
+}
+
+/// Whether the body may be JSON by its header. A form or plain text is refused:
+/// those are the types that a page of another site can send without asking.
+fn says_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return true;
+    };
+    let essence = value.to_str().unwrap_or_default();
+    let essence = essence.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
+}
+
+fn text(value: &Value) -> Result<TodoText, Fault> {
+    let loc = ["body", "text"];
+    let Value::String(text) = value else {
+        return Err(Fault::new(
+            "string_type",
+            loc,
+            "Input should be a valid string",
+        ));
+    };
+    TodoText::new(text.as_str()).map_err(|error| {
+        let kind = match error {
+            InvalidText::Empty => "string_too_short",
+            InvalidText::TooLong => "string_too_long",
+            InvalidText::Nul => "value_error",
+        };
+        Fault::new(kind, loc, error.to_string())
+    })
+}
+
+/// Reads a boolean as leniently as the API always did: `"yes"` and 1 are true.
+fn completed(value: &Value) -> Result<bool, Fault> {
+    let read = match value {
+        Value::Bool(value) => Some(*value),
+        Value::Number(number) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => None,
+        },
+        Value::String(word) => match word.to_ascii_lowercase().as_str() {
+            "1" | "on" | "t" | "true" | "y" | "yes" => Some(true),
+            "0" | "off" | "f" | "false" | "n" | "no" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    };
+    read.ok_or_else(|| {
+        Fault::new(
+            "bool_parsing",
+            ["body", "completed"],
+            "Input should be a valid boolean",
+        )
+    })
+}
+
+/// Where in `text` the parser stopped.
+fn offset(text: &str, error: &serde_json::Error) -> usize {
+    let lines_before = text
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1));
+    lines_before.map(str::len).sum::<usize>() + error.column().saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(body: &[u8]) -> Result<Fields, ApiError> {
+        Fields::read(&HeaderMap::new(), Ok(Bytes::copy_from_slice(body)))
+    }
+
+    #[test]
+    fn the_offset_of_a_syntax_error_is_its_byte() {
+        let text = "{\n  \"text\": ?}";
+        let error = serde_json::from_str::<Value>(text).unwrap_err();
+        assert_eq!(offset(text, &error), text.find('?').unwrap());
+    }
+
+    #[test]
+    fn every_fault_of_a_patch_is_told() {
+        let fields = read(br#"{"text": null, "completed": "maybe"}"#);
+        let Err(ApiError::Invalid(faults)) = fields.and_then(|fields| fields.patch()) else {
+            panic!("null and \"maybe\" were accepted");
+        };
+        assert_eq!(
+            faults.iter().map(|fault| fault.kind).collect::<Vec<_>>(),
+            ["string_type", "bool_parsing"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_fields_or_a_client_error(body in any::<Vec<u8>>()) {
+            if let Ok(fields) = read(&body) {
+                let _ = (fields.new_todo(), fields.patch());
+            }
+        }
+    }
+}

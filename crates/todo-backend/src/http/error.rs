@@ -1,0 +1,140 @@
+//! What the API answers when it cannot do what it was asked.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use service_kit::http::ErrorBody;
+use todo_domain::TodoId;
+use tracing::{error, warn};
+
+use crate::store::StoreError;
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// There is no todo with this id.
+    Missing(TodoId),
+    /// The input breaks these rules.
+    Invalid(Vec<Fault>),
+    /// The request is malformed in a way that has no field.
+    Malformed(&'static str),
+    /// The body is over the limit.
+    TooLarge,
+    /// The content is not JSON, by its own header.
+    NotJson,
+    /// `If-Match` names another version than the todo has.
+    Changed(TodoId),
+    /// The resource does not take the method; these it does.
+    Method(&'static str),
+    /// The store failed.
+    Store(StoreError),
+}
+
+/// One broken rule, in the form that clients of the API know. The input is not
+/// repeated.
+#[derive(Debug, Serialize)]
+pub(super) struct Fault {
+    /// The kind of fault, such as `missing`.
+    #[serde(rename = "type")]
+    pub(super) kind: &'static str,
+    /// Where it is, such as `["body", "text"]`.
+    pub(super) loc: Vec<Place>,
+    /// What is wrong, for a person.
+    pub(super) msg: String,
+}
+
+impl Fault {
+    pub(super) fn new(
+        kind: &'static str,
+        loc: impl IntoIterator<Item = &'static str>,
+        msg: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            loc: loc.into_iter().map(Place::Name).collect(),
+            msg: msg.into(),
+        }
+    }
+}
+
+/// A step on the way to the fault.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Place {
+    /// A part of the request or a field.
+    Name(&'static str),
+    /// A byte of the body.
+    Offset(usize),
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        Self::Invalid(vec![fault])
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Missing(id) => {
+                ErrorBody::new(StatusCode::NOT_FOUND, format!("Todo {id} not found"))
+                    .into_response()
+            }
+            Self::Invalid(detail) => {
+                #[derive(Serialize)]
+                struct Body {
+                    detail: Vec<Fault>,
+                }
+                (StatusCode::UNPROCESSABLE_ENTITY, Json(Body { detail })).into_response()
+            }
+            Self::Malformed(detail) => {
+                ErrorBody::new(StatusCode::BAD_REQUEST, detail).into_response()
+            }
+            Self::TooLarge => {
+                let detail = format!(
+                    "The body should have at most {} bytes",
+                    service_kit::http::BODY_LIMIT
+                );
+                ErrorBody::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
+            }
+            Self::NotJson => ErrorBody::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body should be JSON (Content-Type: application/json)",
+            )
+            .into_response(),
+            Self::Changed(id) => ErrorBody::new(
+                StatusCode::PRECONDITION_FAILED,
+                format!("Todo {id} was changed in the meantime"),
+            )
+            .into_response(),
+            Self::Method(allow) => {
+                let body = ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+                ([(header::ALLOW, allow)], body).into_response()
+            }
+            Self::Store(error) => store_failed(&error),
+        }
+    }
+}
+
+fn store_failed(error: &StoreError) -> Response {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    if let StoreError::Unavailable(_) = error {
+        warn!(%error, source, "request failed");
+        let mut response =
+            ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, "Todo DB not ready").into_response();
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    } else {
+        error!(%error, source, "request failed");
+        ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").into_response()
+    }
+}

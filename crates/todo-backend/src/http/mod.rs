@@ -1,0 +1,54 @@
+//! The routes of the API.
+
+mod body;
+mod docs;
+mod error;
+mod params;
+mod todos;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use service_kit::config::PublicPrefix;
+use service_kit::http::HttpMetrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::TodoStore;
+
+/// Nothing of an answer is ever run or framed; the page of `/docs` has a style
+/// sheet of its own.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the handlers need.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The todos.
+    pub store: Arc<dyn TodoStore>,
+    /// The prefix under which the browser sees the API, where the ingress does
+    /// not say it by `X-Forwarded-Prefix`.
+    pub prefix: PublicPrefix,
+}
+
+/// The API with its middleware. Paths answer with and without a slash at their
+/// end.
+pub fn routes(api: Api, metrics: HttpMetrics, shutdown: CancellationToken) -> Router {
+    let list = || {
+        get(todos::list)
+            .post(todos::create)
+            .delete(todos::delete_completed)
+    };
+    let one = || get(todos::read).put(todos::update).delete(todos::delete);
+    let routes = Router::new()
+        .route("/", get(todos::root))
+        .route("/test", get(todos::test))
+        .route("/todos", list())
+        .route("/todos/", list())
+        .route("/todos/healthz", get(todos::health))
+        .route("/todos/healthz/", get(todos::health))
+        .route("/todos/{id}", one())
+        .route("/todos/{id}/", one())
+        .with_state(api.clone())
+        .merge(docs::routes(api.prefix));
+    service_kit::http::stack(routes, metrics, CONTENT_SECURITY_POLICY, shutdown)
+}

@@ -1,0 +1,221 @@
+//! From paths, queries and headers to what they mean.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use axum::RequestPartsExt;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use headers::{ETag, HeaderMapExt, IfMatch};
+use serde::Deserialize;
+use service_kit::http::{ForwardedPrefix, RequestContext};
+use time::OffsetDateTime;
+use todo_domain::TodoId;
+
+use super::Api;
+use super::error::{ApiError, Fault};
+use crate::store::{Cursor, Origin, Page};
+
+/// The most todos on one page.
+pub(super) const MAX_LIMIT: u32 = 1000;
+
+/// The longest `Idempotency-Key`, in bytes.
+const MAX_KEY_LENGTH: usize = 255;
+
+/// The `{id}` of the path.
+pub(super) struct PathId(pub(super) TodoId);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let id = parts.extract::<Path<String>>().await.ok();
+        id.and_then(|Path(id)| id.trim().parse().ok())
+            .map(Self)
+            .ok_or_else(|| {
+                Fault::new(
+                    "int_parsing",
+                    ["path", "todo_id"],
+                    "Input should be a valid integer",
+                )
+                .into()
+            })
+    }
+}
+
+/// The page of the list that the query asks for; unknown parameters are ignored.
+pub(super) struct PageQuery {
+    pub(super) completed: Option<bool>,
+    pub(super) after: Option<Cursor>,
+    pub(super) limit: Option<u32>,
+}
+
+impl PageQuery {
+    /// Whether it asks for the whole list.
+    pub(super) fn is_all(&self) -> bool {
+        self.completed.is_none() && self.after.is_none() && self.limit.is_none()
+    }
+
+    /// The page with one todo more, which tells whether another page follows.
+    pub(super) fn with_one_more(&self) -> Page {
+        Page {
+            completed: self.completed,
+            after: self.after,
+            limit: self.limit.map(|limit| limit + 1),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Raw {
+            completed: Option<String>,
+            cursor: Option<String>,
+            limit: Option<String>,
+        }
+        let Ok(Query(raw)) = parts.extract::<Query<Raw>>().await else {
+            return Err(ApiError::Malformed("The query is not valid"));
+        };
+        let mut faults = Vec::new();
+        let mut fault = |name, msg| faults.push(Fault::new("value_error", ["query", name], msg));
+        let completed = raw.completed.map(|value| value.parse::<bool>());
+        if let Some(Err(_)) = completed {
+            fault("completed", "Input should be true or false".to_owned());
+        }
+        let after = raw.cursor.map(|value| value.parse::<Cursor>());
+        if let Some(Err(_)) = after {
+            fault(
+                "cursor",
+                "Input should be the cursor of a Link header".to_owned(),
+            );
+        }
+        let limit = raw.limit.map(|value| value.parse::<u32>());
+        if limit
+            .as_ref()
+            .is_some_and(|limit| !matches!(limit, Ok(1..=MAX_LIMIT)))
+        {
+            fault(
+                "limit",
+                format!("Input should be a whole number from 1 to {MAX_LIMIT}"),
+            );
+        }
+        if !faults.is_empty() {
+            return Err(ApiError::Invalid(faults));
+        }
+        Ok(Self {
+            completed: completed.and_then(Result::ok),
+            after: after.and_then(Result::ok),
+            limit: limit.and_then(Result::ok),
+        })
+    }
+}
+
+/// `{microseconds since 1970}-{id}`; clients take it as it is.
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.created_at.unix_timestamp_nanos() / 1000;
+        write!(f, "{micros}-{}", self.id)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(value: &str) -> Result<Self, InvalidCursor> {
+        let (micros, id) = value.split_once('-').ok_or(InvalidCursor)?;
+        let micros: u64 = micros.parse().map_err(|_| InvalidCursor)?;
+        Ok(Self {
+            created_at: OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
+                .map_err(|_| InvalidCursor)?,
+            id: id.parse().map_err(|_| InvalidCursor)?,
+        })
+    }
+}
+
+/// The text is no cursor of ours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a cursor")]
+pub struct InvalidCursor;
+
+/// The prefix to put before a path of ours, so that the browser finds it.
+pub(super) struct Prefix(pub(super) String);
+
+impl FromRequestParts<Api> for Prefix {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Infallible> {
+        let ForwardedPrefix(prefix) = parts.extract().await?;
+        Ok(Self(
+            prefix.unwrap_or_else(|| api.prefix.clone()).to_string(),
+        ))
+    }
+}
+
+/// The origin of the change that this request asks for.
+pub(super) fn origin(context: &RequestContext) -> Origin {
+    Origin::now(Some(context.trace.to_string()))
+}
+
+/// The strong validator of a version of a todo (RFC 9110, section 8.8.3).
+pub(super) fn etag(version: i64) -> ETag {
+    format!("\"{version}\"")
+        .parse()
+        .expect("digits in quotes are an entity tag")
+}
+
+/// The condition under which a change is wanted: passes every version where
+/// there is no `If-Match`.
+pub(super) fn guard(headers: &HeaderMap) -> Result<impl Fn(i64) -> bool + Send + Sync, ApiError> {
+    let condition: Option<IfMatch> = headers
+        .typed_try_get()
+        .map_err(|_| ApiError::Malformed("If-Match is not valid"))?;
+    Ok(move |version| {
+        condition
+            .as_ref()
+            .is_none_or(|condition| condition.precondition_passes(&etag(version)))
+    })
+}
+
+/// The `Idempotency-Key`, with or without the quotes that the draft of the IETF
+/// asks for (draft-ietf-httpapi-idempotency-key-header).
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let key = value.to_str().unwrap_or_default().trim_matches('"');
+    if key.is_empty() || key.len() > MAX_KEY_LENGTH {
+        return Err(ApiError::Malformed(
+            "Idempotency-Key should be 1 to 255 visible ASCII characters",
+        ));
+    }
+    Ok(Some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_cursor_or_refused(value in any::<String>()) {
+            if let Ok(cursor) = value.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+            }
+        }
+
+        #[test]
+        fn a_cursor_is_read_back(micros in 0..=4_102_444_800_000_000_i64, id in any::<i64>()) {
+            let created_at =
+                OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
+            let cursor = Cursor { created_at, id: TodoId(id) };
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+    }
+}

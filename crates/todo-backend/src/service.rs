@@ -1,0 +1,152 @@
+//! The service: from its configuration to its running tasks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use prometheus_client::registry::Registry;
+use service_kit::health::Readiness;
+use service_kit::http::{HttpMetrics, serve};
+use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
+use todo_domain::TodoText;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use crate::config::{Command, Config};
+use crate::http::Api;
+use crate::metrics::PoolCollector;
+use crate::store::{self, Store, StoreError};
+
+/// Starts what `config` asks for. The admin listener opens first and tells
+/// that the service is not ready; the API opens when the schema is right.
+///
+/// # Errors
+/// Where a port is taken, a migration fails, or one is pending and nobody said
+/// that it may be applied.
+pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
+    let store = store::open(&config.database).await?;
+    match config.command {
+        Command::Migrate { wait } => {
+            migrate_only(&store, &config.first_todo, wait).await?;
+            lifecycle.finish();
+            Ok(())
+        }
+        Command::Serve { migrate } => serve_api(config, store, migrate, lifecycle).await,
+    }
+}
+
+async fn migrate_only(store: &Store, first: &TodoText, wait: Duration) -> Result<(), TaskError> {
+    let patience = retry().with_total_delay(Some(wait));
+    (|| store.todos.migrate(first))
+        .retry(patience)
+        .when(is_unavailable)
+        .notify(log_waiting)
+        .await?;
+    info!("the schema is up to date");
+    Ok(())
+}
+
+async fn serve_api(
+    config: Config,
+    store: Store,
+    migrate: bool,
+    lifecycle: &mut Lifecycle,
+) -> Result<(), TaskError> {
+    let mut registry = Registry::default();
+    let http_metrics = HttpMetrics::register(&mut registry);
+    registry.register_collector(Box::new(PoolCollector(store.todos.clone())));
+
+    let serving = Arc::new(AtomicBool::new(false));
+    let readiness = Readiness::new(lifecycle.shutdown())
+        .check("database", {
+            let todos = store.todos.clone();
+            move || {
+                let todos = todos.clone();
+                async move { todos.ping().await }
+            }
+        })
+        .check("schema", {
+            let serving = serving.clone();
+            move || {
+                let serving = serving.load(Ordering::Relaxed);
+                async move { serving.then_some(()).ok_or("not checked yet") }
+            }
+        });
+    let build = BuildInfo {
+        name: "todo-backend",
+        version: env!("CARGO_PKG_VERSION"),
+        revision: config.runtime.source_revision.clone(),
+    };
+    let admin_listener = TcpListener::bind(config.admin_addr).await?;
+    lifecycle.spawn_support(
+        "admin",
+        serve(
+            admin_listener,
+            admin::router(build, readiness, registry),
+            lifecycle.support_shutdown(),
+            Duration::ZERO,
+        ),
+    );
+
+    prepare(&store, migrate, &config.first_todo).await?;
+    let listener = TcpListener::bind(config.listen_addr).await?;
+    info!(
+        environment = %config.environment,
+        address = %listener.local_addr()?,
+        "serving"
+    );
+    serving.store(true, Ordering::Relaxed);
+    let api = Api {
+        store: store.todos,
+        prefix: config.public_prefix,
+    };
+    let router = crate::http::routes(api, http_metrics, lifecycle.shutdown());
+    lifecycle.spawn(
+        "api",
+        serve(listener, router, lifecycle.shutdown(), lifecycle.delay()),
+    );
+    Ok(())
+}
+
+/// Waits for the database and sees to its schema: applies what is pending
+/// where `migrate` says so, else refuses to go on.
+///
+/// # Errors
+/// Where a migration fails, or is pending and must not be applied.
+pub async fn prepare(store: &Store, migrate: bool, first: &TodoText) -> Result<(), TaskError> {
+    let prepare = || async {
+        if migrate {
+            store.todos.migrate(first).await?;
+        }
+        store.todos.migration_pending().await
+    };
+    let pending = prepare
+        .retry(retry().without_max_times())
+        .when(is_unavailable)
+        .notify(log_waiting)
+        .await?;
+    if pending {
+        return Err(
+            "a migration is pending: run `todo-backend migrate`, or start with --migrate".into(),
+        );
+    }
+    Ok(())
+}
+
+fn retry() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .without_max_times()
+}
+
+fn is_unavailable(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_))
+}
+
+fn log_waiting(error: &StoreError, delay: Duration) {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    warn!(%error, source, retry_ms = delay.as_millis(), "waiting for the database");
+}
