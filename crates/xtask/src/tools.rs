@@ -41,8 +41,9 @@ const TOOLS: &[Tool] = &[
         is_needed: |workspace| cfg!(target_os = "linux") && !has_current_nats(workspace.shell()),
     },
     Tool {
+        // The version inside Argo CD 3.5: the manifests are rendered as they are in the cluster.
         name: "kustomize",
-        version: "v5.8.3",
+        version: "v5.8.1",
         source: Source::Go {
             module: "sigs.k8s.io/kustomize/kustomize/v5",
         },
