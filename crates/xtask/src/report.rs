@@ -38,7 +38,9 @@ impl Report {
     /// The name of the step that failed, as the beginning of a message; empty when none did.
     pub(crate) fn failed_step(&self) -> String {
         let failed = self.steps.iter().find(|step| !step.passed);
-        failed.map(|step| format!("{} failed: ", step.name)).unwrap_or_default()
+        failed
+            .map(|step| format!("{} failed: ", step.name))
+            .unwrap_or_default()
     }
 
     /// What stands below the table.
