@@ -3,7 +3,10 @@
 //! It is a listener of its own, so that no ingress ever shows it and no load
 //! on the service keeps a probe waiting.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,12 +14,33 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 
-use crate::BuildInfo;
 use crate::health::Readiness;
+use crate::http::serve;
+use crate::{BuildInfo, Lifecycle};
 
 /// The content type of the exposition format that [`prometheus_client`] writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Opens the admin listener on `address`, as a supporting task of `lifecycle`:
+/// probes are answered to the end.
+///
+/// # Errors
+/// Where the port is taken.
+pub async fn start(
+    address: SocketAddr,
+    build: BuildInfo,
+    readiness: Readiness,
+    registry: Registry,
+    lifecycle: &mut Lifecycle,
+) -> io::Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    let router = router(build, readiness, registry);
+    let shutdown = lifecycle.support_shutdown();
+    lifecycle.spawn_support("admin", serve(listener, router, shutdown, Duration::ZERO));
+    Ok(())
+}
 
 /// The routes of the admin listener. `registry` gets the metrics of the
 /// process (memory, CPU, file descriptors) as well.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use std::{fmt, fs};
 
 use secrecy::SecretString;
+use url::Url;
 
 use crate::telemetry::{LogFilter, LogFormat};
 
@@ -92,6 +93,21 @@ impl Faults {
             );
         }
         seconds
+    }
+
+    /// Parses a URL of `http` or `https`.
+    pub fn http_url(&mut self, variable: &str, value: &str) -> Option<Url> {
+        let url = value
+            .parse()
+            .ok()
+            .filter(|url: &Url| matches!(url.scheme(), "http" | "https"));
+        if url.is_none() {
+            self.add(
+                variable,
+                format_args!("{value:?} should be a URL of http or https"),
+            );
+        }
+        url
     }
 
     /// The secret that is given as `variable` itself or as the file that

@@ -78,16 +78,7 @@ async fn serve_api(
         version: env!("CARGO_PKG_VERSION"),
         revision: config.runtime.source_revision.clone(),
     };
-    let admin_listener = TcpListener::bind(config.admin_addr).await?;
-    lifecycle.spawn_support(
-        "admin",
-        serve(
-            admin_listener,
-            admin::router(build, readiness, registry),
-            lifecycle.support_shutdown(),
-            Duration::ZERO,
-        ),
-    );
+    admin::start(config.admin_addr, build, readiness, registry, lifecycle).await?;
 
     prepare(&store, migrate, &config.first_todo).await?;
     let listener = TcpListener::bind(config.listen_addr).await?;

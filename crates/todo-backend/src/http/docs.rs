@@ -21,13 +21,16 @@ use super::todos;
 
 const STYLE: &str = include_str!("../../assets/docs.css");
 
-/// The routes of the description.
+/// The routes of the description; below `/todos` as well, which is all of the
+/// API that the ingress shows.
 pub(super) fn routes(prefix: PublicPrefix) -> Router {
-    Router::new()
-        .route("/openapi.json", get(openapi))
-        .route("/docs", get(page))
-        .route("/docs/style.css", get(style))
-        .with_state(prefix)
+    let routes = || {
+        Router::new()
+            .route("/openapi.json", get(openapi))
+            .route("/docs", get(page))
+            .route("/docs/style.css", get(style))
+    };
+    routes().nest("/todos", routes()).with_state(prefix)
 }
 
 /// The document, with the address that the browser has to use.

@@ -1,6 +1,7 @@
 //! From a URL to a store.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -54,6 +55,11 @@ impl DatabaseUrl {
             .password(password)
             .database(database);
         Self::Postgres(Box::new(options))
+    }
+
+    /// A file of `SQLite`; made where there is none.
+    pub fn sqlite(file: impl AsRef<Path>) -> Self {
+        Self::Sqlite(Box::new(SqliteConnectOptions::new().filename(file)))
     }
 }
 

@@ -1,0 +1,130 @@
+//! The configuration of the whole system in one process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig};
+use todo_backend::store::DatabaseUrl;
+use todo_domain::Environment;
+use url::Url;
+
+/// The environments that are served.
+const ENVIRONMENTS: [&str; 2] = ["staging", "production"];
+
+/// The todo system in one process: staging and production on one port.
+///
+/// Every option may also be given by the variable that its help names.
+#[derive(Debug, clap::Parser)]
+#[command(name = "standalone", version)]
+pub(crate) struct Args {
+    /// Where to listen
+    #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8081")]
+    listen_addr: String,
+
+    /// The folder of the databases and of the pictures; made where it is missing
+    #[arg(long, env = "DATA_DIR", default_value = "./data")]
+    data_dir: PathBuf,
+
+    /// A `PostgreSQL` server instead of files:
+    /// `postgres://user:password@host:port/todos` uses its databases
+    /// `todos-staging` and `todos-production`
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<SecretString>,
+
+    /// A file that holds `DATABASE_URL`
+    #[arg(long, env = "DATABASE_URL_FILE")]
+    database_url_file: Option<PathBuf>,
+
+    /// Where the picture above the todos comes from
+    #[arg(long, env = "IMG_URL", default_value = "https://picsum.photos/500")]
+    img_url: String,
+
+    /// How long a picture is shown before the next one is fetched
+    #[arg(long, env = "IMG_TTL_SECONDS", default_value = "600")]
+    img_ttl_seconds: String,
+
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+/// [`Args`], checked.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) environments: Vec<Environment>,
+    pub(crate) listen_addr: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    /// A server in place of files in `data_dir`.
+    server: Option<Url>,
+    pub(crate) image_url: Url,
+    pub(crate) image_ttl: Duration,
+    pub(crate) runtime: RuntimeConfig,
+}
+
+impl Config {
+    /// The database of `environment`: one of its own, so that the two never mix.
+    pub(crate) fn database(&self, environment: &Environment) -> Option<DatabaseUrl> {
+        let Some(server) = &self.server else {
+            let file = self.data_dir.join(format!("{environment}.db"));
+            return Some(DatabaseUrl::sqlite(file));
+        };
+        let mut url = server.clone();
+        let base = match url.path().trim_matches('/') {
+            "" => "todos",
+            base => base,
+        };
+        let path = format!("/{base}-{environment}");
+        url.set_path(&path);
+        url.as_str().parse().ok()
+    }
+}
+
+impl TryFrom<Args> for Config {
+    type Error = Faults;
+
+    fn try_from(args: Args) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let listen_addr = faults.address("LISTEN_ADDR", &args.listen_addr);
+        let server = faults
+            .secret(
+                "DATABASE_URL",
+                args.database_url,
+                args.database_url_file.as_deref(),
+            )
+            .and_then(|url| server(&url, &mut faults));
+        let image_url = faults.http_url("IMG_URL", &args.img_url);
+        let image_ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds);
+        if image_ttl == Some(Duration::ZERO) {
+            faults.add("IMG_TTL_SECONDS", "should be at least 1");
+        }
+        let runtime = RuntimeConfig::check(args.runtime, &mut faults);
+        faults.finish(|| {
+            Some(Self {
+                environments: ENVIRONMENTS
+                    .iter()
+                    .filter_map(|name| name.parse().ok())
+                    .collect(),
+                listen_addr: listen_addr?,
+                data_dir: args.data_dir,
+                server,
+                image_url: image_url?,
+                image_ttl: image_ttl?,
+                runtime: runtime?,
+            })
+        })
+    }
+}
+
+fn server(url: &SecretString, faults: &mut Faults) -> Option<Url> {
+    let url = Url::parse(url.expose_secret())
+        .ok()
+        .filter(|url| matches!(url.scheme(), "postgres" | "postgresql"));
+    if url.is_none() {
+        faults.add(
+            "DATABASE_URL",
+            "should be postgres://user:password@host:port/todos",
+        );
+    }
+    url
+}

@@ -1,0 +1,87 @@
+//! One environment: its API and its pages.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use axum::Router;
+use prometheus_client::registry::Registry;
+use service_kit::config::PublicPrefix;
+use service_kit::http::{HttpMetrics, serve};
+use service_kit::{Lifecycle, TaskError};
+use todo_app::{App, AppConfig};
+use todo_backend::http::Api;
+use todo_backend::store;
+use todo_domain::{Environment, TodoText};
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+
+/// The two services that a browser meets.
+#[derive(Clone, Debug)]
+pub(crate) struct Services {
+    pub(crate) app: Router,
+    pub(crate) backend: Router,
+}
+
+/// Opens the database of `environment`, sees to its schema and starts its
+/// tasks.
+pub(crate) async fn start(
+    config: &Config,
+    environment: &Environment,
+    lifecycle: &mut Lifecycle,
+) -> Result<Services, TaskError> {
+    // Nobody scrapes a laptop; the services want a registry all the same.
+    let mut registry = Registry::default();
+    let prefix: PublicPrefix = format!("/{environment}").parse()?;
+
+    let database = config
+        .database(environment)
+        .ok_or("DATABASE_URL cannot be used")?;
+    let store = store::open(&database).await?;
+    let first_todo = TodoText::new(environment.first_todo())?;
+    todo_backend::prepare(&store, true, &first_todo).await?;
+    let api = Api {
+        store: store.todos,
+        prefix: prefix.clone(),
+    };
+    let metrics = HttpMetrics::register(&mut registry);
+    let backend = todo_backend::http::routes(api, metrics, lifecycle.shutdown());
+
+    let app = App::new(
+        &AppConfig {
+            environment: environment.clone(),
+            image_url: config.image_url.clone(),
+            image_ttl: config.image_ttl,
+            cache_dir: config.data_dir.join(environment.as_str()).join("picture"),
+            api_path: None,
+            backend_url: serve_inside(backend.clone(), lifecycle).await?.parse()?,
+            public_prefix: prefix,
+            revision: config.runtime.source_revision.clone(),
+        },
+        &mut registry,
+    )
+    .await?;
+    app.spawn(lifecycle);
+    Ok(Services {
+        app: app.routes(lifecycle.shutdown()),
+        backend,
+    })
+}
+
+/// Serves the API to the pages, as the Service of a cluster does. It ends after
+/// the port that the browser knows, so that a page which is still being made
+/// gets its todos.
+async fn serve_inside(backend: Router, lifecycle: &mut Lifecycle) -> Result<String, TaskError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    lifecycle.spawn_support(
+        "api for the pages",
+        serve(
+            listener,
+            backend,
+            lifecycle.support_shutdown(),
+            Duration::ZERO,
+        ),
+    );
+    Ok(url)
+}
