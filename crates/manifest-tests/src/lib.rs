@@ -1,0 +1,13 @@
+//! What the tests of the manifests share: rendering with both kustomizes, a view of Kubernetes objects, the rules that
+//! every render must keep, and the schemas of the API servers that will judge it.
+//!
+//! The tests need kubectl and what `cargo xtask setup` puts into `target/tools`; without it they fail and say so.
+
+mod kustomize;
+mod manifest;
+pub mod network;
+pub mod policy;
+pub mod schema;
+
+pub use kustomize::{Failure, Tree, tools};
+pub use manifest::{Container, Manifests, Object, Pod};

@@ -1,0 +1,115 @@
+//! Which pod may talk to which, by the network policies of a render.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::manifest::{labels, list, text};
+use crate::{Manifests, Object, Pod};
+
+/// One end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer<'a> {
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// Labels of the pod.
+    pub labels: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> From<Pod<'a>> for Peer<'a> {
+    fn from(pod: Pod<'a>) -> Self {
+        Self {
+            namespace: pod.owner.namespace(),
+            labels: pod.labels(),
+        }
+    }
+}
+
+/// Whether a policy holds for the pod at all.
+#[must_use]
+pub fn selects(policy: &Object, peer: &Peer<'_>) -> bool {
+    policy.namespace() == peer.namespace
+        && policy
+            .0
+            .pointer("/spec/podSelector")
+            .is_some_and(|selector| matches(selector, &peer.labels))
+}
+
+/// Whether the policies let `from` open a TCP connection to a port of `to`: both sides have to allow it.
+#[must_use]
+pub fn allows(manifests: &Manifests, from: &Peer<'_>, to: &Peer<'_>, port: u64) -> bool {
+    side_allows(manifests, "egress", from, to, port)
+        && side_allows(manifests, "ingress", to, from, port)
+}
+
+/// Whether `here`'s policies of one direction allow the other end.
+#[must_use]
+pub fn side_allows(
+    manifests: &Manifests,
+    direction: &str,
+    here: &Peer<'_>,
+    there: &Peer<'_>,
+    port: u64,
+) -> bool {
+    manifests
+        .of_kind("NetworkPolicy")
+        .filter(|policy| selects(policy, here))
+        .flat_map(|policy| policy.list(&format!("/spec/{direction}")))
+        .any(|rule| {
+            let peers = list(
+                rule,
+                if direction == "egress" {
+                    "/to"
+                } else {
+                    "/from"
+                },
+            );
+            has_port(rule, port)
+                && (peers.is_empty()
+                    || peers
+                        .iter()
+                        .any(|peer| is_peer(peer, here.namespace, there)))
+        })
+}
+
+fn has_port(rule: &Value, port: u64) -> bool {
+    let ports = list(rule, "/ports");
+    ports.is_empty()
+        || ports
+            .iter()
+            .any(|one| one["port"] == port && text(one, "/protocol") == "TCP")
+}
+
+fn is_peer(peer: &Value, policy_namespace: &str, there: &Peer<'_>) -> bool {
+    if peer.get("ipBlock").is_some() {
+        return false;
+    }
+    let is_namespace = match peer.get("namespaceSelector") {
+        // Kubernetes gives every namespace its name as a label.
+        Some(selector) => matches(
+            selector,
+            &BTreeMap::from([("kubernetes.io/metadata.name", there.namespace)]),
+        ),
+        None => policy_namespace == there.namespace,
+    };
+    let is_pod = peer
+        .get("podSelector")
+        .is_none_or(|selector| matches(selector, &there.labels));
+    is_namespace && is_pod
+}
+
+/// Whether a label selector matches. An operator other than `In` never does: the manifests use no other.
+#[must_use]
+pub fn matches(selector: &Value, actual: &BTreeMap<&str, &str>) -> bool {
+    let wanted = labels(selector.get("matchLabels"));
+    let expressions = list(selector, "/matchExpressions");
+    wanted
+        .iter()
+        .all(|(name, value)| actual.get(name) == Some(value))
+        && expressions.iter().all(|expression| {
+            let value = actual.get(text(expression, "/key"));
+            text(expression, "/operator") == "In"
+                && value
+                    .is_some_and(|value| list(expression, "/values").iter().any(|one| one == value))
+        })
+}

@@ -1,0 +1,348 @@
+//! Every render keeps every rule, and every rule refuses what it is there to refuse.
+
+use std::collections::BTreeSet;
+
+use manifest_tests::policy::{self, RULES};
+use manifest_tests::{Failure, Manifests, Tree};
+use serde_json::{Value, json};
+
+fn environment(folder: &str) -> Result<Manifests, Failure> {
+    let tree = Tree::repository();
+    let nats = tree.manifests("kustomize/nats")?;
+    Ok(tree.manifests(folder)?.and(nats))
+}
+
+#[test]
+fn staging_keeps_every_rule() -> Result<(), Failure> {
+    let found = policy::violations(&environment("kustomize/overlays/staging")?);
+    assert!(found.is_empty(), "{found:#?}");
+    Ok(())
+}
+
+#[test]
+fn production_keeps_every_rule() -> Result<(), Failure> {
+    let found = policy::violations(&environment("kustomize/overlays/prod")?);
+    assert!(found.is_empty(), "{found:#?}");
+    Ok(())
+}
+
+/// What somebody might do to a render: the rule that has to notice, the kind and name of the object, and the change.
+type Mistake = (&'static str, &'static str, &'static str, fn(&mut Value));
+
+const APP: &str = "production-todo-app-dep";
+const BACKEND: &str = "production-todo-backend-dep";
+const WORKER: &str = "production-broadcaster-dep";
+const DATABASE: &str = "production-postgresql-db";
+
+const MISTAKES: &[Mistake] = &[
+    ("pod security restricted", "Deployment", APP, |object| {
+        pod(object)["hostNetwork"] = json!(true);
+    }),
+    ("pod security restricted", "Deployment", APP, |object| {
+        pod(object)["volumes"][0] = json!({"name": "picture-cache", "hostPath": {"path": "/"}});
+    }),
+    (
+        "pod security restricted",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            pod(object)["securityContext"]["runAsUser"] = json!(0);
+        },
+    ),
+    ("pod security restricted", "Deployment", BACKEND, |object| {
+        pod(object)["initContainers"][0]["securityContext"]["capabilities"] =
+            json!({"drop": ["ALL"], "add": ["NET_ADMIN"]});
+    }),
+    ("read-only root", "StatefulSet", "nats", |object| {
+        first(object)["securityContext"]["readOnlyRootFilesystem"] = json!(false);
+    }),
+    (
+        "own service account without a token",
+        "Deployment",
+        WORKER,
+        |object| {
+            remove(pod(object), "automountServiceAccountToken");
+        },
+    ),
+    (
+        "requests and memory limit",
+        "Deployment",
+        WORKER,
+        |object| {
+            remove(&mut first(object)["resources"], "limits");
+        },
+    ),
+    (
+        "requests and memory limit",
+        "Deployment",
+        WORKER,
+        |object| {
+            first(object)["resources"]["limits"]["memory"] = json!("256Mi");
+        },
+    ),
+    ("three probes", "Deployment", WORKER, |object| {
+        remove(first(object), "startupProbe");
+    }),
+    ("three probes", "Deployment", APP, |object| {
+        first(object)["readinessProbe"]["httpGet"]["port"] = json!("metrics");
+    }),
+    (
+        "liveness is not readiness",
+        "Deployment",
+        BACKEND,
+        |object| {
+            first(object)["livenessProbe"]["httpGet"]["path"] = json!("/readyz");
+        },
+    ),
+    (
+        "liveness is not readiness",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            first(object)["livenessProbe"] = json!({"exec": {"command": ["pg_isready"]}});
+        },
+    ),
+    ("pinned images", "Deployment", APP, |object| {
+        first(object)["image"] = json!("ghcr.io/example/todo-app:latest");
+    }),
+    ("pinned images", "Deployment", APP, |object| {
+        let digest = "0".repeat(64);
+        first(object)["image"] = json!(format!("ghcr.io/example/todo-app:latest@sha256:{digest}"));
+    }),
+    ("pinned images", "StatefulSet", DATABASE, |object| {
+        first(object)["image"] = json!("postgres:17.11-alpine");
+    }),
+    ("stable selectors", "Deployment", APP, |object| {
+        object["spec"]["selector"]["matchLabels"]["app.kubernetes.io/version"] = json!("1");
+    }),
+    ("stable selectors", "Service", "nats", |object| {
+        remove(&mut object["metadata"], "labels");
+    }),
+    ("time to drain", "Deployment", APP, |object| {
+        pod(object)["terminationGracePeriodSeconds"] = json!(25);
+    }),
+    (
+        "disruption budget and spread",
+        "PodDisruptionBudget",
+        "production-broadcaster",
+        |object| {
+            object["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] = json!("other");
+        },
+    ),
+    (
+        "disruption budget and spread",
+        "Deployment",
+        BACKEND,
+        |object| {
+            remove(pod(object), "topologySpreadConstraints");
+        },
+    ),
+    (
+        "no Secret in git",
+        "ConfigMap",
+        "production-postgres-backup-scripts",
+        |object| {
+            object["kind"] = json!("Secret");
+        },
+    ),
+    ("secrets as known files", "Deployment", WORKER, |object| {
+        first(object)["volumeMounts"] = json!([]);
+    }),
+    ("secrets as known files", "Deployment", BACKEND, |object| {
+        pod(object)["volumes"][0]["secret"]["items"][0]["key"] = json!("password");
+    }),
+    (
+        "secrets as known files",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            let reference =
+                json!({"secretKeyRef": {"name": "postgres-db-secret", "key": "POSTGRES_PASSWORD"}});
+            push(
+                &mut first(object)["env"],
+                json!({"name": "PGPASSWORD", "valueFrom": reference}),
+            );
+        },
+    ),
+    (
+        "references exist in time",
+        "PersistentVolumeClaim",
+        "production-local-pv-claim",
+        |object| {
+            object["metadata"]["name"] = json!("local-pv-claim");
+        },
+    ),
+    (
+        "references exist in time",
+        "ServiceAccount",
+        "production-todo-backend",
+        |object| {
+            remove(&mut object["metadata"], "annotations");
+        },
+    ),
+    (
+        "services lead somewhere",
+        "Service",
+        "production-todo-app-svc",
+        |object| {
+            object["spec"]["ports"][0]["targetPort"] = json!("web");
+        },
+    ),
+    (
+        "services lead somewhere",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            object["spec"]["serviceName"] = json!("postgresql-db-svc");
+        },
+    ),
+    (
+        "routes lead somewhere",
+        "IngressRoute",
+        "production-todo-ingressroute",
+        |object| {
+            object["spec"]["routes"][0]["services"][0]["name"] = json!("todo-app-svc");
+        },
+    ),
+    (
+        "routes lead somewhere",
+        "Middleware",
+        "production-ingressroute-prefix-strip",
+        |object| {
+            object["metadata"]["name"] = json!("ingressroute-prefix-strip");
+        },
+    ),
+    (
+        "environment leads somewhere",
+        "Deployment",
+        BACKEND,
+        |object| {
+            // The variable that the others are made of now comes last.
+            let variables = first(object)["env"]
+                .as_array_mut()
+                .expect("a list of variables");
+            variables.rotate_left(1);
+        },
+    ),
+    (
+        "environment leads somewhere",
+        "Service",
+        "production-todo-backend-svc",
+        |object| {
+            object["spec"]["ports"][0]["port"] = json!(80);
+        },
+    ),
+    (
+        "everything is refused by default",
+        "NetworkPolicy",
+        "production-default-deny",
+        |object| {
+            object["spec"]["policyTypes"] = json!(["Ingress"]);
+        },
+    ),
+    (
+        "everything is refused by default",
+        "NetworkPolicy",
+        "production-postgres-backup",
+        |object| {
+            object["spec"]["podSelector"] = json!({"matchLabels": {"app": "backup"}});
+        },
+    ),
+    (
+        "flows are open",
+        "NetworkPolicy",
+        "production-todo-backend",
+        |object| {
+            object["spec"]["egress"][0]["ports"][0]["port"] = json!(5433);
+        },
+    ),
+    ("flows are open", "NetworkPolicy", "nats", |object| {
+        object["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchExpressions"][0]["values"] =
+            json!(["staging"]);
+    }),
+    (
+        "flows are open",
+        "NetworkPolicy",
+        "production-todo-app",
+        |object| {
+            // The port of the Service rather than that of the pod.
+            object["spec"]["ingress"][0]["ports"][0]["port"] = json!(1234);
+        },
+    ),
+    (
+        "one name for the environment",
+        "Service",
+        "production-todo-app-svc",
+        |object| {
+            object["metadata"]["name"] = json!("todo-app-svc");
+        },
+    ),
+    (
+        "one name for the environment",
+        "IngressRoute",
+        "production-todo-ingressroute",
+        |object| {
+            object["spec"]["routes"][0]["match"] = json!("PathPrefix(`/`)");
+        },
+    ),
+    (
+        "volumes belong to their claims",
+        "PersistentVolume",
+        "production-local-pv",
+        |object| {
+            object["spec"]["claimRef"]["namespace"] = json!("staging");
+        },
+    ),
+    (
+        "volumes belong to their claims",
+        "PersistentVolumeClaim",
+        "production-local-pv-claim",
+        |object| {
+            object["spec"]["volumeName"] = json!("staging-local-pv");
+        },
+    ),
+];
+
+#[test]
+fn every_mistake_breaks_the_rule_against_it() -> Result<(), Failure> {
+    let good = environment("kustomize/overlays/prod")?;
+    for (number, (rule, kind, name, make)) in MISTAKES.iter().enumerate() {
+        let mut bad = good.clone();
+        make(
+            bad.find_mut(kind, name)
+                .unwrap_or_else(|| panic!("there is no {kind} {name}")),
+        );
+        let found = policy::violations(&bad);
+        assert!(
+            found
+                .iter()
+                .any(|violation| violation.starts_with(&format!("{rule}: "))),
+            "mistake {number} with {kind} {name} does not break \"{rule}\" but {found:#?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_rule_has_a_mistake_that_breaks_it() {
+    let rules: BTreeSet<_> = RULES.iter().map(|(name, _)| *name).collect();
+    let broken: BTreeSet<_> = MISTAKES.iter().map(|(rule, ..)| *rule).collect();
+    assert_eq!(broken, rules);
+}
+
+fn pod(object: &mut Value) -> &mut Value {
+    &mut object["spec"]["template"]["spec"]
+}
+
+fn first(object: &mut Value) -> &mut Value {
+    &mut pod(object)["containers"][0]
+}
+
+fn remove(value: &mut Value, field: &str) {
+    let fields = value.as_object_mut().expect("an object");
+    assert!(fields.remove(field).is_some(), "there was no {field}");
+}
+
+fn push(list: &mut Value, value: Value) {
+    list.as_array_mut().expect("a list").push(value);
+}

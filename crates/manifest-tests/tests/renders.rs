@@ -1,0 +1,193 @@
+//! Both kustomizes render every tree, the API servers' schemas accept it, and a change of a render is seen in review.
+
+use std::sync::LazyLock;
+
+use manifest_tests::policy::OUR_IMAGES;
+use manifest_tests::schema::{Failure, Schemas};
+use manifest_tests::{Manifests, Tree};
+use serde_json::json;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Read once: together they are eight megabytes.
+fn schemas() -> Result<&'static Schemas, &'static Failure> {
+    static SCHEMAS: LazyLock<Result<Schemas, Failure>> = LazyLock::new(Schemas::load);
+    SCHEMAS.as_ref()
+}
+
+/// Promotions change the images day by day; everything else of a render changes by review only.
+fn without_promotions(render: &str) -> String {
+    let line = |line: &str| {
+        let Some((indent, image)) = line.split_once("image: ") else {
+            return line.to_owned();
+        };
+        let last = image.rsplit('/').next().unwrap_or_default();
+        let name = last.split([':', '@']).next().unwrap_or_default();
+        if OUR_IMAGES.contains(&name) {
+            format!("{indent}image: {name}")
+        } else {
+            line.to_owned()
+        }
+    };
+    render.lines().map(|text| line(text) + "\n").collect()
+}
+
+/// Refuses what an API server would refuse or silently drop.
+fn accepted(render: &str) -> Outcome {
+    let schemas = schemas()?;
+    let manifests = Manifests::parse(render)?;
+    let found: Vec<_> = manifests
+        .iter()
+        .flat_map(|object| schemas.violations(object))
+        .collect();
+    assert!(found.is_empty(), "{found:#?}");
+    Ok(())
+}
+
+#[test]
+fn staging() -> Outcome {
+    let render = Tree::repository().render("kustomize/overlays/staging")?;
+    accepted(&render)?;
+    insta::assert_snapshot!(without_promotions(&render));
+    Ok(())
+}
+
+#[test]
+fn production() -> Outcome {
+    let render = Tree::repository().render("kustomize/overlays/prod")?;
+    accepted(&render)?;
+    insta::assert_snapshot!(without_promotions(&render));
+    Ok(())
+}
+
+#[test]
+fn nats() -> Outcome {
+    let render = Tree::repository().render("kustomize/nats")?;
+    accepted(&render)?;
+    insta::assert_snapshot!(render);
+    Ok(())
+}
+
+#[test]
+fn argocd() -> Outcome {
+    let tree = Tree::repository();
+    accepted(&tree.render("argocd/apps")?)?;
+    for file in [
+        "argocd/root.yaml",
+        "argocd/argocd-cm.yaml",
+        "kustomize/namespaces.yaml",
+    ] {
+        accepted(&std::fs::read_to_string(tree.path(file))?)?;
+    }
+    Ok(())
+}
+
+/// Production as docs/kubernetes.md describes it for a managed cluster: with every optional component.
+#[test]
+fn production_on_a_managed_cluster() -> Outcome {
+    let tree = Tree::copy()?;
+    let overlay = "kustomize/overlays/prod";
+    let file = tree.path("kustomize/overlays/prod/kustomization.yaml");
+    let text = std::fs::read_to_string(&file)?;
+    let replicas = "replicas:\n  - name: todo-app-dep\n    count: 2\n  - name: todo-backend-dep\n    count: 2\n";
+    assert!(text.contains(replicas));
+    std::fs::write(&file, text.replace(replicas, ""))?;
+    for component in [
+        "ephemeral-cache",
+        "cloudnative-pg",
+        "hpa",
+        "monitoring",
+        "gateway-api",
+    ] {
+        tree.edit(
+            overlay,
+            ["add", "component", &format!("../../components/{component}")],
+        )?;
+    }
+
+    let render = tree.render(overlay)?;
+
+    accepted(&render)?;
+    insta::assert_snapshot!(without_promotions(&render));
+    Ok(())
+}
+
+#[test]
+fn nats_cluster() -> Outcome {
+    let tree = Tree::copy()?;
+    tree.edit(
+        "kustomize/nats",
+        ["add", "component", "../components/nats-cluster"],
+    )?;
+
+    let render = tree.render("kustomize/nats")?;
+
+    accepted(&render)?;
+    insta::assert_snapshot!(render);
+    Ok(())
+}
+
+#[test]
+fn a_field_that_no_api_server_knows_is_refused() -> Outcome {
+    let schemas = schemas()?;
+    let tree = Tree::repository();
+    let mistakes = [
+        (
+            "Deployment",
+            "production-todo-app-dep",
+            "/spec/template/spec",
+            "terminationGracePeriod",
+        ),
+        (
+            "IngressRoute",
+            "production-todo-ingressroute",
+            "/spec/routes/0",
+            "service",
+        ),
+        (
+            "Middleware",
+            "production-ingressroute-prefix-strip",
+            "/spec/stripPrefix",
+            "prefix",
+        ),
+    ];
+    let good = tree.manifests("kustomize/overlays/prod")?;
+    for (kind, name, parent, field) in mistakes {
+        let mut bad = good.clone();
+        let object = bad.find_mut(kind, name).ok_or("no such object")?;
+        object.pointer_mut(parent).ok_or("no such field")?[field] = json!("x");
+        let object = bad.find(kind, "production", name).ok_or("no such object")?;
+        assert_eq!(schemas.violations(object).len(), 1, "{field} of {kind}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused() -> Outcome {
+    let schemas = schemas()?;
+    let mut manifests = Tree::repository().manifests("kustomize/overlays/staging")?;
+    let deployment = manifests
+        .find_mut("Deployment", "staging-broadcaster-dep")
+        .ok_or("no such object")?;
+    deployment["spec"]["replicas"] = json!("six");
+    let deployment = manifests
+        .find("Deployment", "staging", "staging-broadcaster-dep")
+        .ok_or("gone")?;
+    assert_eq!(schemas.violations(deployment).len(), 1);
+    Ok(())
+}
+
+#[test]
+fn the_api_group_that_traefik_3_removed_is_refused() -> Outcome {
+    let schemas = schemas()?;
+    let mut manifests = Tree::repository().manifests("kustomize/overlays/staging")?;
+    let route = manifests
+        .find_mut("IngressRoute", "staging-todo-ingressroute")
+        .ok_or("no such object")?;
+    route["apiVersion"] = json!("traefik.containo.us/v1alpha1");
+    let route = manifests
+        .find("IngressRoute", "staging", "staging-todo-ingressroute")
+        .ok_or("gone")?;
+    assert_eq!(schemas.violations(route).len(), 1);
+    Ok(())
+}
