@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
@@ -17,12 +17,25 @@ use crate::config::RuntimeConfig;
 pub struct LogFilter(Targets);
 
 impl FromStr for LogFilter {
-    type Err = ParseError;
+    type Err = InvalidLogFilter;
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
-        value.parse().map(Self)
+        // A single word that is no level would be read as the name of a target,
+        // and `LOG_LEVEL=warning` would silence everything.
+        let is_known = |directive: &str| {
+            directive.contains('=') || directive.trim().parse::<LevelFilter>().is_ok()
+        };
+        if !value.split(',').all(is_known) {
+            return Err(InvalidLogFilter);
+        }
+        value.parse().map(Self).map_err(|_| InvalidLogFilter)
     }
 }
+
+/// The text is neither a level nor a list of levels by target.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("should be error, warn, info, debug or trace, or a list such as info,sqlx=warn")]
+pub struct InvalidLogFilter;
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -143,4 +156,19 @@ pub enum InitError {
     #[cfg(feature = "otel")]
     #[error("traces cannot be exported")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_or_a_list_of_levels_is_a_filter() {
+        for value in ["info", "DEBUG", "info,sqlx=warn", "off"] {
+            assert!(value.parse::<LogFilter>().is_ok(), "{value}");
+        }
+        for value in ["", "warning", "info,loud", "info,sqlx=loud"] {
+            assert!(value.parse::<LogFilter>().is_err(), "{value}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! What every store does, whichever database it is on.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,182 @@
+//! The whole system as a newcomer meets it: one program, one port.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use tempfile::TempDir;
+use testkit::service::Endpoint;
+use testkit::{Postgres, Service};
+
+const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The program on `data`, with a picture's origin that refuses.
+async fn start(data: &TempDir) -> Service {
+    Service::builder(env!("CARGO_BIN_EXE_standalone"))
+        .env("DATA_DIR", data.path())
+        .env("IMG_URL", "http://127.0.0.1:9/")
+        .ready_at(Endpoint::Main, "/staging/")
+        .start()
+        .await
+        .unwrap()
+}
+
+fn client() -> Client {
+    service_kit::http::client("test", Duration::from_secs(10)).unwrap()
+}
+
+async fn texts(service: &Service, environment: &str) -> Vec<String> {
+    let url = service.url(&format!("/{environment}/todos/"));
+    let todos: Value = client()
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let todos = todos.as_array().unwrap();
+    let text = |todo: &Value| todo["text"].as_str().unwrap().to_owned();
+    todos.iter().map(text).collect()
+}
+
+async fn create(service: &Service, environment: &str, text: &str) -> i64 {
+    let url = service.url(&format!("/{environment}/todos/"));
+    let response = client().post(url).json(&json!({"text": text})).send();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let todo: Value = response.json().await.unwrap();
+    todo["id"].as_i64().unwrap()
+}
+
+#[tokio::test]
+async fn each_environment_starts_with_its_own_first_todo() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    assert_eq!(
+        texts(&service, "staging").await,
+        ["Staging Todo App Ready!"]
+    );
+    assert_eq!(
+        texts(&service, "production").await,
+        ["Production Todo App Ready!"]
+    );
+}
+
+#[tokio::test]
+async fn a_todo_is_made_changed_and_deleted_in_each_environment() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    for environment in ["staging", "production"] {
+        let id = create(&service, environment, "Water the plants").await;
+        let url = service.url(&format!("/{environment}/todos/{id}"));
+        let put = client().put(&url).json(&json!({"completed": true}));
+        let todo: Value = put.send().await.unwrap().json().await.unwrap();
+        assert_eq!(todo["completed"], true);
+        let page = client().get(service.url(&format!("/{environment}/")));
+        let page = page.send().await.unwrap().text().await.unwrap();
+        assert!(page.contains("Water the plants"), "{page}");
+        let delete = client().delete(&url).send().await.unwrap();
+        assert_eq!(delete.status(), StatusCode::OK);
+        let gone = client().get(&url).send().await.unwrap();
+        assert_eq!(gone.status(), StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn the_environments_never_mix() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    create(&service, "staging", "only in staging").await;
+    create(&service, "production", "only in production").await;
+    assert_eq!(texts(&service, "staging").await[0], "only in staging");
+    assert_eq!(texts(&service, "production").await[0], "only in production");
+    assert_eq!(texts(&service, "staging").await.len(), 2);
+    assert_eq!(texts(&service, "production").await.len(), 2);
+}
+
+#[tokio::test]
+async fn todos_survive_a_restart_after_a_clean_stop_and_after_a_kill() {
+    let data = TempDir::new().unwrap();
+    let mut service = start(&data).await;
+    create(&service, "staging", "kept").await;
+    let status = service.terminate(STOP_DEADLINE).await.unwrap();
+    assert!(status.success(), "{status}");
+    service.restart().await.unwrap();
+    create(&service, "staging", "kept too").await;
+    service.kill().await.unwrap();
+    service.restart().await.unwrap();
+    assert_eq!(texts(&service, "staging").await[..2], ["kept too", "kept"]);
+}
+
+#[tokio::test]
+async fn the_addresses_are_printed_and_the_start_page_leads_to_them() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    for environment in ["staging", "production"] {
+        let path = format!("/{environment}/");
+        assert!(service.stdout().contains(&path));
+        let home = client().get(service.url("/")).send().await.unwrap();
+        assert!(
+            home.text()
+                .await
+                .unwrap()
+                .contains(&format!("href=\"{path}\""))
+        );
+        let without_slash = client().get(service.url(&format!("/{environment}")));
+        let page = without_slash.send().await.unwrap();
+        assert_eq!(page.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn every_fault_of_the_configuration_is_named_before_a_port_opens() {
+    let service = Service::builder(env!("CARGO_BIN_EXE_standalone"))
+        .env("LOG_LEVEL", "loud")
+        .env("IMG_TTL_SECONDS", "soon")
+        .env("IMG_URL", "picture")
+        .env("DATABASE_URL", "mysql://root:hunter2@db/todos")
+        .spawn()
+        .unwrap();
+    let status = service.wait(STOP_DEADLINE).await.unwrap();
+    assert_eq!(status.code(), Some(64));
+    let stderr = service.stderr();
+    for variable in ["LOG_LEVEL", "IMG_TTL_SECONDS", "IMG_URL", "DATABASE_URL"] {
+        assert!(stderr.contains(&format!("  {variable}: ")), "{stderr}");
+    }
+    assert!(!stderr.contains("hunter2"));
+    assert!(!service.stdout().contains("serving"));
+}
+
+#[tokio::test]
+async fn database_url_puts_each_environment_into_a_database_of_its_own() {
+    let postgres = Postgres::start().await.unwrap();
+    let mut url: url::Url = postgres.url().parse().unwrap();
+    let mut connection = PgConnection::connect(&postgres.url()).await.unwrap();
+    for statement in [
+        "CREATE DATABASE \"todos-staging\"",
+        "CREATE DATABASE \"todos-production\"",
+    ] {
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    url.set_path("/todos");
+    let data = TempDir::new().unwrap();
+    let service = Service::builder(env!("CARGO_BIN_EXE_standalone"))
+        .env("DATA_DIR", data.path())
+        .env("DATABASE_URL", url.as_str())
+        .env("IMG_URL", "http://127.0.0.1:9/")
+        .ready_at(Endpoint::Main, "/staging/")
+        .start()
+        .await
+        .unwrap();
+    create(&service, "staging", "on the server").await;
+    assert_eq!(texts(&service, "staging").await.len(), 2);
+    assert_eq!(texts(&service, "production").await.len(), 1);
+    assert!(!data.path().join("staging.db").exists());
+}
