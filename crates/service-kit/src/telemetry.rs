@@ -23,7 +23,9 @@ impl FromStr for LogFilter {
         // A single word that is no level would be read as the name of a target,
         // and `LOG_LEVEL=warning` would silence everything.
         let is_known = |directive: &str| {
-            directive.contains('=') || directive.trim().parse::<LevelFilter>().is_ok()
+            let directive = directive.trim();
+            !directive.is_empty()
+                && (directive.contains('=') || directive.parse::<LevelFilter>().is_ok())
         };
         if !value.split(',').all(is_known) {
             return Err(InvalidLogFilter);
