@@ -1,1 +1,22 @@
-//! todo-app.
+//! The pages of the todo system: rendered on the server, made quicker by a
+//! little JavaScript, and useful without it.
+//!
+//! - [`App`]: the pages of one environment, with the tasks behind them;
+//! - `pages`: what a person sees, and the forms that change todos;
+//! - `backend`: the REST API, where the todos are;
+//! - `picture`: the picture that is shown above them, fetched in the
+//!   background and kept on disk;
+//! - `assets`: style sheet, scripts and icon, built into the program.
+
+mod app;
+mod assets;
+mod backend;
+mod config;
+mod pages;
+mod picture;
+mod service;
+
+pub use app::{App, AppError};
+pub use backend::{Backend, BackendError};
+pub use config::{AppConfig, Args, Command, Config};
+pub use service::start;

@@ -1,0 +1,84 @@
+//! The pages of one environment, with the tasks behind them.
+
+use std::io;
+use std::path::PathBuf;
+
+use axum::Router;
+use prometheus_client::registry::Registry;
+use service_kit::Lifecycle;
+use service_kit::http::HttpMetrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::config::AppConfig;
+use crate::pages::{self, Site};
+use crate::picture::Picture;
+
+/// The pages of one environment.
+#[derive(Debug)]
+pub struct App {
+    site: Site,
+    picture: Picture,
+    metrics: HttpMetrics,
+}
+
+impl App {
+    /// Takes up the picture that an earlier process kept, and registers the
+    /// metrics of the pages in `registry`.
+    ///
+    /// # Errors
+    /// Where the folder of the picture cannot be made, or no HTTP client.
+    pub async fn new(config: &AppConfig, registry: &mut Registry) -> Result<Self, AppError> {
+        let metrics = HttpMetrics::register(registry);
+        let picture = Picture::open(config, registry).await?;
+        let site = Site::new(config, Backend::new(&config.backend_url)?, picture.clone());
+        Ok(Self {
+            site,
+            picture,
+            metrics,
+        })
+    }
+
+    /// The pages with their middleware, below `/`.
+    pub fn routes(&self, shutdown: CancellationToken) -> Router {
+        pages::routes(self.site.clone(), self.metrics.clone(), shutdown)
+    }
+
+    /// Hands [`App::work`] to `lifecycle`.
+    pub fn spawn(&self, lifecycle: &mut Lifecycle) {
+        let work = self.work(lifecycle.shutdown());
+        lifecycle.spawn("picture", async {
+            work.await;
+            Ok(())
+        });
+    }
+
+    /// The work behind the pages, until `shutdown`: fetching the next picture
+    /// and keeping count of its views. Dropped early, it loses the views of the
+    /// last seconds and nothing else.
+    pub fn work(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let picture = self.picture.clone();
+        async move {
+            tokio::join!(
+                picture.keep_fresh(shutdown.clone()),
+                picture.keep_count(shutdown)
+            );
+        }
+    }
+}
+
+/// Why the pages cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The folder of the picture cannot be made or read.
+    #[error("the folder {} cannot be used", folder.display())]
+    Cache {
+        /// Which folder.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no HTTP client without its roots of trust.
+    #[error("no HTTP client can be made")]
+    Client(#[from] reqwest::Error),
+}

@@ -1,0 +1,157 @@
+//! Style sheet, scripts and icon: built into the program, named by what is in
+//! them and therefore kept by browsers for ever.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use headers::{ETag, HeaderMapExt, IfNoneMatch};
+use xxhash_rust::xxh3::xxh3_64;
+
+const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+/// What stands in for the picture while none can be had.
+pub(crate) static PLACEHOLDER: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new(
+        "placeholder.svg",
+        Cow::Borrowed(include_bytes!("../assets/placeholder.svg")),
+    )
+});
+
+/// A file and the name that browsers know it by.
+#[derive(Debug)]
+pub(crate) struct Asset {
+    /// What templates call it.
+    name: &'static str,
+    /// The name with a hash of the content in it: `app.0123456789abcdef.css`.
+    pub(crate) file: String,
+    content_type: HeaderValue,
+    content: Cow<'static, [u8]>,
+    etag: ETag,
+}
+
+impl Asset {
+    fn new(name: &'static str, content: Cow<'static, [u8]>) -> Self {
+        let hash = format!("{:016x}", xxh3_64(&content));
+        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+        let content_type = match extension {
+            "css" => "text/css; charset=utf-8",
+            "js" => "text/javascript; charset=utf-8",
+            "svg" => "image/svg+xml",
+            _ => "application/octet-stream",
+        };
+        Self {
+            name,
+            file: format!("{stem}.{hash}.{extension}"),
+            content_type: HeaderValue::from_static(content_type),
+            content,
+            // Weak (RFC 9110, section 8.8.1): the same for the compressed file.
+            etag: format!("W/\"{hash}\"")
+                .parse()
+                .expect("hexadecimal digits in quotes are an entity tag"),
+        }
+    }
+
+    /// The answer to a request with `headers`, kept as `cache_control` says.
+    pub(crate) fn respond(&self, headers: &HeaderMap, cache_control: HeaderValue) -> Response {
+        let fresh = headers
+            .typed_get::<IfNoneMatch>()
+            .is_some_and(|condition| !condition.precondition_passes(&self.etag));
+        let mut response = if fresh {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            let content = match &self.content {
+                Cow::Borrowed(content) => (*content).into_response(),
+                Cow::Owned(content) => content.clone().into_response(),
+            };
+            ([(header::CONTENT_TYPE, self.content_type.clone())], content).into_response()
+        };
+        response.headers_mut().typed_insert(self.etag.clone());
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, cache_control);
+        response
+    }
+}
+
+/// Every file below `/static/`.
+#[derive(Debug)]
+pub(crate) struct Assets(Vec<Asset>);
+
+impl Assets {
+    /// The files that are built in.
+    pub(crate) fn get() -> &'static Self {
+        static ASSETS: LazyLock<Assets> = LazyLock::new(Assets::load);
+        &ASSETS
+    }
+
+    fn load() -> Self {
+        let file = |name, content: &'static [u8]| Asset::new(name, Cow::Borrowed(content));
+        let mut assets = Self(vec![
+            file("app.css", include_bytes!("../assets/app.css")),
+            file("icon.svg", include_bytes!("../assets/icon.svg")),
+        ]);
+        for (name, source) in SCRIPTS {
+            let script = assets.link_imports(source);
+            assets
+                .0
+                .push(Asset::new(name, Cow::Owned(script.into_bytes())));
+        }
+        assets
+    }
+
+    /// `source` with the hashed names of the modules that it imports, so that
+    /// a change of one changes the names of all that depend on it.
+    fn link_imports(&self, source: &str) -> String {
+        self.0.iter().fold(source.to_owned(), |source, asset| {
+            source.replace(
+                &format!("\"./{}\"", asset.name),
+                &format!("\"./{}\"", asset.file),
+            )
+        })
+    }
+
+    /// The hashed name of the file that the sources call `name`.
+    pub(crate) fn file(&self, name: &str) -> &str {
+        let asset = self.0.iter().find(|asset| asset.name == name);
+        asset.map_or("", |asset| &asset.file)
+    }
+
+    /// The hashed names of the scripts, the one to start with at the end.
+    pub(crate) fn scripts(&self) -> impl Iterator<Item = &str> {
+        SCRIPTS.iter().map(|(name, _)| self.file(name))
+    }
+}
+
+/// Imported modules before those that import them.
+const SCRIPTS: [(&str, &str); 1] = [("app.js", include_str!("../assets/app.js"))];
+
+/// `GET /static/{file}`
+pub(crate) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Response {
+    let asset = Assets::get().0.iter().find(|asset| asset.file == file);
+    match asset {
+        Some(asset) => asset.respond(&headers, FOR_EVER),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_script_imports_a_name_without_its_hash() {
+        for asset in &Assets::get().0 {
+            let content = String::from_utf8_lossy(&asset.content);
+            for (name, _) in SCRIPTS {
+                assert!(
+                    !content.contains(&format!("\"./{name}\"")),
+                    "{} imports {name} before it is listed",
+                    asset.name
+                );
+            }
+        }
+    }
+}

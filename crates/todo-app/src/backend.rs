@@ -1,0 +1,294 @@
+//! The REST API of the todos, as the pages use it.
+
+use std::fmt;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde_json::json;
+use service_kit::http::RequestContext;
+use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
+use url::Url;
+
+/// How long one call may take, answer and all. Two of them and the pauses
+/// between fit the time that a page has.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How many todos a page of the list holds.
+const PAGE_SIZE: u32 = 50;
+
+/// A client of the REST API. Cheap to clone.
+///
+/// A call that found nobody, or a backend that is starting, is repeated once
+/// after a short pause; a call that makes a todo carries a key by which the
+/// backend knows the repetition.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    client: reqwest::Client,
+    todos: Url,
+}
+
+/// Which todos to list.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Filter {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that are to be done.
+    Active,
+    /// Those that are done.
+    Completed,
+}
+
+impl Filter {
+    fn completed(self) -> Option<bool> {
+        match self {
+            Self::All => None,
+            Self::Active => Some(false),
+            Self::Completed => Some(true),
+        }
+    }
+}
+
+/// A page of the list, newest first.
+#[derive(Clone, Debug)]
+pub(crate) struct TodoPage {
+    /// The todos.
+    pub(crate) todos: Vec<Todo>,
+    /// Where the next page starts, if there is one.
+    pub(crate) next: Option<String>,
+    /// How many todos there are, whatever the filter.
+    pub(crate) total: u64,
+    /// How many of them are to be done.
+    pub(crate) active: u64,
+}
+
+impl Backend {
+    /// A client of the API at `base`, to which `todos/` is added.
+    ///
+    /// # Errors
+    /// Where the roots of trust cannot be loaded.
+    pub fn new(base: &Url) -> reqwest::Result<Self> {
+        let client = service_kit::http::client(
+            concat!("todo-app/", env!("CARGO_PKG_VERSION")),
+            CALL_TIMEOUT,
+        )?;
+        let mut todos = base.clone();
+        let path = format!("{}/todos/", base.path().trim_end_matches('/'));
+        todos.set_path(&path);
+        Ok(Self { client, todos })
+    }
+
+    /// Whether the backend and its database answer.
+    ///
+    /// # Errors
+    /// Where they do not.
+    pub async fn health(&self) -> Result<(), BackendError> {
+        let response = self.client.get(self.url("healthz")).send().await?;
+        check(response).map(drop)
+    }
+
+    /// The page of the todos of `filter` that starts at `cursor`.
+    pub(crate) async fn list(
+        &self,
+        filter: Filter,
+        cursor: Option<&str>,
+        context: &RequestContext,
+    ) -> Result<TodoPage, BackendError> {
+        let mut url = self.url("");
+        {
+            let mut query = url.query_pairs_mut();
+            query.append_pair("limit", &PAGE_SIZE.to_string());
+            if let Some(completed) = filter.completed() {
+                query.append_pair("completed", &completed.to_string());
+            }
+            if let Some(cursor) = cursor {
+                query.append_pair("cursor", cursor);
+            }
+        }
+        let response = self.call(self.request(Method::GET, url, context)).await?;
+        let headers = response.headers();
+        let count = |name| headers.get(name)?.to_str().ok()?.parse().ok();
+        let next = headers
+            .get(header::LINK)
+            .and_then(|link| self.cursor_of_next(link.to_str().ok()?));
+        let counts = count("x-total-count").zip(count("x-active-count"));
+        let (total, active) = counts.ok_or(BackendError::Unexpected)?;
+        Ok(TodoPage {
+            todos: response.json().await?,
+            next,
+            total,
+            active,
+        })
+    }
+
+    /// Makes a todo. A repetition with the same `key` makes no second one.
+    pub(crate) async fn create(
+        &self,
+        text: &TodoText,
+        completed: bool,
+        key: &str,
+        context: &RequestContext,
+    ) -> Result<(), BackendError> {
+        let mut body = json!({"text": text});
+        if completed {
+            body["completed"] = completed.into();
+        }
+        let request = self
+            .request(Method::POST, self.url(""), context)
+            .header("idempotency-key", key)
+            .json(&body);
+        self.call(request).await.map(drop)
+    }
+
+    /// Changes the todo `id`.
+    pub(crate) async fn update(
+        &self,
+        id: TodoId,
+        patch: &TodoPatch,
+        context: &RequestContext,
+    ) -> Result<(), BackendError> {
+        let mut body = serde_json::Map::new();
+        if let Some(text) = &patch.text {
+            body.insert("text".to_owned(), text.as_str().into());
+        }
+        if let Some(completed) = patch.completed {
+            body.insert("completed".to_owned(), completed.into());
+        }
+        let url = self.url(&id.to_string());
+        let request = self.request(Method::PUT, url, context).json(&body);
+        self.call(request).await.map(drop)
+    }
+
+    /// Deletes the todo `id` and returns what it was.
+    pub(crate) async fn delete(
+        &self,
+        id: TodoId,
+        context: &RequestContext,
+    ) -> Result<Todo, BackendError> {
+        let url = self.url(&id.to_string());
+        let found = self
+            .call(self.request(Method::GET, url.clone(), context))
+            .await?;
+        let todo = found.json().await?;
+        match self.call(self.request(Method::DELETE, url, context)).await {
+            // Somebody was faster, or it was the first of two tries: gone it is.
+            Ok(_) | Err(BackendError::NotFound) => Ok(todo),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes all todos that are done.
+    pub(crate) async fn clear_completed(
+        &self,
+        context: &RequestContext,
+    ) -> Result<(), BackendError> {
+        let mut url = self.url("");
+        url.query_pairs_mut().append_pair("completed", "true");
+        self.call(self.request(Method::DELETE, url, context))
+            .await
+            .map(drop)
+    }
+
+    /// The address of `path` below the todos.
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.todos.clone();
+        url.set_path(&format!("{}{path}", self.todos.path()));
+        url
+    }
+
+    fn request(&self, method: Method, url: Url, context: &RequestContext) -> RequestBuilder {
+        self.client
+            .request(method, url)
+            .header("x-request-id", &context.request_id)
+            .header("traceparent", context.trace.to_string())
+    }
+
+    /// Sends a request that may be repeated without harm.
+    async fn call(&self, request: RequestBuilder) -> Result<Response, BackendError> {
+        let send = || async {
+            // `None` is for bodies that are streams; ours are bytes.
+            let request = request.try_clone().ok_or(BackendError::Unexpected)?;
+            check(request.send().await?)
+        };
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(50))
+            .with_jitter()
+            .with_max_times(1);
+        send.retry(pauses).when(BackendError::may_pass).await
+    }
+
+    /// The cursor in `<…?cursor=…>; rel="next"` (RFC 8288).
+    fn cursor_of_next(&self, link: &str) -> Option<String> {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        if !parameters.contains("rel=\"next\"") {
+            return None;
+        }
+        let url = self.todos.join(target).ok()?;
+        url.query_pairs()
+            .find_map(|(name, value)| (name == "cursor").then(|| value.into_owned()))
+    }
+}
+
+/// An answer of success, or what went wrong.
+fn check(response: Response) -> Result<Response, BackendError> {
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        StatusCode::NOT_FOUND => Err(BackendError::NotFound),
+        status @ (StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT) => Err(BackendError::NotReady(status)),
+        status if status.is_client_error() => Err(BackendError::Refused(status)),
+        _ => Err(BackendError::Unexpected),
+    }
+}
+
+/// Why a call of the backend failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// No answer, or none in time, or one that could not be read.
+    #[error("the backend cannot be reached: {}", Chain(.0))]
+    Unreachable(#[from] reqwest::Error),
+    /// It, or a proxy before it, says that it is not ready: 429, 502, 503, 504.
+    #[error("the backend is not ready: {0}")]
+    NotReady(StatusCode),
+    /// There is no such todo (404).
+    #[error("the backend knows no such todo")]
+    NotFound,
+    /// The request is one that the backend does not take (4xx).
+    #[error("the backend refused: {0}")]
+    Refused(StatusCode),
+    /// An answer that no backend of ours gives.
+    #[error("the backend gave an unexpected answer")]
+    Unexpected,
+}
+
+impl BackendError {
+    /// Whether a repetition after a short pause may succeed. A call that ran
+    /// into its time limit is not repeated: the person has waited enough.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(error) => {
+                !error.is_timeout() && (error.is_connect() || error.is_request())
+            }
+            Self::NotReady(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! The pages: one list with its forms, and what is shown when something is wrong.
+//!
+//! Every change is a form post that is answered by a redirect, so that all of
+//! it works without JavaScript; the scripts take the same forms over.
+
+mod actions;
+mod error;
+mod frame;
+mod home;
+mod visit;
+mod when;
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use service_kit::config::PublicPrefix;
+use service_kit::http::HttpMetrics;
+use todo_domain::Environment;
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::config::AppConfig;
+use crate::picture::Picture;
+use crate::{assets, picture};
+
+/// Everything that a page loads is ours, and nothing is written into it.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+    frame-ancestors 'none'; manifest-src 'self'";
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Site(Arc<SiteParts>);
+
+/// The parts of a [`Site`].
+#[derive(Debug)]
+pub(crate) struct SiteParts {
+    environment: Environment,
+    prefix: PublicPrefix,
+    api_path: Option<String>,
+    revision: String,
+    backend: Backend,
+    picture: Picture,
+}
+
+impl Site {
+    pub(crate) fn new(config: &AppConfig, backend: Backend, picture: Picture) -> Self {
+        Self(Arc::new(SiteParts {
+            environment: config.environment.clone(),
+            prefix: config.public_prefix.clone(),
+            api_path: config.api_path.clone(),
+            revision: config.revision.clone(),
+            backend,
+            picture,
+        }))
+    }
+}
+
+impl std::ops::Deref for Site {
+    type Target = SiteParts;
+
+    fn deref(&self) -> &SiteParts {
+        &self.0
+    }
+}
+
+/// The pages with their middleware.
+pub(crate) fn routes(site: Site, metrics: HttpMetrics, shutdown: CancellationToken) -> Router {
+    let picture = get(picture::serve).with_state(site.picture.clone());
+    let routes = Router::new()
+        .route("/", get(home::show))
+        .route("/add", post(actions::add))
+        .route("/toggle/{id}", post(actions::toggle))
+        .route("/edit/{id}", post(actions::edit))
+        .route("/delete/{id}", post(actions::delete))
+        .route("/restore", post(actions::restore))
+        .route("/clear-completed", post(actions::clear_completed))
+        .route("/picture.json", get(home::picture))
+        .route("/{*path}", get(error::not_found))
+        .with_state(site)
+        .route("/image", picture)
+        .route("/static/{file}", get(assets::serve))
+        .route(
+            "/healthz",
+            get(async || (StatusCode::OK, Json(serde_json::json!({"status": "ready"})))),
+        );
+    service_kit::http::stack(routes, metrics, CONTENT_SECURITY_POLICY, shutdown)
+}

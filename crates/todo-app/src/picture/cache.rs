@@ -1,0 +1,297 @@
+//! The picture on disk: `picture-{hash}.{extension}`, and `picture.json` with
+//! what is known of it.
+//!
+//! Both are written to a temporary file, flushed to the disk and renamed, so
+//! that a crash leaves the old one or the new one. What cannot be read, or is
+//! not what the metadata say, counts as not there.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, fs};
+
+use serde::{Deserialize, Serialize};
+use tempfile::{NamedTempFile, TempPath};
+use time::OffsetDateTime;
+use tracing::warn;
+use xxhash_rust::xxh3::xxh3_128;
+
+const METADATA: &str = "picture.json";
+
+/// The folder of the picture.
+#[derive(Clone, Debug)]
+pub(super) struct Cache {
+    folder: PathBuf,
+    /// Held while the folder is changed.
+    writing: Arc<Mutex<()>>,
+}
+
+/// What is known of a picture.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    #[serde(with = "hexadecimal")]
+    hash: u128,
+    pub(super) content_type: ImageType,
+    /// In bytes.
+    pub(super) size: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub(super) fetched_at: OffsetDateTime,
+    /// How many pages showed it.
+    pub(super) views: u64,
+    /// How many pages showed it or one of those before it.
+    pub(super) views_of_all: u64,
+}
+
+/// A picture that is not shown yet.
+#[derive(Debug)]
+pub(super) struct Download {
+    pub(super) temporary: TempPath,
+    pub(super) content_type: ImageType,
+    pub(super) size: u64,
+    pub(super) hash: u128,
+}
+
+/// The formats that are shown. None of them can hold a script.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(super) enum ImageType {
+    #[serde(rename = "image/avif")]
+    Avif,
+    #[serde(rename = "image/gif")]
+    Gif,
+    #[serde(rename = "image/jpeg")]
+    Jpeg,
+    #[serde(rename = "image/png")]
+    Png,
+    #[serde(rename = "image/webp")]
+    Webp,
+}
+
+impl ImageType {
+    /// The format of a file by its first bytes, whatever anybody says of it.
+    pub(super) fn of(signature: &[u8]) -> Option<Self> {
+        let found = infer::get(signature)?.mime_type();
+        [Self::Avif, Self::Gif, Self::Jpeg, Self::Png, Self::Webp]
+            .into_iter()
+            .find(|format| format.as_str() == found)
+    }
+
+    /// The media type.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Avif => "image/avif",
+            Self::Gif => "image/gif",
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::Webp => "image/webp",
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Avif => "avif",
+            Self::Gif => "gif",
+            Self::Jpeg => "jpg",
+            Self::Png => "png",
+            Self::Webp => "webp",
+        }
+    }
+}
+
+impl Entry {
+    /// Differs from picture to picture.
+    pub(super) fn version(&self) -> String {
+        format!("{:016x}", self.hash >> 64)
+    }
+
+    pub(super) fn is_same_picture(&self, other: &Self) -> bool {
+        self.file() == other.file()
+    }
+
+    fn file(&self) -> String {
+        format!(
+            "picture-{:032x}.{}",
+            self.hash,
+            self.content_type.extension()
+        )
+    }
+}
+
+impl Cache {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            writing: Arc::default(),
+        }
+    }
+
+    /// Where the file of `entry` is.
+    pub(super) fn path(&self, entry: &Entry) -> PathBuf {
+        self.folder.join(entry.file())
+    }
+
+    /// Makes the folder where it is missing and reads what it holds.
+    pub(super) async fn load(&self) -> io::Result<Option<Entry>> {
+        let cache = self.clone();
+        blocking(move || {
+            fs::create_dir_all(&cache.folder)?;
+            let entry = cache.read().unwrap_or_else(|reason| {
+                warn!(%reason, "the kept picture is not used");
+                None
+            });
+            cache.remove_all_but(entry.as_slice());
+            Ok(entry)
+        })
+        .await
+    }
+
+    fn read(&self) -> Result<Option<Entry>, Unusable> {
+        let metadata = match fs::read(self.folder.join(METADATA)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            metadata => metadata?,
+        };
+        let entry: Entry = serde_json::from_slice(&metadata)?;
+        let picture = fs::read(self.path(&entry))?;
+        if xxh3_128(&picture) != entry.hash || picture.len() as u64 != entry.size {
+            return Err(Unusable::Different);
+        }
+        Ok(Some(entry))
+    }
+
+    /// An empty file that goes away with its path.
+    pub(super) async fn temporary_file(&self) -> io::Result<(TempPath, tokio::fs::File)> {
+        let folder = self.folder.clone();
+        blocking(move || {
+            let (file, path) = NamedTempFile::with_prefix_in("picture-", folder)?.into_parts();
+            Ok((path, tokio::fs::File::from_std(file)))
+        })
+        .await
+    }
+
+    /// Makes `download` the picture. The file of `previous` stays until the
+    /// next time: an answer may be reading it.
+    pub(super) async fn install(
+        &self,
+        download: Download,
+        views_of_all: u64,
+        previous: Option<&Entry>,
+    ) -> io::Result<Entry> {
+        let cache = self.clone();
+        let previous = previous.cloned();
+        blocking(move || {
+            let entry = Entry {
+                hash: download.hash,
+                content_type: download.content_type,
+                size: download.size,
+                fetched_at: OffsetDateTime::now_utc(),
+                views: 0,
+                views_of_all,
+            };
+            let _writing = cache.writing();
+            download.temporary.persist(cache.path(&entry))?;
+            cache.write(&entry)?;
+            let kept: Vec<Entry> = previous.into_iter().chain([entry.clone()]).collect();
+            cache.remove_all_but(&kept);
+            Ok(entry)
+        })
+        .await
+    }
+
+    /// Replaces the metadata.
+    pub(super) async fn write_entry(&self, entry: Entry) -> io::Result<()> {
+        let cache = self.clone();
+        blocking(move || {
+            let _writing = cache.writing();
+            cache.write(&entry)
+        })
+        .await
+    }
+
+    /// There is nothing behind the lock that a panic could spoil.
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, entry: &Entry) -> io::Result<()> {
+        let mut file = NamedTempFile::with_prefix_in("picture-", &self.folder)?;
+        serde_json::to_writer(&mut file, entry)?;
+        file.flush()?;
+        file.as_file().sync_all()?;
+        file.persist(self.folder.join(METADATA))?;
+        // A rename is on the disk when its folder is.
+        fs::File::open(&self.folder)?.sync_all()
+    }
+
+    /// Removes every picture, and what a crash left of one, but those of
+    /// `entries`.
+    fn remove_all_but(&self, entries: &[Entry]) {
+        let kept: Vec<String> = entries.iter().map(Entry::file).collect();
+        let stale = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| {
+                name.starts_with("picture-") && kept.iter().all(|kept| kept != name)
+            })
+        };
+        let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for path in files.map(|file| file.path()).filter(|path| stale(path)) {
+            if let Err(error) = fs::remove_file(&path) {
+                warn!(%error, path = %path.display(), "an old picture stays");
+            }
+        }
+    }
+}
+
+async fn blocking<T, F>(work: F) -> io::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> io::Result<T> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// Why what is on disk is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("its metadata make no sense: {0}")]
+    Metadata(#[from] serde_json::Error),
+    #[error("its content is not what the metadata say")]
+    Different,
+}
+
+/// A number as 32 hexadecimal digits.
+mod hexadecimal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::fmt;
+
+    pub(super) fn serialize<S: Serializer>(hash: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&fmt::from_fn(|f| write!(f, "{hash:032x}")))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        u128::from_str_radix(&digits, 16).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_browser_would_run_is_no_picture() {
+        for content in [
+            &b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>"[..],
+            b"<?xml version='1.0'?><svg/>",
+            b"<!doctype html><script></script>",
+            b"%PDF-1.7",
+            b"",
+        ] {
+            assert_eq!(ImageType::of(content), None);
+        }
+    }
+}

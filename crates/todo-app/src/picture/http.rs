@@ -1,0 +1,65 @@
+//! `GET` and `HEAD /image`.
+
+use std::path::Path;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use headers::{ETag, HeaderMapExt, IfRange, LastModified};
+use tower_http::services::ServeFile;
+use tracing::error;
+
+use super::Picture;
+use crate::assets::PLACEHOLDER;
+
+/// Browsers keep the picture and ask whether it is still the one.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// The picture with everything that HTTP has for files (validators,
+/// conditions, ranges), or the placeholder.
+pub(crate) async fn serve(State(picture): State<Picture>, request: Request) -> Response {
+    let request_headers = request.headers().clone();
+    if let Some(entry) = picture.current() {
+        let path = picture.0.cache.path(&entry);
+        let mut response = serve_file(&path, request).await;
+        if response.status() != StatusCode::NOT_FOUND {
+            response
+                .headers_mut()
+                .insert(header::CACHE_CONTROL, REVALIDATE);
+            return response;
+        }
+        picture.lost(&entry);
+    }
+    PLACEHOLDER.respond(&request_headers, REVALIDATE)
+}
+
+async fn serve_file(path: &Path, mut request: Request) -> Response {
+    let mut service = ServeFile::new(path).ignore_multi_range_requests(true);
+    if let Some(condition) = request.headers().typed_get::<IfRange>()
+        && condition_fails(&condition, &mut service).await
+    {
+        request.headers_mut().remove(header::RANGE);
+    }
+    match service.try_call(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(error) => {
+            error!(%error, "the picture cannot be read");
+            StatusCode::NOT_FOUND.into_response()
+        }
+    }
+}
+
+/// Whether the range that a client holds is of another picture (RFC 9110,
+/// section 13.1.5), so that it needs the whole of this one. [`ServeFile`] knows
+/// the validators but not this condition, so it is asked for them.
+async fn condition_fails(condition: &IfRange, service: &mut ServeFile) -> bool {
+    let mut head = Request::new(Body::empty());
+    *head.method_mut() = Method::HEAD;
+    let Ok(head) = service.try_call(head).await else {
+        return true;
+    };
+    let etag: Option<ETag> = head.headers().typed_get();
+    let last_modified: Option<LastModified> = head.headers().typed_get();
+    condition.is_modified(etag.as_ref(), last_modified.as_ref())
+}

@@ -1,0 +1,252 @@
+//! The picture above the todos: fetched in the background, kept on disk,
+//! never waited for.
+//!
+//! A picture is fresh for its time to live. After that it is still shown (the
+//! grace of the cache), and the first view that finds it expired has the next
+//! one fetched; nobody looks, nothing is fetched. While none can be had, a
+//! picture of our own stands in.
+
+mod cache;
+mod http;
+mod metrics;
+mod origin;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use prometheus_client::registry::Registry;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::cache::{Cache, Entry};
+use self::metrics::Metrics;
+use self::origin::{FetchError, Origin};
+use crate::app::AppError;
+use crate::config::AppConfig;
+
+pub(crate) use self::http::serve;
+
+/// How often the counts of views are written to disk, where they changed.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The picture of one environment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Picture(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    cache: Cache,
+    origin: Origin,
+    ttl: Duration,
+    metrics: Metrics,
+    state: Mutex<State>,
+    /// Somebody saw an expired picture, or found that it is gone.
+    wanted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Entry>,
+    /// Whether the counts on disk are behind.
+    behind: bool,
+}
+
+/// What a page tells of its picture.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// Differs from picture to picture.
+    pub(crate) version: String,
+    /// When it was fetched.
+    pub(crate) fetched_at: OffsetDateTime,
+    /// When it expires.
+    pub(crate) expires_at: OffsetDateTime,
+    /// Views of this picture, this one included.
+    pub(crate) views: u64,
+    /// Views of all pictures so far, this one included.
+    pub(crate) views_of_all: u64,
+}
+
+impl Picture {
+    /// Takes up what an earlier process kept in the folder of `config`.
+    pub(crate) async fn open(
+        config: &AppConfig,
+        registry: &mut Registry,
+    ) -> Result<Self, AppError> {
+        let cache = Cache::new(config.cache_dir.clone());
+        let current = cache.load().await.map_err(|source| AppError::Cache {
+            folder: config.cache_dir.clone(),
+            source,
+        })?;
+        Ok(Self(Arc::new(Inner {
+            cache,
+            origin: Origin::new(config.image_url.clone())?,
+            ttl: config.image_ttl,
+            metrics: Metrics::register(registry),
+            state: Mutex::new(State {
+                current,
+                behind: false,
+            }),
+            wanted: Notify::new(),
+        })))
+    }
+
+    /// Counts a view and tells what is seen; `None` while there is no picture.
+    /// The view of an expired one asks for the next.
+    pub(crate) fn view(&self) -> Option<View> {
+        let mut state = self.state();
+        let entry = state.current.as_mut()?;
+        entry.views += 1;
+        entry.views_of_all += 1;
+        let view = self.describe(entry);
+        state.behind = true;
+        drop(state);
+        self.0.metrics.views.inc();
+        if view.expires_at <= OffsetDateTime::now_utc() {
+            self.0.wanted.notify_one();
+        }
+        Some(view)
+    }
+
+    /// Tells what there is to see, without counting a view.
+    pub(crate) fn peek(&self) -> Option<View> {
+        let state = self.state();
+        state.current.as_ref().map(|entry| self.describe(entry))
+    }
+
+    fn describe(&self, entry: &Entry) -> View {
+        View {
+            version: entry.version(),
+            fetched_at: entry.fetched_at,
+            expires_at: entry
+                .fetched_at
+                .saturating_add(self.0.ttl.try_into().unwrap_or(time::Duration::MAX)),
+            views: entry.views,
+            views_of_all: entry.views_of_all,
+        }
+    }
+
+    /// Fetches the first picture, and each next one when it is due, until
+    /// `shutdown`. What fails is tried again, ever less often.
+    pub(crate) async fn keep_fresh(&self, shutdown: CancellationToken) {
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_secs(1))
+            .with_max_delay(Duration::from_mins(5))
+            .with_jitter()
+            .without_max_times();
+        shutdown
+            .run_until_cancelled(async {
+                loop {
+                    self.due().await;
+                    let refresh = || self.refresh();
+                    let notify = |error: &FetchError, pause: Duration| {
+                        self.0.metrics.failed();
+                        warn!(%error, retry_seconds = pause.as_secs(), "no new picture");
+                    };
+                    // There is no last try, so there is no last error.
+                    if refresh.retry(pauses).notify(notify).await.is_ok() {
+                        self.0.metrics.fetched();
+                    }
+                }
+            })
+            .await;
+    }
+
+    /// Writes the counts of views to disk, now and then, and at the end.
+    pub(crate) async fn keep_count(&self, shutdown: CancellationToken) {
+        let mut interval = tokio::time::interval(KEEP_EVERY);
+        while shutdown
+            .run_until_cancelled(interval.tick())
+            .await
+            .is_some()
+        {
+            self.write_count().await;
+        }
+        self.write_count().await;
+    }
+
+    async fn write_count(&self) {
+        let entry = {
+            let mut state = self.state();
+            if !std::mem::take(&mut state.behind) {
+                return;
+            }
+            state.current.clone()
+        };
+        let Some(entry) = entry else { return };
+        if let Err(error) = self.0.cache.write_entry(entry).await {
+            warn!(%error, "the views of the picture were not written");
+            self.state().behind = true;
+        }
+    }
+
+    /// Waits until a picture has to be fetched.
+    async fn due(&self) {
+        loop {
+            let fetched_at = self.state().current.as_ref().map(|entry| entry.fetched_at);
+            let Some(fetched_at) = fetched_at else {
+                return;
+            };
+            // A clock that was set back must not keep a picture for longer.
+            let age = (OffsetDateTime::now_utc() - fetched_at).unsigned_abs();
+            match self.0.ttl.checked_sub(age).filter(|left| !left.is_zero()) {
+                None => return self.0.wanted.notified().await,
+                Some(left) => {
+                    let _ = tokio::time::timeout(left, self.0.wanted.notified()).await;
+                }
+            }
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), FetchError> {
+        let download = self.0.origin.fetch(&self.0.cache).await?;
+        let previous = self.state().current.clone();
+        let views_of_all = previous.as_ref().map_or(0, |entry| entry.views_of_all);
+        let mut entry = self
+            .0
+            .cache
+            .install(download, views_of_all, previous.as_ref())
+            .await?;
+        info!(
+            content_type = entry.content_type.as_str(),
+            bytes = entry.size,
+            "new picture"
+        );
+        let mut state = self.state();
+        if let Some(previous) = &state.current {
+            // Views that came while the file was written.
+            entry.views_of_all = previous.views_of_all;
+        }
+        state.current = Some(entry);
+        state.behind = true;
+        Ok(())
+    }
+
+    /// What is shown now.
+    fn current(&self) -> Option<Entry> {
+        self.state().current.clone()
+    }
+
+    /// Notes that the file of `entry` is gone, and asks for another.
+    fn lost(&self, entry: &Entry) {
+        let mut state = self.state();
+        if state
+            .current
+            .as_ref()
+            .is_some_and(|current| current.is_same_picture(entry))
+        {
+            warn!("the file of the picture is gone");
+            state.current = None;
+            drop(state);
+            self.0.wanted.notify_one();
+        }
+    }
+
+    /// The state is whole between any two statements that hold it, so a panic
+    /// elsewhere does not spoil it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,87 @@
+//! The service: from its configuration to its running tasks.
+
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use service_kit::health::Readiness;
+use service_kit::http::serve;
+use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::config::{Command, Config};
+use crate::{App, Backend};
+
+/// Starts what `config` asks for.
+///
+/// # Errors
+/// Where a port is taken or the folder of the picture cannot be used.
+pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
+    match config.command {
+        Command::Serve => serve_pages(config, lifecycle).await,
+        Command::WatchBackend => watch_backend(&config, lifecycle).await,
+    }
+}
+
+/// The pages need nothing but themselves to be ready: without the backend they
+/// say so, and without the picture's origin they show one of their own.
+async fn serve_pages(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
+    let mut registry = Registry::default();
+    let app = App::new(&config.app, &mut registry).await?;
+    app.spawn(lifecycle);
+    let readiness = Readiness::new(lifecycle.shutdown());
+    serve_admin(&config, readiness, registry, lifecycle).await?;
+
+    let listener = TcpListener::bind(config.listen_addr).await?;
+    info!(
+        environment = %config.app.environment,
+        address = %listener.local_addr()?,
+        "serving"
+    );
+    let router = app.routes(lifecycle.shutdown());
+    lifecycle.spawn(
+        "pages",
+        serve(listener, router, lifecycle.shutdown(), lifecycle.delay()),
+    );
+    Ok(())
+}
+
+async fn watch_backend(config: &Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
+    let backend = Backend::new(&config.app.backend_url)?;
+    let readiness = Readiness::new(lifecycle.shutdown()).check("backend", move || {
+        let backend = backend.clone();
+        async move { backend.health().await }
+    });
+    serve_admin(config, readiness, Registry::default(), lifecycle).await?;
+    info!(backend = %config.app.backend_url, "watching the backend");
+    let shutdown = lifecycle.shutdown();
+    lifecycle.spawn("watch", async move {
+        shutdown.cancelled().await;
+        Ok(())
+    });
+    Ok(())
+}
+
+async fn serve_admin(
+    config: &Config,
+    readiness: Readiness,
+    registry: Registry,
+    lifecycle: &mut Lifecycle,
+) -> Result<(), TaskError> {
+    let build = BuildInfo {
+        name: "todo-app",
+        version: env!("CARGO_PKG_VERSION"),
+        revision: config.runtime.source_revision.clone(),
+    };
+    let listener = TcpListener::bind(config.admin_addr).await?;
+    lifecycle.spawn_support(
+        "admin",
+        serve(
+            listener,
+            admin::router(build, readiness, registry),
+            lifecycle.support_shutdown(),
+            Duration::ZERO,
+        ),
+    );
+    Ok(())
+}

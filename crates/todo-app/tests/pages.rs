@@ -1,0 +1,277 @@
+//! The pages as a browser without JavaScript uses them.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+
+use support::Pages;
+
+fn done(todos: &[(&str, bool)]) -> Vec<(String, bool)> {
+    let owned = |(text, completed): &(&str, bool)| ((*text).to_owned(), *completed);
+    todos.iter().map(owned).collect()
+}
+
+#[tokio::test]
+async fn the_page_has_a_heading_a_picture_a_form_and_the_list() {
+    let pages = Pages::start().await;
+    pages.api.add("Water the plants", false);
+    let page = pages.get("/").await;
+    assert_eq!(page.status, StatusCode::OK);
+    assert_eq!(
+        page.header(header::CONTENT_TYPE),
+        "text/html; charset=utf-8"
+    );
+    let html = page.text();
+    for part in [
+        "<h1>The Project App</h1>",
+        r#"src="/staging/image""#,
+        r#"action="/staging/add""#,
+        "Water the plants",
+        "1 item left",
+        r#"data-api="/staging/todos/""#,
+        "Staging",
+        "0123456",
+    ] {
+        assert!(html.contains(part), "{part} is missing in {html}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_loaded_from_elsewhere_and_nothing_inline_may_run() {
+    let pages = Pages::start().await;
+    let page = pages.get("/").await;
+    let policy = page.header(header::CONTENT_SECURITY_POLICY);
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let html = page.text();
+    assert!(
+        !html.contains("http://") && !html.contains("https://"),
+        "{html}"
+    );
+    assert!(
+        !html.contains(" style=") && !html.contains("<style"),
+        "{html}"
+    );
+    assert!(!html.contains(" onclick="), "{html}");
+}
+
+#[tokio::test]
+async fn a_posted_todo_is_on_the_page_that_the_answer_leads_to() {
+    let pages = Pages::start().await;
+    let answer = pages.post("/add", "text=Buy+milk").await;
+    let page = pages.get(answer.redirect()).await;
+    assert!(page.text().contains("Buy milk"));
+}
+
+#[tokio::test]
+async fn the_same_form_sent_twice_makes_one_todo() {
+    let pages = Pages::start().await;
+    pages.post("/add", "text=Buy+milk&key=a").await;
+    pages.post("/add", "text=Buy+milk&key=a").await;
+    pages.post("/add", "text=Buy+bread&key=a").await;
+    assert_eq!(
+        pages.api.todos(),
+        done(&[("Buy milk", false), ("Buy bread", false)])
+    );
+}
+
+#[tokio::test]
+async fn a_text_that_is_refused_is_still_in_its_field_beside_the_reason() {
+    let pages = Pages::start().await;
+    let answer = pages.post("/add", "text=++").await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.text().contains("Write what is to be done."));
+
+    let long = "é".repeat(141);
+    let answer = pages.post("/add", &format!("text={long}")).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(answer.text().contains(&format!(r#"value="{long}""#)));
+    assert!(answer.text().contains("it has 141 characters, and 140 fit"));
+    assert!(answer.text().contains(r#"aria-invalid="true""#));
+    assert_eq!(pages.api.todos(), []);
+}
+
+#[tokio::test]
+async fn a_todo_is_ticked_edited_and_deleted_by_forms() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    let answer = pages
+        .post("/toggle/1?filter=active", "completed=true")
+        .await;
+    assert_eq!(answer.redirect(), "/?filter=active");
+    assert_eq!(pages.api.todos(), done(&[("Milk", true)]));
+
+    let editing = pages.get("/?edit=1").await.text();
+    assert!(editing.contains(r#"aria-label="Edit Milk""#), "{editing}");
+    pages.post("/edit/1", "text=+Oat+milk+").await;
+    assert_eq!(pages.api.todos(), done(&[("Oat milk", true)]));
+
+    let answer = pages.post("/delete/1", "").await;
+    assert_eq!(pages.api.todos(), []);
+    let page = pages.get(answer.redirect()).await.text();
+    assert!(page.contains("Undo"), "{page}");
+    pages
+        .post("/restore", "undo=Oat+milk&done=true&was=1")
+        .await;
+    pages
+        .post("/restore", "undo=Oat+milk&done=true&was=1")
+        .await;
+    assert_eq!(pages.api.todos(), done(&[("Oat milk", true)]));
+}
+
+#[tokio::test]
+async fn an_edit_that_is_refused_stays_in_its_field() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    let answer = pages.post("/edit/1", "text=").await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let html = answer.text();
+    assert!(html.contains(r#"aria-describedby="edit-error""#), "{html}");
+    assert_eq!(pages.api.todos(), done(&[("Milk", false)]));
+}
+
+#[tokio::test]
+async fn filters_are_in_the_address_and_counted_as_a_whole() {
+    let pages = Pages::start().await;
+    pages.api.add("Open one", false);
+    pages.api.add("Closed one", true);
+    let active = pages.get("/?filter=active").await.text();
+    assert!(active.contains("Open one") && !active.contains("Closed one"));
+    let completed = pages.get("/?filter=completed").await.text();
+    assert!(!completed.contains("Open one") && completed.contains("Closed one"));
+    assert!(completed.contains("1 item left"));
+    assert!(completed.contains(r#"href="/staging/?filter=completed" aria-current="page""#));
+
+    pages.post("/clear-completed", "").await;
+    assert_eq!(pages.api.todos(), done(&[("Open one", false)]));
+}
+
+#[tokio::test]
+async fn a_long_list_comes_in_pages() {
+    let pages = Pages::start().await;
+    for n in 0..120 {
+        pages.api.add(&format!("Todo number {n}."), false);
+    }
+    let first = pages.get("/").await.text();
+    assert!(first.contains("Todo number 119.") && !first.contains("Todo number 60."));
+    assert!(first.contains(r#"href="/staging/?cursor=50""#), "{first}");
+    let second = pages.get("/?cursor=50").await.text();
+    assert!(second.contains("Todo number 60.") && !second.contains("Todo number 119."));
+    assert!(second.contains(r#"action="/staging/toggle/61?cursor=50""#));
+}
+
+#[tokio::test]
+async fn text_is_text_whatever_is_in_it() {
+    let pages = Pages::start().await;
+    let probe = r#"<script>alert(1)</script>"><img src=x onerror=alert(1)>"#;
+    pages.api.add(probe, false);
+    for path in ["/", "/?edit=1", "/?undo=%3Cscript%3E&was=1"] {
+        let html = pages.get(path).await.text();
+        assert!(!html.contains("<script>"), "{html}");
+        assert!(!html.contains("<img src=x"), "{html}");
+    }
+}
+
+#[tokio::test]
+async fn without_its_backend_the_page_says_so_and_keeps_what_was_typed() {
+    let pages = Pages::start().await;
+    pages.api.set_down(true);
+    let page = pages.get("/").await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(page.header(header::RETRY_AFTER), "5");
+    assert!(page.text().contains("The todos cannot be reached"));
+
+    let answer = pages.post("/add", "text=Not+lost").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.text().contains(r#"value="Not lost""#));
+    let answer = pages.post("/edit/1", "text=Not+lost").await;
+    assert!(answer.text().contains(r#"value="Not lost""#));
+
+    pages.api.set_down(false);
+    assert_eq!(pages.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_change_of_a_todo_that_is_gone_says_so() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    pages.post("/delete/1", "").await;
+    let answer = pages.post("/toggle/1", "completed=true").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert!(answer.text().contains("somebody else deleted it"));
+}
+
+#[tokio::test]
+async fn a_form_of_another_site_changes_nothing() {
+    let pages = Pages::start().await;
+    let request = Request::post("/add")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header("sec-fetch-site", "cross-site")
+        .body(Body::from("text=Evil"))
+        .unwrap();
+    let answer = pages.send(request).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(pages.api.todos(), []);
+}
+
+#[tokio::test]
+async fn the_prefix_of_the_ingress_is_in_every_address() {
+    let pages = Pages::start().await;
+    let request = Request::get("/")
+        .header("x-forwarded-prefix", "/elsewhere")
+        .body(Body::empty())
+        .unwrap();
+    let html = pages.send(request).await.text();
+    assert!(html.contains(r#"action="/elsewhere/add""#));
+    assert!(!html.contains("/staging/"), "{html}");
+}
+
+#[tokio::test]
+async fn static_files_are_kept_for_ever_under_the_hash_of_their_content() {
+    let pages = Pages::start().await;
+    let html = pages.get("/").await.text();
+    let (_, rest) = html
+        .split_once(r#"rel="stylesheet" href="/staging"#)
+        .unwrap();
+    let (path, _) = rest.split_once('"').unwrap();
+    let file = pages.get(path).await;
+    assert_eq!(file.header(header::CONTENT_TYPE), "text/css; charset=utf-8");
+    assert_eq!(
+        file.header(header::CACHE_CONTROL),
+        "public, max-age=31536000, immutable"
+    );
+    let again = Request::get(path)
+        .header(header::IF_NONE_MATCH, file.header(header::ETAG))
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(pages.send(again).await.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(
+        pages.get("/static/app.css").await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn health_answers_as_it_always_did() {
+    let pages = Pages::start().await;
+    pages.api.set_down(true);
+    let answer = pages.get("/healthz").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.text(), r#"{"status":"ready"}"#);
+}
+
+#[tokio::test]
+async fn any_other_address_is_a_page_that_is_not_found() {
+    let pages = Pages::start().await;
+    for path in ["/nope", "/nope/nope", "/static/../Cargo.toml"] {
+        assert_eq!(pages.get(path).await.status, StatusCode::NOT_FOUND);
+    }
+    for path in ["/add", "/toggle/x", "/?edit=x", "/?filter=x&cursor=%00"] {
+        assert!(pages.get(path).await.status.as_u16() < 500);
+        assert!(pages.post(path, "completed=maybe").await.status.as_u16() < 500);
+    }
+}

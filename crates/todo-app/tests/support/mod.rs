@@ -1,0 +1,282 @@
+//! The pages with a REST API in memory behind them.
+#![expect(dead_code, reason = "each test file uses a part of it")]
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use http_body_util::BodyExt;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use todo_app::{App, AppConfig};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// The pages of staging, and what they stand on.
+pub(crate) struct Pages {
+    pub(crate) app: App,
+    pub(crate) routes: Router,
+    pub(crate) api: Api,
+    pub(crate) cache: TempDir,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Pages {
+    pub(crate) async fn start() -> Self {
+        // Nobody listens there: no picture is to be had.
+        Self::with_picture("http://127.0.0.1:9/", Duration::from_mins(10)).await
+    }
+
+    pub(crate) async fn with_picture(url: &str, ttl: Duration) -> Self {
+        Self::with_cache(url, ttl, TempDir::new().unwrap()).await
+    }
+
+    pub(crate) async fn with_cache(url: &str, ttl: Duration, cache: TempDir) -> Self {
+        let mut tasks = JoinSet::new();
+        let api = Api::default();
+        let address = api.serve(&mut tasks).await;
+        let config = AppConfig {
+            environment: "staging".parse().unwrap(),
+            image_url: url.parse().unwrap(),
+            image_ttl: ttl,
+            cache_dir: cache.path().join("pictures"),
+            api_path: None,
+            backend_url: format!("http://{address}").parse().unwrap(),
+            public_prefix: "/staging".parse().unwrap(),
+            revision: "0123456".to_owned(),
+        };
+        let app = App::new(&config, &mut Registry::default()).await.unwrap();
+        let shutdown = CancellationToken::new();
+        tasks.spawn(app.work(shutdown.clone()));
+        Self {
+            routes: app.routes(shutdown.clone()),
+            app,
+            api,
+            cache,
+            shutdown,
+            tasks,
+        }
+    }
+
+    /// Ends the work behind the pages and gives their folder to the next.
+    pub(crate) async fn stop(mut self) -> TempDir {
+        self.shutdown.cancel();
+        // The REST API has no end of its own.
+        self.tasks.join_next().await.unwrap().unwrap();
+        self.cache
+    }
+
+    pub(crate) async fn send(&self, request: Request) -> Answer {
+        let response = self.routes.clone().oneshot(request).await.unwrap();
+        Answer::read(response).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    pub(crate) async fn post(&self, path: &str, form: &str) -> Answer {
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header("sec-fetch-site", "same-origin")
+            .body(Body::from(form.to_owned()))
+            .unwrap();
+        self.send(request).await
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Answer {
+    async fn read(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            bytes: body.collect().await.unwrap().to_bytes().into(),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.bytes.clone()).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: impl header::AsHeaderName) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The page that a redirect leads to, without the prefix.
+    pub(crate) fn redirect(&self) -> &str {
+        assert_eq!(self.status, StatusCode::SEE_OTHER);
+        let location = self.header(header::LOCATION);
+        location.strip_prefix("/staging").unwrap()
+    }
+}
+
+/// A REST API that keeps its todos in memory.
+#[derive(Clone, Default)]
+pub(crate) struct Api {
+    todos: Arc<Mutex<Vec<Value>>>,
+    keys: Arc<Mutex<Vec<String>>>,
+    down: Arc<AtomicBool>,
+}
+
+#[derive(Deserialize)]
+struct ListQuery {
+    limit: Option<usize>,
+    cursor: Option<usize>,
+    completed: Option<bool>,
+}
+
+impl Api {
+    async fn serve(&self, tasks: &mut JoinSet<()>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route("/todos/", get(list).post(create).delete(clear))
+            .route("/todos/healthz", get(async || "{}"))
+            .route("/todos/{id}", put(update).get(read).delete(delete))
+            .layer(from_fn_with_state(self.clone(), fail_while_down))
+            .with_state(self.clone());
+        tasks.spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        address
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Makes a todo and returns its id.
+    pub(crate) fn add(&self, text: &str, completed: bool) -> usize {
+        let mut todos = self.todos.lock().unwrap();
+        let id = todos.len() + 1;
+        let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+        todos.push(json!({"id": id, "text": text, "completed": completed, "created_at": now}));
+        id
+    }
+
+    /// The text and the state of every todo, oldest first.
+    pub(crate) fn todos(&self) -> Vec<(String, bool)> {
+        let todos = self.todos.lock().unwrap();
+        let todos = todos.iter().filter(|todo| !todo.is_null());
+        todos
+            .map(|todo| {
+                let text = todo["text"].as_str().unwrap().to_owned();
+                (text, todo["completed"].as_bool().unwrap())
+            })
+            .collect()
+    }
+}
+
+async fn fail_while_down(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if api.down.load(Ordering::SeqCst) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    next.run(request).await
+}
+
+async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Response {
+    let todos = api.todos.lock().unwrap();
+    let all = || todos.iter().filter(|todo| !todo.is_null());
+    let active = all().filter(|todo| todo["completed"] == false).count();
+    let mut found: Vec<_> = all()
+        .rev()
+        .filter(|todo| {
+            query
+                .completed
+                .is_none_or(|completed| todo["completed"] == completed)
+        })
+        .skip(query.cursor.unwrap_or(0))
+        .cloned()
+        .collect();
+    let limit = query.limit.unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-total-count", all().count().into());
+    headers.insert("x-active-count", active.into());
+    if more {
+        let cursor = query.cursor.unwrap_or(0) + limit;
+        let link = format!("</staging/todos/?limit={limit}&cursor={cursor}>; rel=\"next\"");
+        headers.insert(header::LINK, link.parse().unwrap());
+    }
+    (headers, Json(found)).into_response()
+}
+
+async fn create(State(api): State<Api>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+    let mut keys = api.keys.lock().unwrap();
+    if !keys.contains(&key) {
+        keys.push(key);
+        let completed = body["completed"].as_bool().unwrap_or(false);
+        api.add(body["text"].as_str().unwrap(), completed);
+    }
+    (StatusCode::CREATED, Json(body)).into_response()
+}
+
+async fn update(
+    State(api): State<Api>,
+    Path(id): Path<usize>,
+    Json(body): Json<Value>,
+) -> Response {
+    let mut todos = api.todos.lock().unwrap();
+    match todos.get_mut(id - 1).filter(|todo| !todo.is_null()) {
+        Some(todo) => {
+            for (name, value) in body.as_object().unwrap() {
+                todo[name] = value.clone();
+            }
+            Json(todo.clone()).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn read(State(api): State<Api>, Path(id): Path<usize>) -> Response {
+    let todos = api.todos.lock().unwrap();
+    match todos.get(id - 1).filter(|todo| !todo.is_null()) {
+        Some(todo) => Json(todo.clone()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn delete(State(api): State<Api>, Path(id): Path<usize>) -> Response {
+    match api.todos.lock().unwrap().get_mut(id - 1) {
+        Some(todo) => Json(todo.take()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn clear(State(api): State<Api>) -> Json<Value> {
+    let mut deleted = 0;
+    for todo in api.todos.lock().unwrap().iter_mut() {
+        if todo["completed"] == true {
+            todo.take();
+            deleted += 1;
+        }
+    }
+    Json(json!({"deleted": deleted}))
+}
