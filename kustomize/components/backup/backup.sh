@@ -44,6 +44,6 @@ cmp "$work/rows" "$work/restored-rows"
 
 (cd "$work" && sha256sum "$name" >"$name.sha256")
 mv "$work/$name.sha256" "$work/$name" "$dir/"
-find "$dir" -maxdepth 1 -name 'backup-full-*' -mmin "+$keep_minutes" -delete
+find "$dir" -maxdepth 1 -name 'backup-full-*' -mmin "+$keep_minutes" -exec rm -f {} +
 echo "$name restores; rows by table:"
 cat "$work/rows"
