@@ -226,7 +226,10 @@ impl Rehearsal {
 async fn what_was_destroyed_comes_back_row_by_row() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     let before = rehearsal.rows().await?;
-    rehearsal.run("postgres-backup", &[]).await?;
+    let said = rehearsal.run("postgres-backup", &[]).await?;
+    for table in ["_sqlx_migrations|1", "outbox|3", "todos|200"] {
+        assert!(said.lines().any(|line| line == table), "{said}");
+    }
 
     let mut server = PgConnection::connect(&rehearsal.postgres.url()).await?;
     let drop = format!("DROP DATABASE \"{DATABASE}\" WITH (FORCE)");
