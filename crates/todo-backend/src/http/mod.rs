@@ -42,6 +42,7 @@ pub fn routes(api: Api, metrics: HttpMetrics, shutdown: CancellationToken) -> Ro
     let routes = Router::new()
         .route("/", get(todos::root))
         .route("/test", get(todos::test))
+        .route("/test/", get(todos::test))
         .route("/todos", list())
         .route("/todos/", list())
         .route("/todos/healthz", get(todos::health))

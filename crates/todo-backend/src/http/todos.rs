@@ -69,6 +69,7 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiErr
     responses(
         (status = 200, description = "The todos", body = [docs::TodoSchema]),
         (status = 304, description = "Nothing has changed"),
+        (status = 400, description = "A parameter is given twice", body = docs::ErrorSchema),
         (status = 422, description = "A parameter is not valid", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
     )
@@ -183,9 +184,7 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     let found = api.store.get(id).await?.ok_or(ApiError::Missing(id))?;
     if is_fresh(&headers, &etag(found.version)) {
-        let mut response = StatusCode::NOT_MODIFIED.into_response();
-        response.headers_mut().typed_insert(etag(found.version));
-        return Ok(response);
+        return Ok(tagged(StatusCode::NOT_MODIFIED, found.version));
     }
     Ok(one(StatusCode::OK, found))
 }
@@ -200,6 +199,8 @@ pub(super) async fn read(
     request_body(content = docs::NewTodoSchema, description = "{\"text\": \"Water the plants\"}"),
     responses(
         (status = 201, description = "The todo; Location tells its address", body = docs::TodoSchema),
+        (status = 400, description = "The body or a header is malformed", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
         (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
         (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
         (status = 422, description = "The text is missing, empty or too long", body = docs::ErrorSchema),
@@ -248,6 +249,8 @@ pub(super) async fn create(
     request_body(content = docs::TodoPatchSchema, description = "{\"completed\": true}"),
     responses(
         (status = 200, description = "The todo as it is now", body = docs::TodoSchema),
+        (status = 400, description = "The body or a header is malformed", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
         (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
         (status = 412, description = "It was changed in the meantime", body = docs::ErrorSchema),
         (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
@@ -285,6 +288,7 @@ pub(super) async fn update(
     ),
     responses(
         (status = 200, description = "{\"message\": \"Todo 7 deleted successfully\"}"),
+        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
         (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
         (status = 412, description = "It was changed in the meantime", body = docs::ErrorSchema),
         (status = 422, description = "The id is no integer", body = docs::ErrorSchema),
@@ -317,7 +321,9 @@ pub(super) async fn delete(
     params(("completed" = bool, Query, description = "Has to be true")),
     responses(
         (status = 200, description = "How many: {\"deleted\": 3}"),
+        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
         (status = 405, description = "`completed=true` is missing", body = docs::ErrorSchema),
+        (status = 422, description = "A parameter is not valid", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
     )
 )]
@@ -335,9 +341,14 @@ pub(super) async fn delete_completed(
 
 /// A todo with its `ETag`.
 fn one(status: StatusCode, versioned: Versioned) -> Response {
-    let mut response = (status, Json(versioned.todo)).into_response();
+    tagged((status, Json(versioned.todo)), versioned.version)
+}
+
+/// An answer about `version` of a todo.
+fn tagged(response: impl IntoResponse, version: i64) -> Response {
+    let mut response = response.into_response();
     let head = response.headers_mut();
-    head.typed_insert(etag(versioned.version));
+    head.typed_insert(etag(version));
     head.insert(header::CACHE_CONTROL, REVALIDATE);
     response
 }

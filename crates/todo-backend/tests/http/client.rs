@@ -1,0 +1,153 @@
+//! A client without a socket between it and the API.
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::request::Builder;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+use service_kit::http::HttpMetrics;
+use todo_backend::http::{Api, routes};
+use todo_backend::store::Store;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// Sends requests to the API on one store.
+pub(crate) struct Client(Router);
+
+impl Client {
+    pub(crate) fn new(store: &Store) -> Self {
+        Self::below("", store)
+    }
+
+    /// The API as it is with `PUBLIC_PREFIX` set.
+    pub(crate) fn below(prefix: &str, store: &Store) -> Self {
+        let api = Api {
+            store: store.todos.clone(),
+            prefix: prefix.parse().unwrap(),
+        };
+        let metrics = HttpMetrics::register(&mut Registry::default());
+        Self(routes(api, metrics, CancellationToken::new()))
+    }
+
+    /// Sends `request` and checks what holds for every answer.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let asked = format!("{} {}", request.method(), request.uri());
+        let response = self.0.clone().oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        let answer = Answer {
+            asked,
+            status: head.status,
+            headers: head.headers,
+            body,
+        };
+        answer.check();
+        answer
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path).await
+    }
+
+    /// Sends a request without a body.
+    pub(crate) async fn call(&self, method: Method, path: &str) -> Answer {
+        self.send(request(method, path).body(Body::empty()).unwrap())
+            .await
+    }
+
+    /// Sends a body that calls itself JSON, whatever it is.
+    pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
+        self.send(json(Method::POST, "/todos/", body)).await
+    }
+
+    /// See [`Client::post`].
+    pub(crate) async fn put(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.send(json(Method::PUT, path, body)).await
+    }
+
+    /// Makes a todo; its id.
+    pub(crate) async fn make(&self, text: &str) -> i64 {
+        let created = self
+            .post(serde_json::json!({ "text": text }).to_string())
+            .await;
+        assert_eq!(created.status, 201, "{created:?}");
+        created.json()["id"].as_i64().unwrap()
+    }
+}
+
+pub(crate) fn request(method: Method, path: &str) -> Builder {
+    Request::builder().method(method).uri(path)
+}
+
+pub(crate) fn json(method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
+    request(method, path)
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    asked: String,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    fn check(&self) {
+        // 503 is the database's; everything else in the class is a fault of ours.
+        assert!(
+            self.status.as_u16() < 500 || self.status == 503,
+            "not a fault of the client: {self:?}"
+        );
+        let closed = |name: &str| !name.starts_with("access-control-");
+        assert!(
+            self.headers.keys().all(|name| closed(name.as_str())),
+            "open to other sites: {self:?}"
+        );
+        assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
+        assert_ne!(self.header("x-request-id"), "", "{self:?}");
+        let is_error = self.status.is_client_error() || self.status.is_server_error();
+        if is_error && !self.asked.starts_with("HEAD ") {
+            assert_eq!(self.header("content-type"), "application/json", "{self:?}");
+            let body = self.json();
+            let only = body.as_object().unwrap().keys().collect::<Vec<_>>();
+            assert_eq!(only, ["detail"], "{self:?}");
+        }
+    }
+
+    /// The value of a header, empty where it is absent.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// `type` and `loc` of each fault of a 422.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        assert_eq!(self.status, 422, "{self:?}");
+        let detail = &self.json()["detail"];
+        let faults = detail.as_array().unwrap();
+        for fault in faults {
+            let fields = fault.as_object().unwrap().keys().collect::<Vec<_>>();
+            assert_eq!(fields, ["loc", "msg", "type"], "{self:?}");
+        }
+        let short = |fault: &Value| format!("{} {}", fault["type"].as_str().unwrap(), fault["loc"]);
+        faults.iter().map(short).collect()
+    }
+}

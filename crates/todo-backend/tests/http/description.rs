@@ -1,0 +1,236 @@
+//! `/openapi.json` and `/docs` tell what is there.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use axum::http::Method;
+use serde_json::{Value, json};
+use todo_backend::store::Store;
+
+use crate::client::{Answer, Client, json, request};
+
+crate::on_both_stores!(
+    every_documented_route_is_served,
+    every_served_route_is_documented,
+    bodies_are_as_the_schemas_say,
+    every_status_is_documented,
+    the_description_names_the_prefix,
+    the_page_needs_nothing_from_elsewhere,
+);
+
+async fn document(client: &Client) -> Value {
+    let answer = client.get("/openapi.json").await;
+    assert_eq!(answer.status, 200);
+    answer.json()
+}
+
+/// Each documented path with its methods in upper case.
+fn paths(document: &Value) -> Vec<(String, BTreeSet<String>)> {
+    let paths = document["paths"].as_object().unwrap();
+    let methods = |item: &Value| {
+        item.as_object()
+            .unwrap()
+            .keys()
+            .map(|m| m.to_uppercase())
+            .collect()
+    };
+    paths
+        .iter()
+        .map(|(path, item)| (path.clone(), methods(item)))
+        .collect()
+}
+
+async fn every_documented_route_is_served(store: Store) {
+    let client = Client::new(&store);
+    let document = document(&client).await;
+    for (path, methods) in paths(&document) {
+        for method in methods {
+            let mut path = path.replace("{id}", &client.make("Feed the cat").await.to_string());
+            if (method.as_str(), path.as_str()) == ("DELETE", "/todos/") {
+                path.push_str("?completed=true");
+            }
+            let answer = client
+                .send(json(method.parse().unwrap(), &path, r#"{"text": "a"}"#))
+                .await;
+            assert!(answer.status.is_success(), "{answer:?}");
+        }
+    }
+}
+
+/// A method that nobody has makes a path tell those that it has.
+async fn every_served_route_is_documented(store: Store) {
+    let client = Client::new(&store);
+    let documented = paths(&document(&client).await);
+    for (path, methods) in &documented {
+        let answer = client.call(Method::TRACE, &path.replace("{id}", "1")).await;
+        assert_eq!(answer.status, 405, "{answer:?}");
+        let allowed = answer.header("allow").split(',').map(str::to_owned);
+        let allowed: BTreeSet<_> = allowed.filter(|method| method != "HEAD").collect();
+        assert_eq!(allowed, *methods, "{path}");
+    }
+    for path in ["/", "/test", "/todos/", "/todos/{id}", "/todos/healthz"] {
+        assert!(documented.iter().any(|(known, _)| known == path), "{path}");
+    }
+}
+
+/// Fails unless `body` is as the schema `name` says, without a field more.
+fn assert_schema(document: &Value, name: &str, body: &Value) {
+    let schema = json!({
+        "$ref": format!("#/components/schemas/{name}"),
+        "components": document["components"],
+    });
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    if let Err(error) = schema.validate(body) {
+        panic!("{name}: {error}: {body}");
+    }
+    let known = document["components"]["schemas"][name]["properties"]
+        .as_object()
+        .unwrap();
+    let fields = body.as_object().unwrap();
+    assert!(fields.keys().eq(known.keys()), "{name}: {body}");
+}
+
+async fn bodies_are_as_the_schemas_say(store: Store) {
+    let client = Client::new(&store);
+    let document = document(&client).await;
+    let created = client
+        .post(json!({"text": "\u{1f600}".repeat(140)}).to_string())
+        .await;
+    assert_schema(&document, "Todo", &created.json());
+    for todo in client.get("/todos/").await.json().as_array().unwrap() {
+        assert_schema(&document, "Todo", todo);
+    }
+    for answer in [
+        client.get("/todos/999").await,
+        client.get("/todos/abc").await,
+        client.post("").await,
+        client.call(Method::PATCH, "/todos/1").await,
+    ] {
+        assert_schema(&document, "Error", &answer.json());
+    }
+    // The other way round: the examples of the description are accepted.
+    for (name, method, path) in [
+        ("NewTodo", Method::POST, "/todos/"),
+        ("TodoPatch", Method::PUT, "/todos/1"),
+    ] {
+        let example = document["components"]["schemas"][name]["example"].to_string();
+        let answer = client.send(json(method, path, example)).await;
+        assert!(answer.status.is_success(), "{answer:?}");
+    }
+}
+
+async fn every_status_is_documented(store: Store) {
+    let client = Client::new(&store);
+    let document = document(&client).await;
+    let mut conditional = Vec::new();
+    for (method, header, value) in [
+        (Method::GET, "if-none-match", "*"),
+        (Method::PUT, "if-match", "\"0\""),
+        (Method::PUT, "if-match", "nonsense"),
+        (Method::PUT, "content-type", "text/plain"),
+        (Method::PUT, "sec-fetch-site", "cross-site"),
+        (Method::DELETE, "if-match", "\"0\""),
+        (Method::DELETE, "if-match", "nonsense"),
+        (Method::DELETE, "sec-fetch-site", "cross-site"),
+    ] {
+        let request = request(method.clone(), "/todos/1").header(header, value);
+        let answer = client.send(request.body(Body::from("{}")).unwrap()).await;
+        conditional.push((method, "/todos/{id}", answer));
+    }
+    let big = vec![b' '; 70_000];
+    let asked: Vec<(Method, &str, Answer)> = vec![
+        (Method::GET, "/todos/", client.get("/todos/?limit=0").await),
+        (
+            Method::GET,
+            "/todos/",
+            client.get("/todos/?limit=1&limit=1").await,
+        ),
+        (Method::POST, "/todos/", client.post("{}").await),
+        (Method::POST, "/todos/", client.post(vec![0xff]).await),
+        (Method::POST, "/todos/", client.post(big.clone()).await),
+        (Method::DELETE, "/todos/", client.delete("/todos/").await),
+        (
+            Method::DELETE,
+            "/todos/",
+            client.delete("/todos/?limit=0").await,
+        ),
+        (Method::GET, "/todos/{id}", client.get("/todos/999").await),
+        (Method::GET, "/todos/{id}", client.get("/todos/abc").await),
+        (
+            Method::PUT,
+            "/todos/{id}",
+            client.put("/todos/999", "{}").await,
+        ),
+        (
+            Method::PUT,
+            "/todos/{id}",
+            client.put("/todos/abc", "{}").await,
+        ),
+        (
+            Method::PUT,
+            "/todos/{id}",
+            client.put("/todos/1", vec![0xff]).await,
+        ),
+        (
+            Method::PUT,
+            "/todos/{id}",
+            client.put("/todos/1", big).await,
+        ),
+        (
+            Method::DELETE,
+            "/todos/{id}",
+            client.delete("/todos/999").await,
+        ),
+        (
+            Method::DELETE,
+            "/todos/{id}",
+            client.delete("/todos/abc").await,
+        ),
+    ];
+    for (method, path, answer) in asked.into_iter().chain(conditional) {
+        let method = method.as_str().to_lowercase();
+        let documented = &document["paths"][path][&method]["responses"];
+        assert!(
+            documented.get(answer.status.as_str()).is_some(),
+            "{method} {path} does not document {answer:?}"
+        );
+    }
+}
+
+async fn the_description_names_the_prefix(store: Store) {
+    for (configured, expected) in [("", "/"), ("/staging", "/staging")] {
+        let client = Client::below(configured, &store);
+        for path in ["/openapi.json", "/todos/openapi.json"] {
+            let document = client.get(path).await.json();
+            assert_eq!(document["servers"], json!([{"url": expected}]));
+            let forwarded = request(Method::GET, path)
+                .header("x-forwarded-prefix", "/production")
+                .body(Body::empty())
+                .unwrap();
+            let document = client.send(forwarded).await.json();
+            assert_eq!(document["servers"], json!([{"url": "/production"}]));
+        }
+    }
+}
+
+async fn the_page_needs_nothing_from_elsewhere(store: Store) {
+    let client = Client::new(&store);
+    for base in ["", "/todos"] {
+        let page = client.get(&format!("{base}/docs")).await;
+        assert_eq!(page.status, 200);
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        let html = page.text();
+        for foreign in [
+            "http:", "https:", "src=", "<script", "<style", " style=", "@import",
+        ] {
+            assert!(!html.contains(foreign), "{foreign} in {html}");
+        }
+        for (path, methods) in paths(&document(&client).await) {
+            assert!(html.contains(&path), "{path} is missing");
+            assert!(methods.iter().all(|method| html.contains(method)), "{path}");
+        }
+        let style = client.get(&format!("{base}/docs/style.css")).await;
+        assert_eq!(style.header("content-type"), "text/css; charset=utf-8");
+        assert!(!style.text().contains("url("));
+    }
+}

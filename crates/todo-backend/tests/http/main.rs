@@ -1,0 +1,15 @@
+//! The HTTP API on both stores, through its router: the very one that is served.
+
+#[expect(dead_code, reason = "the contract tests of the stores use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod client;
+mod conditions;
+mod description;
+mod ids;
+mod lists;
+mod properties;
+mod requests;
+mod routes;
+mod texts;
