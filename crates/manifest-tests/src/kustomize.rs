@@ -1,4 +1,5 @@
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 use crate::Manifests;
 
 /// Why there is no render.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Failure {
     /// The program is not on `PATH` and not in `target/tools/bin`.
     #[error("{program} is needed and was not found: {advice}")]
@@ -41,6 +42,13 @@ pub enum Failure {
     /// A file could not be copied, read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Test harnesses show errors by `Debug`, and this one is meant to be read.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The folder of the tools that `cargo xtask setup` installs.

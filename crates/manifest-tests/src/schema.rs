@@ -1,6 +1,7 @@
 //! The schemas of Kubernetes, Traefik, Argo CD and the optional operators, from their own releases.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -10,22 +11,14 @@ use serde_json::{Map, Value, json};
 use crate::manifest::{list, text};
 use crate::{Object, tools};
 
-/// The document in which Kubernetes describes its own kinds.
+/// Name, source and hash of each file: what `cargo xtask setup` downloads.
+const PINS: &str = include_str!("../schemas.json");
+
+/// The document in which Kubernetes describes its own kinds; the other files define those that others add.
 const KUBERNETES: &str = "kubernetes.json";
 
-/// The files, each with definitions of the kinds that others add.
-const CUSTOM: &[&str] = &[
-    "argocd-applications.yaml",
-    "argocd-projects.yaml",
-    "cloudnative-pg-clusters.yaml",
-    "gateway-api-httproutes.yaml",
-    "prometheus-podmonitors.yaml",
-    "prometheus-prometheusrules.yaml",
-    "traefik.yaml",
-];
-
 /// Why there are no schemas.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Failure {
     /// A file is not there.
     #[error("{path} is needed and was not found: run `cargo xtask setup`")]
@@ -41,6 +34,13 @@ pub enum Failure {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// Test harnesses show errors by `Debug`, and this one is meant to be read.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Schemas by API version and kind.
@@ -67,7 +67,10 @@ impl Schemas {
             close(schema.1);
         }
         let mut custom = BTreeMap::new();
-        for file in CUSTOM {
+        let pins: Vec<Value> = serde_json::from_str(PINS)
+            .map_err(|error| unreadable("schemas.json", error.to_string()))?;
+        let files = pins.iter().map(|pin| text(pin, "/file"));
+        for file in files.filter(|file| *file != KUBERNETES) {
             let documents: Vec<Value> = serde_saphyr::from_multiple(&read(file)?)
                 .map_err(|error| unreadable(file, error.to_string()))?;
             for definition in documents

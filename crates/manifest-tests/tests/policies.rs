@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use manifest_tests::policy::{self, RULES};
+use manifest_tests::policy::{self, RULES, SECRETS};
 use manifest_tests::{Failure, Manifests, Tree};
 use serde_json::{Value, json};
 
@@ -328,6 +328,19 @@ fn every_rule_has_a_mistake_that_breaks_it() {
     let rules: BTreeSet<_> = RULES.iter().map(|(name, _)| *name).collect();
     let broken: BTreeSet<_> = MISTAKES.iter().map(|(rule, ..)| *rule).collect();
     assert_eq!(broken, rules);
+}
+
+#[test]
+fn every_secret_and_key_is_in_the_documentation() -> Result<(), Failure> {
+    let path = Tree::repository().path("docs/kubernetes.md");
+    let documentation = std::fs::read_to_string(path)?;
+    for (secret, keys) in SECRETS {
+        for key in *keys {
+            let row = format!("| `{secret}` | `{key}` |");
+            assert!(documentation.contains(&row), "{row}");
+        }
+    }
+    Ok(())
 }
 
 fn pod(object: &mut Value) -> &mut Value {
