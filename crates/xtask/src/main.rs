@@ -3,6 +3,7 @@
 mod cargo_test;
 mod prerequisites;
 mod report;
+mod schemas;
 mod tools;
 mod workspace;
 
@@ -86,7 +87,8 @@ fn test(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
 fn setup(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     report.step("setup", || {
         prerequisites::install(workspace)?;
-        tools::install(workspace)
+        tools::install(workspace)?;
+        schemas::install(workspace)
     })
 }
 

@@ -37,6 +37,19 @@ const PREREQUISITES: &[Prerequisite] = &[
         elsewhere: "nats-server 2.12 or newer on PATH (macOS: brew install nats-server)",
     },
     Prerequisite {
+        name: "kubectl, which renders the manifests",
+        is_needed: |workspace| workspace.has("kustomize"),
+        is_there: |sh| {
+            cmd!(sh, "kubectl version --client")
+                .quiet()
+                .ignore_stderr()
+                .read()
+                .is_ok()
+        },
+        debian_packages: &["kubernetes-client"],
+        elsewhere: "kubectl 1.32 or newer (https://kubernetes.io/docs/tasks/tools/)",
+    },
+    Prerequisite {
         name: "Go, which builds tools for the manifests",
         is_needed: tools::needs_go,
         is_there: |sh| {

@@ -49,14 +49,6 @@ const TOOLS: &[Tool] = &[
         },
         is_needed: |workspace| workspace.has("kustomize"),
     },
-    Tool {
-        name: "kubeconform",
-        version: "v0.8.0",
-        source: Source::Go {
-            module: "github.com/yannh/kubeconform/cmd/kubeconform",
-        },
-        is_needed: |workspace| workspace.has("kustomize"),
-    },
 ];
 
 /// Installs the tools that are needed and not there at their version.
