@@ -142,8 +142,8 @@ fn route(method: &'static str, path: &str, operation: &Operation) -> Route {
     Route {
         method,
         path: path.to_owned(),
-        summary: operation.summary.clone().unwrap_or_default(),
-        description: operation.description.clone().unwrap_or_default(),
+        summary: plain(operation.summary.as_ref()),
+        description: plain(operation.description.as_ref()),
         parameters: parameters
             .filter_map(|parameter| match parameter {
                 RefOr::T(parameter) => Some(parameter),
@@ -173,6 +173,11 @@ fn route(method: &'static str, path: &str, operation: &Operation) -> Route {
             })
             .collect(),
     }
+}
+
+/// The text without the backticks that `Markdown` wants and HTML does not.
+fn plain(text: Option<&String>) -> String {
+    text.map_or_else(String::new, |text| text.replace('`', ""))
 }
 
 /// A todo.
