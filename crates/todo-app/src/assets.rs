@@ -126,7 +126,18 @@ impl Assets {
 }
 
 /// Imported modules before those that import them.
-const SCRIPTS: [(&str, &str); 1] = [("app.js", include_str!("../assets/app.js"))];
+const SCRIPTS: [(&str, &str); 10] = [
+    ("api.js", include_str!("../assets/api.js")),
+    ("pause.js", include_str!("../assets/pause.js")),
+    ("time.js", include_str!("../assets/time.js")),
+    ("store.js", include_str!("../assets/store.js")),
+    ("live.js", include_str!("../assets/live.js")),
+    ("rows.js", include_str!("../assets/rows.js")),
+    ("notices.js", include_str!("../assets/notices.js")),
+    ("picture.js", include_str!("../assets/picture.js")),
+    ("keys.js", include_str!("../assets/keys.js")),
+    ("app.js", include_str!("../assets/app.js")),
+];
 
 /// `GET /static/{file}`
 pub(crate) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Response {

@@ -72,16 +72,21 @@ struct HomePage<'a> {
     key: String,
     limit: usize,
     draft: &'a Draft,
-    list: Option<List>,
+    /// Whether the backend gave the list.
+    reached: bool,
+    list: List,
     picture: Option<PictureView>,
 }
 
+#[derive(Default)]
 struct List {
     rows: Vec<Row>,
-    older: Option<String>,
     total: u64,
     active: u64,
+    /// The cursor of the next page; empty where there is none.
     next: String,
+    /// The query that leads there.
+    older: String,
 }
 
 struct Row {
@@ -116,6 +121,33 @@ impl HomePage<'_> {
     /// The query of the first page of this list.
     fn newest(&self) -> String {
         Place::first(self.place.filter).query(&[])
+    }
+
+    /// When the picture was fetched, and when the next one will be; empty
+    /// where there is none, so that the scripts can fill them in.
+    fn picture_times(&self) -> (When, When) {
+        let picture = self.picture.as_ref();
+        picture.map_or_else(Default::default, |picture| {
+            (picture.fetched.clone(), picture.next.clone())
+        })
+    }
+
+    fn is_picture_fresh(&self) -> bool {
+        self.picture
+            .as_ref()
+            .is_some_and(|picture| !picture.expired)
+    }
+
+    /// Views of the picture, and of all pictures.
+    fn picture_views(&self) -> (u64, u64) {
+        let picture = self.picture.as_ref();
+        picture.map_or((0, 0), |picture| (picture.views, picture.views_of_all))
+    }
+
+    /// An edit that the backend did not take.
+    fn unsaved_edit(&self) -> Option<(TodoId, &str)> {
+        let edit = self.draft.edit.as_ref()?;
+        Some((edit.id, edit.text.as_deref()?))
     }
 }
 
@@ -176,7 +208,8 @@ pub(super) async fn page(site: &Site, visit: &Visit, status: StatusCode, draft: 
         key: format!("{:032x}", rand::random::<u128>()),
         limit: MAX_TEXT_CODE_POINTS,
         draft: &draft,
-        list,
+        reached: list.is_some(),
+        list: list.unwrap_or_default(),
         picture: site.picture.view().map(|view| PictureView::new(view, now)),
     };
     render(status, &page)
@@ -202,24 +235,21 @@ pub(super) fn render(status: StatusCode, page: &impl Template) -> Response {
 
 impl List {
     fn new(page: TodoPage, place: &Place, draft: &Draft, now: OffsetDateTime) -> Self {
-        let older = page.next.as_ref().map(|next| {
-            let cursor = Some(next.clone());
-            Place {
-                cursor,
-                ..place.clone()
-            }
-            .query(&[])
-        });
+        let next = page.next.unwrap_or_default();
+        let beyond = Place {
+            filter: place.filter,
+            cursor: Some(next.clone()),
+        };
         Self {
             rows: page
                 .todos
                 .into_iter()
                 .map(|todo| Row::new(todo, draft, now))
                 .collect(),
-            older,
             total: page.total,
             active: page.active,
-            next: page.next.unwrap_or_default(),
+            older: beyond.query(&[]),
+            next,
         }
     }
 }
@@ -258,7 +288,7 @@ impl PictureView {
 /// no view, as the page that asks was counted.
 pub(super) async fn picture(State(site): State<Site>, visit: Visit) -> Response {
     let instant = |at: OffsetDateTime| at.format(&Rfc3339).ok();
-    let picture = site.picture.peek().map(|view| {
+    let picture = site.picture.look().map(|view| {
         serde_json::json!({
             "src": visit.path(&format!("/image?v={}", view.version)),
             "fetched_at": instant(view.fetched_at),

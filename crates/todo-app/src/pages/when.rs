@@ -10,7 +10,7 @@ const EXACT: &[BorrowedFormatItem<'_>] = format_description!(
 );
 
 /// A point in time in the three forms that a `<time>` element needs.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct When {
     /// RFC 3339, for programs.
     pub(super) machine: String,

@@ -104,16 +104,26 @@ impl Picture {
         state.behind = true;
         drop(state);
         self.0.metrics.views.inc();
-        if view.expires_at <= OffsetDateTime::now_utc() {
-            self.0.wanted.notify_one();
-        }
+        self.ask_for_next(&view);
         Some(view)
     }
 
-    /// Tells what there is to see, without counting a view.
-    pub(crate) fn peek(&self) -> Option<View> {
-        let state = self.state();
-        state.current.as_ref().map(|entry| self.describe(entry))
+    /// Tells what there is to see, without counting a view: for a page that
+    /// was counted and is still open. It asks for the next picture all the same.
+    pub(crate) fn look(&self) -> Option<View> {
+        let view = self
+            .state()
+            .current
+            .as_ref()
+            .map(|entry| self.describe(entry))?;
+        self.ask_for_next(&view);
+        Some(view)
+    }
+
+    fn ask_for_next(&self, view: &View) {
+        if view.expires_at <= OffsetDateTime::now_utc() {
+            self.0.wanted.notify_one();
+        }
     }
 
     fn describe(&self, entry: &Entry) -> View {

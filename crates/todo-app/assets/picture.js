@@ -1,0 +1,55 @@
+// Follows the picture of the hour while somebody looks at the page.
+
+import { setTime } from "./time.js";
+
+const SOON = 3_000;
+const LATER = 60_000;
+
+export function followPicture(figure) {
+  const image = figure.querySelector("img");
+  const fact = (name) => figure.querySelector(`[data-fact="${name}"]`);
+  let pause = SOON;
+
+  async function look() {
+    let facts = null;
+    if (!document.hidden) {
+      try {
+        const response = await fetch(figure.dataset.src, { signal: AbortSignal.timeout(10_000) });
+        facts = response.ok ? await response.json() : null;
+      } catch {
+        // The picture that is there does for now.
+      }
+    }
+    if (facts) await show(facts);
+    plan(facts);
+  }
+
+  async function show(facts) {
+    if (image.getAttribute("src") !== facts.src) {
+      const next = new Image();
+      next.src = facts.src;
+      await next.decode();
+      image.src = facts.src;
+      image.alt = figure.dataset.alt;
+    }
+    const expired = Date.parse(facts.expires_at) <= Date.now();
+    setTime(fact("fetched"), facts.fetched_at);
+    setTime(fact("next"), facts.expires_at);
+    fact("views").textContent = `${facts.views} ${facts.views === 1 ? "time" : "times"}`;
+    fact("all").textContent = facts.views_of_all;
+    for (const part of figure.querySelectorAll("[data-when]")) {
+      part.hidden = part.dataset.when !== (expired ? "expired" : "fresh") && part.dataset.when !== "any";
+    }
+  }
+
+  /** Looks again when the next picture is due; soon while it is on its way. */
+  function plan(facts) {
+    const left = facts ? Date.parse(facts.expires_at) - Date.now() : 0;
+    pause = left > 0 ? SOON : Math.min(LATER, pause * 2);
+    // A pause of more than 24 days would be none (it is a 32-bit number).
+    setTimeout(() => look().catch(() => plan(null)), Math.min(left + pause, 24 * 3600 * 1000));
+  }
+
+  const expires = fact("next").dateTime;
+  plan(expires ? { expires_at: expires } : null);
+}

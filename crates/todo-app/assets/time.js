@@ -1,0 +1,40 @@
+// Points in time for people, in the words that the server uses too.
+
+const UNITS = [
+  ["year", 365 * 24 * 3600],
+  ["month", 30 * 24 * 3600],
+  ["day", 24 * 3600],
+  ["hour", 3600],
+  ["minute", 60],
+];
+const RELATIVE = new Intl.RelativeTimeFormat("en");
+const EXACT = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "long" });
+
+function relative(seconds) {
+  for (const [unit, length] of UNITS) {
+    if (Math.abs(seconds) >= length) return RELATIVE.format(Math.trunc(seconds / length), unit);
+  }
+  return seconds > 0 ? "in a moment" : "just now";
+}
+
+/** Makes a `<time>` element say when `at` (RFC 3339) is. */
+export function setTime(element, at) {
+  const date = new Date(at);
+  if (element.dateTime !== at) element.dateTime = at;
+  element.title = EXACT.format(date);
+  const words = relative((date - Date.now()) / 1000);
+  if (element.textContent !== words) element.textContent = words;
+}
+
+/** Keeps every `<time>` element of the page true. */
+export function keepTimes() {
+  const update = () => {
+    if (document.hidden) return;
+    for (const element of document.querySelectorAll("time[datetime]")) {
+      setTime(element, element.dateTime);
+    }
+  };
+  update();
+  setInterval(update, 30_000);
+  document.addEventListener("visibilitychange", update);
+}
