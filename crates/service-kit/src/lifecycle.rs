@@ -15,7 +15,7 @@ use crate::telemetry;
 /// What a task or a start-up may end with.
 pub type TaskError = Box<dyn Error + Send + Sync>;
 
-/// The exit code of a process that a second signal cut short: 128 + SIGINT.
+/// The exit code of a process that a signal cut short: 128 + SIGINT.
 const EXIT_ABORTED: u8 = 130;
 
 /// How long the supporting tasks may take to end once the others have.
@@ -26,7 +26,8 @@ const SUPPORT_TIMEOUT: Duration = Duration::from_secs(3);
 ///
 /// The exit code is 0 after a stop that cut nothing, 1 after a failed start, a
 /// task that ended by itself or a drain that took too long, 130 after a second
-/// signal. Every failure is logged once, here.
+/// signal or one before `start` was done: whatever ran a command, such as a
+/// migration, must not take it for done. Every failure is logged once, here.
 pub fn run<F>(service: &'static str, config: &RuntimeConfig, start: F) -> ExitCode
 where
     F: AsyncFnOnce(&mut Lifecycle) -> Result<(), TaskError>,
@@ -64,8 +65,8 @@ where
                 ExitCode::FAILURE
             }
             None => {
-                info!("stopped before the start was complete");
-                ExitCode::SUCCESS
+                warn!("stopped before the start was complete");
+                ExitCode::from(EXIT_ABORTED)
             }
         }
     })

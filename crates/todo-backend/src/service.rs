@@ -139,5 +139,5 @@ fn is_unavailable(error: &StoreError) -> bool {
 
 fn log_waiting(error: &StoreError, delay: Duration) {
     let source = std::error::Error::source(error).map(ToString::to_string);
-    warn!(%error, source, retry_ms = delay.as_millis(), "waiting for the database");
+    warn!(%error, source, retry_seconds = delay.as_secs_f64(), "waiting for the database");
 }

@@ -1,5 +1,7 @@
 //! The HTTP API on both stores, through its router: the very one that is served.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[expect(dead_code, reason = "the contract tests of the stores use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
