@@ -1,0 +1,17 @@
+# What `nix run` runs.
+{
+  lib,
+  dev,
+  programs,
+}:
+let
+  app = program: {
+    type = "app";
+    program = lib.getExe program;
+    meta = { inherit (program.meta) description; };
+  };
+in
+{
+  default = app programs.native.standalone;
+  dev = app dev;
+}
