@@ -256,3 +256,91 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         .collect::<Vec<_>>()
         .join(": ")
 }
+
+/// Signals are tested with a whole process: `tests/service.rs` of todo-backend.
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn lifecycle() -> Lifecycle {
+        Lifecycle::new(Duration::from_secs(1), Duration::from_secs(20)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_ends_the_process() {
+        let ends: [fn(&mut Lifecycle); 4] = [
+            |lifecycle| lifecycle.spawn("done", async { Ok(()) }),
+            |lifecycle| lifecycle.spawn("failed", async { Err("no more".into()) }),
+            |lifecycle| lifecycle.spawn_support("failed", async { Err("no more".into()) }),
+            |lifecycle| lifecycle.spawn("crashed", async { panic!("a bug") }),
+        ];
+        for end in ends {
+            let mut lifecycle = lifecycle();
+            let stopped = Arc::new(Mutex::new(false));
+            lifecycle.spawn("other", {
+                let (shutdown, stopped) = (lifecycle.shutdown(), stopped.clone());
+                async move {
+                    shutdown.cancelled().await;
+                    *stopped.lock().unwrap() = true;
+                    Ok(())
+                }
+            });
+            end(&mut lifecycle);
+            assert_eq!(lifecycle.run().await, ExitCode::FAILURE);
+            assert!(*stopped.lock().unwrap(), "the other was not told");
+        }
+    }
+
+    #[tokio::test]
+    async fn supporting_tasks_stop_last() {
+        let mut lifecycle = lifecycle();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for (name, token) in [
+            ("support", lifecycle.support_shutdown()),
+            ("service", lifecycle.shutdown()),
+        ] {
+            let order = order.clone();
+            let task = async move {
+                token.cancelled().await;
+                order.lock().unwrap().push(name);
+                Ok(())
+            };
+            if name == "support" {
+                lifecycle.spawn_support(name, task);
+            } else {
+                lifecycle.spawn(name, task);
+            }
+        }
+        lifecycle.spawn("done", async { Ok(()) });
+        lifecycle.run().await;
+        assert_eq!(*order.lock().unwrap(), ["service", "support"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_stop_is_aborted_when_the_time_is_up() {
+        let mut lifecycle = lifecycle();
+        lifecycle.spawn("stuck", pending());
+        lifecycle.spawn_support("stuck", pending());
+        lifecycle.spawn("done", async { Ok(()) });
+        let start = tokio::time::Instant::now();
+        assert_eq!(lifecycle.run().await, ExitCode::FAILURE);
+        // The delay, the timeout, and that of the supporting tasks.
+        assert_eq!(start.elapsed().as_secs(), 1 + 20 + 3);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_done_leaves_with_success() {
+        let mut lifecycle = lifecycle();
+        let started = lifecycle
+            .start(async |lifecycle: &mut Lifecycle| {
+                lifecycle.finish();
+                Ok(())
+            })
+            .await;
+        assert!(matches!(started, Some(Ok(()))));
+        assert_eq!(lifecycle.run().await, ExitCode::SUCCESS);
+    }
+}
