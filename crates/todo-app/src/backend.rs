@@ -130,15 +130,20 @@ impl Backend {
         key: &str,
         context: &RequestContext,
     ) -> Result<(), BackendError> {
-        let mut body = json!({"text": text});
-        if completed {
-            body["completed"] = completed.into();
-        }
         let request = self
             .request(Method::POST, self.url(""), context)
             .header("idempotency-key", key)
-            .json(&body);
-        self.call(request).await.map(drop)
+            .json(&json!({"text": text}));
+        let created: Todo = self.call(request).await?.json().await?;
+        if !completed {
+            return Ok(());
+        }
+        // The API makes a todo that is to be done; being done is a change.
+        let done = TodoPatch {
+            completed: Some(true),
+            ..TodoPatch::default()
+        };
+        self.update(created.id, &done, context).await
     }
 
     /// Changes the todo `id`.

@@ -1,6 +1,7 @@
 //! The pages with a REST API in memory behind them.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -141,7 +142,7 @@ impl Answer {
 #[derive(Clone, Default)]
 pub(crate) struct Api {
     todos: Arc<Mutex<Vec<Value>>>,
-    keys: Arc<Mutex<Vec<String>>>,
+    keys: Arc<Mutex<HashMap<String, Value>>>,
     down: Arc<AtomicBool>,
 }
 
@@ -230,12 +231,12 @@ async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Respons
 async fn create(State(api): State<Api>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
     let key = headers["idempotency-key"].to_str().unwrap().to_owned();
     let mut keys = api.keys.lock().unwrap();
-    if !keys.contains(&key) {
-        keys.push(key);
-        let completed = body["completed"].as_bool().unwrap_or(false);
-        api.add(body["text"].as_str().unwrap(), completed);
-    }
-    (StatusCode::CREATED, Json(body)).into_response()
+    let created = keys.entry(key).or_insert_with(|| {
+        // As the real API: a new todo is to be done, whatever the body says.
+        let id = api.add(body["text"].as_str().unwrap(), false);
+        api.todos.lock().unwrap()[id - 1].clone()
+    });
+    (StatusCode::CREATED, Json(created.clone())).into_response()
 }
 
 async fn update(
