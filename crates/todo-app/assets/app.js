@@ -54,7 +54,7 @@ const store = new Store(api, {
   },
   reached() {
     $("trouble").hidden = true;
-    $("list").hidden = false;
+    count();
     notices.alert("unreached", "");
   },
   unreached() {
@@ -75,8 +75,11 @@ function count() {
   const words = `${active} ${active === 1 ? "item" : "items"} left`;
   if ($("left").textContent !== words) $("left").textContent = words;
   $("clear").hidden = total <= active;
-  $("empty").hidden = rows.size > 0 || Boolean(store.next);
+  $("loading").hidden = !store.loading || rows.size > 0;
+  $("empty").hidden = store.loading || rows.size > 0 || Boolean(store.next);
   older.hidden = !store.next;
+  // Without the list of the server there may be todos that it does not have yet.
+  $("list").hidden = !$("trouble").hidden && rows.size === 0;
 }
 
 function countCharacters() {

@@ -128,7 +128,7 @@ export class Rows {
     const at = rows.findIndex((element) => element.contains(document.activeElement));
     const next = at < 0 ? (step > 0 ? 0 : -1) : Math.min(rows.length - 1, Math.max(0, at + step));
     const element = rows.at(next);
-    element?.querySelector(".tick, input")?.focus();
+    (element?.querySelector(".edit input") ?? element?.querySelector(".tick"))?.focus();
     element?.scrollIntoView({ block: "nearest" });
   }
 

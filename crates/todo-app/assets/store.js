@@ -66,6 +66,7 @@ export class Store {
   #heldEvents = [];
   #recount = 0;
   #loading = 0;
+  #reloading = 0;
   #barrier = Promise.resolve();
   #clearing = false;
 
@@ -185,6 +186,22 @@ export class Store {
 
   /** The list anew, from its top to where it was loaded; tries until it is there. */
   async reload() {
+    this.#reloading += 1;
+    this.#view.count();
+    try {
+      await this.#replace();
+    } finally {
+      this.#reloading -= 1;
+      this.#view.count();
+    }
+  }
+
+  /** Whether the list is on its way. */
+  get loading() {
+    return this.#reloading > 0;
+  }
+
+  async #replace() {
     const { filter } = this;
     const loaded = this.items.filter((item) => item.server).length;
     const limit = Math.min(1000, Math.max(50, loaded));

@@ -1,0 +1,79 @@
+// The browser, and how a person meets the page in it.
+
+import { AxeBuilder } from "@axe-core/playwright";
+import { deepEqual } from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+const ARGUMENTS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--no-first-run",
+];
+
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ARGUMENTS,
+  });
+}
+
+/** The page as a person finds their way in it: by roles and names. */
+export class TodoPage {
+  constructor(page) {
+    this.page = page;
+    this.newTodo = page.getByRole("textbox", { name: "New todo" });
+    this.list = page.getByRole("list", { name: "Todos" });
+    this.rows = this.list.getByRole("listitem");
+    this.left = page.getByRole("status").filter({ hasText: /items? left/ });
+    this.clear = page.getByRole("button", { name: "Clear completed" });
+    this.undo = page.getByRole("button", { name: "Undo" });
+    this.alert = page.getByRole("alert").filter({ hasText: /\S/ });
+  }
+
+  row(text) {
+    return this.rows.filter({ has: this.page.getByText(text, { exact: true }) });
+  }
+
+  tick(text) {
+    return this.list.getByRole("checkbox", { name: text, exact: true });
+  }
+
+  button(action, text) {
+    return this.list.getByRole("button", { name: `${action} ${text}`, exact: true });
+  }
+
+  editor(text) {
+    return this.list.getByRole("textbox", { name: `Edit ${text}`, exact: true });
+  }
+
+  filter(name) {
+    return this.page.getByRole("link", { name, exact: true });
+  }
+
+  async add(text) {
+    await this.newTodo.fill(text);
+    await this.page.getByRole("button", { name: "Add", exact: true }).click();
+    await this.row(text).first().waitFor();
+  }
+
+  texts() {
+    return this.list.locator(".text").allTextContents();
+  }
+}
+
+/** Fails on any fault that axe finds, in the light and in the dark. */
+export async function expectAccessible(page) {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    const { violations } = await new AxeBuilder({ page })
+      .withTags(["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"])
+      .analyze();
+    const faults = violations.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html}`));
+    deepEqual(faults, [], `in the ${colorScheme}`);
+  }
+  await page.emulateMedia({ colorScheme: null });
+}

@@ -1,0 +1,63 @@
+// What stands before the services in a cluster, with a switch that takes the
+// backend away.
+
+import http from "node:http";
+
+import { close, listen } from "./system.js";
+
+/**
+ * Serves staging: `/staging/todos` from the API of `standalone`, the rest from
+ * `app()`, which gets its todos here too. While it is down, calls of the API
+ * get a 503 and open streams are cut.
+ */
+export async function startIngress(standalone, app) {
+  let down = false;
+  const streams = new Set();
+  const server = http.createServer((request, response) => {
+    const isApi = request.url.startsWith("/staging/todos");
+    if (isApi && down) {
+      response.writeHead(503).end();
+      return;
+    }
+    const target = isApi ? new URL(request.url, standalone) : new URL(request.url.slice("/staging".length), app());
+    const { method, headers } = request;
+    const onward = http.request(target, { method, headers }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+      answer.on("error", () => response.destroy());
+      if (isApi) {
+        streams.add(response);
+        response.on("close", () => streams.delete(response));
+      }
+    });
+    onward.on("error", () => response.destroy());
+    response.on("close", () => onward.destroy());
+    request.pipe(onward);
+  });
+  const url = await listen(server);
+  return {
+    url,
+    setDown(value) {
+      down = value;
+      if (down) for (const stream of streams) stream.destroy();
+    },
+    stop: () => close(server),
+  };
+}
+
+/** The parts of staging as a cluster has them: `{url, setDown, stop}`. */
+export async function startCluster({ startStandalone, startTodoApp }) {
+  const standalone = await startStandalone();
+  let app;
+  const ingress = await startIngress(standalone.url, () => app.url);
+  app = await startTodoApp(`${ingress.url}/staging`);
+  return {
+    url: ingress.url,
+    setDown: ingress.setDown,
+    async stop() {
+      await app.stop();
+      await ingress.stop();
+      await standalone.stop();
+    },
+  };
+}

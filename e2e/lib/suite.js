@@ -1,0 +1,101 @@
+// What every test file starts with.
+
+import { after, before } from "node:test";
+
+import { launch, TodoPage } from "./browser.js";
+
+/**
+ * Starts a system with `start` and a browser for the tests of a file. `open`
+ * gives a page of staging in a context of its own.
+ */
+export function suite(start) {
+  const state = {};
+  const contexts = new Set();
+  before(async () => {
+    [state.system, state.browser] = await Promise.all([start(), launch()]);
+    state.api = new Api(`${state.system.url}/staging/todos/`);
+  });
+  after(async () => {
+    await state.browser?.close();
+    await state.system?.stop();
+  });
+  state.open = async ({ path = "/staging/", ...options } = {}) => {
+    const context = await state.browser.newContext(options);
+    contexts.add(context);
+    const page = await context.newPage();
+    page.setDefaultTimeout(10_000);
+    page.on("dialog", (dialog) => {
+      throw new Error(`a dialog opened: ${dialog.message()}`);
+    });
+    await page.goto(state.system.url + path);
+    const scripted = options.javaScriptEnabled ?? true;
+    if (scripted && (await page.locator("#board").count())) await page.locator("body.scripted").waitFor();
+    return new TodoPage(page);
+  };
+  /** Leaves an empty list and no page open. */
+  state.clean = async () => {
+    for (const context of contexts) await context.close();
+    contexts.clear();
+    await state.api.empty();
+  };
+  return state;
+}
+
+/** The REST API, as `curl` calls it. */
+class Api {
+  constructor(url) {
+    this.url = url;
+  }
+
+  async #call(method, path, body) {
+    const response = await fetch(this.url + path, {
+      method,
+      headers: { "content-type": "application/json" },
+      body: body && JSON.stringify(body),
+    });
+    // Who deletes a todo wants it gone, whoever did it.
+    if (method === "DELETE" && response.status === 404) return null;
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+    return response.json();
+  }
+
+  list() {
+    return this.#call("GET", "");
+  }
+
+  async texts() {
+    return (await this.list()).map((todo) => todo.text);
+  }
+
+  async add(text, completed = false) {
+    const todo = await this.#call("POST", "", { text });
+    return completed ? this.update(todo.id, { completed }) : todo;
+  }
+
+  update(id, change) {
+    return this.#call("PUT", String(id), change);
+  }
+
+  remove(id) {
+    return this.#call("DELETE", String(id));
+  }
+
+  async empty() {
+    for (;;) {
+      const todos = await this.list();
+      if (todos.length === 0) return;
+      await Promise.all(todos.slice(0, 50).map((todo) => this.remove(todo.id)));
+    }
+  }
+}
+
+/** Asks until `wanted` holds of what `ask` gives; then gives it. */
+export async function eventually(ask, wanted, timeout = 10_000) {
+  const end = Date.now() + timeout;
+  for (;;) {
+    const found = await ask();
+    if (wanted(found)) return found;
+    if (Date.now() > end) throw new Error(`it stayed ${JSON.stringify(found)}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}

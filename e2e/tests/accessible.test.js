@@ -1,0 +1,103 @@
+// axe finds no fault, on every page and state, in the light and in the dark.
+
+import { beforeEach, describe, test } from "node:test";
+
+import { expectAccessible } from "../lib/browser.js";
+import { startCluster } from "../lib/ingress.js";
+import { suite } from "../lib/suite.js";
+import { startStandalone, startTodoApp } from "../lib/system.js";
+
+const world = suite(() => startCluster({ startStandalone, startTodoApp }));
+beforeEach(async () => {
+  world.system.setDown(false);
+  await world.clean();
+});
+
+describe("axe finds no fault", () => {
+  test("on an empty list", async () => {
+    const todo = await world.open();
+    await expectAccessible(todo.page);
+  });
+
+  test("on a list with all there can be in it", async () => {
+    await world.api.add("שלום עולם");
+    await world.api.add("Completed", true);
+    for (let n = 0; n < 60; n += 1) await world.api.add(`Todo ${n}`);
+    const todo = await world.open();
+    await expectAccessible(todo.page);
+  });
+
+  test("on a screen of 320 pixels", async () => {
+    await world.api.add("Milk", true);
+    const todo = await world.open({ viewport: { width: 320, height: 600 } });
+    await expectAccessible(todo.page);
+  });
+
+  test("on an edit that was refused", async () => {
+    await world.api.add("Milk");
+    const todo = await world.open();
+    await todo.button("Edit", "Milk").click();
+    await todo.editor("Milk").fill("");
+    await todo.page.keyboard.press("Enter");
+    await expectAccessible(todo.page);
+  });
+
+  test("on a refused todo and a counter below zero", async () => {
+    const todo = await world.open();
+    await todo.newTodo.press("Enter");
+    await expectAccessible(todo.page);
+    await todo.newTodo.fill("x".repeat(150));
+    await expectAccessible(todo.page);
+  });
+
+  test("beside Undo", async () => {
+    await world.api.add("Milk");
+    const todo = await world.open();
+    await todo.button("Delete", "Milk").click();
+    await expectAccessible(todo.page);
+  });
+
+  test("in the dialog of the shortcuts", async () => {
+    const todo = await world.open();
+    await todo.page.getByRole("button", { name: "Keyboard shortcuts" }).click();
+    await expectAccessible(todo.page);
+  });
+
+  test("on what could not be saved", async () => {
+    const todo = await world.open();
+    world.system.setDown(true);
+    await todo.add("Milk");
+    await todo.alert.first().waitFor();
+    await expectAccessible(todo.page);
+  });
+
+  test("on a page without its todos", async () => {
+    world.system.setDown(true);
+    const todo = await world.open();
+    await expectAccessible(todo.page);
+  });
+
+  test("on a page that does not exist", async () => {
+    const todo = await world.open({ path: "/staging/nope" });
+    await expectAccessible(todo.page);
+  });
+});
+
+describe("axe finds no fault without JavaScript", () => {
+  // axe itself is JavaScript: the pages are as forms made them, then it may run.
+  const states = {
+    "on a list": "/staging/",
+    "on an edit": "/staging/?edit=",
+    "beside Undo": "/staging/?undo=Milk&was=1",
+    "further down the list": "/staging/?cursor=4102444800000000-1",
+  };
+  for (const [name, path] of Object.entries(states)) {
+    test(name, async () => {
+      const { id } = await world.api.add("Milk", true);
+      const todo = await world.open({ path: "/staging/nope" });
+      await todo.page.route("**/*.js", (route) => route.abort());
+      await todo.page.goto(world.system.url + path.replace("edit=", `edit=${id}`));
+      await expectAccessible(todo.page);
+    });
+  }
+});

@@ -1,0 +1,269 @@
+// What a person does with todos, with JavaScript and without.
+
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { beforeEach, describe, test } from "node:test";
+
+import { eventually, suite } from "../lib/suite.js";
+import { startStandalone } from "../lib/system.js";
+
+const world = suite(startStandalone);
+
+for (const javaScriptEnabled of [true, false]) {
+  describe(`JavaScript ${javaScriptEnabled ? "on" : "off"}`, () => {
+    const open = (options = {}) => world.open({ javaScriptEnabled, ...options });
+    const saved = (wanted) =>
+      eventually(
+        async () => (await world.api.list()).map(({ text, completed }) => [text, completed]),
+        (found) => JSON.stringify(found) === JSON.stringify(wanted),
+      );
+    beforeEach(() => world.clean());
+
+    test("the page says what it is and is ready to be written on", async () => {
+      const todo = await open();
+      await todo.page.getByRole("heading", { level: 1, name: "The Project App", exact: true }).waitFor();
+      ok(await todo.newTodo.evaluate((field) => field === document.activeElement));
+      match(await todo.page.title(), /Staging/);
+      ok(await todo.page.getByText("Staging", { exact: true }).first().isVisible());
+      ok(await todo.page.getByText("Nothing here yet").isVisible());
+      equal(await todo.left.textContent(), "0 items left");
+      equal(await todo.clear.count(), 0);
+    });
+
+    test("production does not look like staging", async () => {
+      const todo = await open({ path: "/production/" });
+      equal(await todo.page.locator(".ribbon").count(), 0);
+      match(await todo.page.title(), /Production/);
+    });
+
+    test("a todo is added on top, and the field is free for the next", async () => {
+      const todo = await open();
+      await todo.add("First");
+      await todo.add("  Second  ");
+      deepEqual(await todo.texts(), ["Second", "First"]);
+      equal(await todo.newTodo.inputValue(), "");
+      equal(await todo.left.textContent(), "2 items left");
+      await saved([["Second", false], ["First", false]]);
+    });
+
+    test("a todo is ticked, and the tick taken away", async () => {
+      await world.api.add("Milk");
+      const todo = await open();
+      await todo.tick("Milk").click();
+      await todo.list.getByRole("checkbox", { name: "Milk", checked: true }).waitFor();
+      equal(await todo.left.textContent(), "0 items left");
+      await saved([["Milk", true]]);
+      await todo.tick("Milk").click();
+      await todo.list.getByRole("checkbox", { name: "Milk", checked: false }).waitFor();
+      equal(await todo.left.textContent(), "1 item left");
+      await saved([["Milk", false]]);
+    });
+
+    test("Enter saves an edited todo", async () => {
+      await world.api.add("Milk");
+      const todo = await open();
+      await todo.button("Edit", "Milk").click();
+      const editor = todo.editor("Milk");
+      ok(await editor.evaluate((field) => field === document.activeElement));
+      equal(await editor.inputValue(), "Milk");
+      await editor.fill(" Oat milk ");
+      await editor.press("Enter");
+      await todo.row("Oat milk").waitFor();
+      await saved([["Oat milk", false]]);
+    });
+
+    test("Cancel leaves a todo as it was", async () => {
+      await world.api.add("Milk");
+      const todo = await open();
+      await todo.button("Edit", "Milk").click();
+      await todo.editor("Milk").fill("Something else");
+      await todo.page.locator(".edit").getByText("Cancel").click();
+      await todo.button("Edit", "Milk").waitFor();
+      deepEqual(await todo.texts(), ["Milk"]);
+      deepEqual(await world.api.texts(), ["Milk"]);
+    });
+
+    test("an edit to nothing is refused beside the field", async () => {
+      await world.api.add("Milk");
+      const todo = await open();
+      await todo.button("Edit", "Milk").click();
+      await todo.editor("Milk").fill("");
+      await todo.editor("Milk").press("Enter");
+      await todo.alert.filter({ hasText: "Write what is to be done." }).waitFor();
+      equal(await todo.editor("Milk").getAttribute("aria-invalid"), "true");
+      deepEqual(await world.api.texts(), ["Milk"]);
+    });
+
+    test("140 characters fit, however many bytes they have, and 141 do not", async () => {
+      const todo = await open();
+      await todo.newTodo.fill("😀".repeat(141));
+      await todo.newTodo.press("Enter");
+      const fault = todo.page.getByText("it has 141 characters, and 140 fit");
+      await fault.waitFor();
+      equal(await todo.newTodo.inputValue(), "😀".repeat(141));
+      equal(await todo.newTodo.getAttribute("aria-invalid"), "true");
+      await todo.add("😀".repeat(140));
+      await saved([["😀".repeat(140), false]]);
+    });
+
+    test("nothing is not added", async () => {
+      const todo = await open();
+      await todo.newTodo.fill("   ");
+      await todo.newTodo.press("Enter");
+      await todo.page.getByText("Write what is to be done.").waitFor();
+      deepEqual(await world.api.texts(), []);
+    });
+
+    test("a deleted todo comes back by Undo, as it was", async () => {
+      await world.api.add("Bread");
+      await world.api.add("Milk", true);
+      const todo = await open();
+      await todo.button("Delete", "Milk").click();
+      await todo.undo.waitFor();
+      deepEqual(await todo.texts(), ["Bread"]);
+      await todo.undo.click();
+      await todo.list.getByRole("checkbox", { name: "Milk", checked: true }).waitFor();
+      await saved([["Milk", true], ["Bread", false]]);
+    });
+
+    test("a deleted todo is gone when the page is", async () => {
+      await world.api.add("Milk");
+      const todo = await open();
+      await todo.button("Delete", "Milk").click();
+      await todo.undo.waitFor();
+      await todo.page.goto("about:blank");
+      await saved([]);
+    });
+
+    test("filters are in the address, and Back leads back", async () => {
+      await world.api.add("Open one");
+      await world.api.add("Closed one", true);
+      const todo = await open();
+      await todo.filter("Active").click();
+      await todo.row("Closed one").waitFor({ state: "detached" });
+      match(todo.page.url(), /filter=active/);
+      equal(await todo.filter("Active").getAttribute("aria-current"), "page");
+      equal(await todo.filter("All").getAttribute("aria-current"), null);
+      await todo.filter("Completed").click();
+      await todo.row("Closed one").waitFor();
+      deepEqual(await todo.texts(), ["Closed one"]);
+      equal(await todo.left.textContent(), "1 item left");
+      await todo.page.goBack();
+      await todo.row("Open one").waitFor();
+      deepEqual(await todo.texts(), ["Open one"]);
+      await todo.page.reload();
+      deepEqual(await todo.texts(), ["Open one"]);
+    });
+
+    test("Clear completed leaves what is to be done", async () => {
+      await world.api.add("Open one");
+      await world.api.add("Closed one", true);
+      const todo = await open();
+      await todo.clear.click();
+      await todo.row("Closed one").waitFor({ state: "detached" });
+      await todo.clear.waitFor({ state: "hidden" });
+      await todo.page.goto("about:blank");
+      await saved([["Open one", false]]);
+    });
+
+    test("text is text, whatever is in it", async () => {
+      const probes = [
+        "<script>window.hacked = true</script>",
+        '<img src=x onerror="window.hacked = true">',
+        "\"><svg onload='window.hacked = true'>",
+        "javascript:window.hacked=true",
+        "{{ 7 * 7 }} &amp; &lt;b&gt; ${7*7}",
+      ];
+      const todo = await open();
+      for (const probe of probes) await todo.add(probe);
+      deepEqual(await todo.texts(), probes.toReversed());
+      await todo.page.reload();
+      deepEqual(await todo.texts(), probes.toReversed());
+      await todo.button("Edit", probes[0]).click();
+      equal(await todo.editor(probes[0]).inputValue(), probes[0]);
+      if (javaScriptEnabled) equal(await todo.page.evaluate(() => window.hacked), undefined);
+      equal(await todo.list.locator("img, script").count(), 0);
+    });
+
+    test("every script is written in its own direction", async () => {
+      await world.api.add("שלום עולם");
+      await world.api.add("plain words");
+      const todo = await open();
+      const direction = (text) =>
+        todo.page.getByText(text, { exact: true }).evaluate((element) => getComputedStyle(element).direction);
+      equal(await direction("שלום עולם"), "rtl");
+      equal(await direction("plain words"), "ltr");
+    });
+
+    test("times are relative, and exact on hover", async () => {
+      await world.api.add("Milk");
+      const todo = await open();
+      const time = todo.row("Milk").locator("time");
+      equal(await time.textContent(), "just now");
+      match(await time.getAttribute("title"), /\d{1,2} \w+ 20\d\d.*\d\d:\d\d:\d\d/);
+    });
+
+    test("the picture of the hour tells its age, its next and its views", async () => {
+      const first = await open();
+      // It is fetched in the background: the first page may be too early.
+      await eventually(
+        async () => {
+          await first.page.reload();
+          return first.page.locator("figure").innerText();
+        },
+        (text) => /Fetched[\s\S]*Next one in[\s\S]*Seen \d+ time/.test(text),
+      );
+      ok(await first.page.getByRole("img", { name: "A photograph chosen by chance" }).isVisible());
+    });
+
+    test("all of it fits a screen of 320 pixels", async () => {
+      await world.api.add("Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen".repeat(2));
+      await world.api.add("Milk", true);
+      const todo = await open({ viewport: { width: 320, height: 600 } });
+      const fits = () =>
+        todo.page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth);
+      ok(await fits());
+      await todo.button("Edit", "Milk").click();
+      await todo.editor("Milk").waitFor();
+      ok(await fits());
+    });
+
+    test("everything can be done with the keyboard alone", async () => {
+      const todo = await open();
+      const { keyboard } = todo.page;
+      const tabTo = async (locator) => {
+        for (let presses = 0; presses < 40; presses += 1) {
+          if (await locator.evaluate((element) => element === document.activeElement)) return;
+          await keyboard.press("Tab");
+        }
+        throw new Error(`Tab does not lead to ${locator}`);
+      };
+      await keyboard.type("Milk");
+      await keyboard.press("Enter");
+      await todo.row("Milk").waitFor();
+      await tabTo(todo.tick("Milk"));
+      await keyboard.press("Space");
+      await todo.list.getByRole("checkbox", { name: "Milk", checked: true }).waitFor();
+      await tabTo(todo.button("Edit", "Milk"));
+      await keyboard.press("Enter");
+      await todo.editor("Milk").waitFor();
+      await keyboard.press("Control+A");
+      await keyboard.type("Oat milk");
+      await keyboard.press("Enter");
+      await todo.row("Oat milk").waitFor();
+      await tabTo(todo.button("Delete", "Oat milk"));
+      await keyboard.press("Enter");
+      await todo.row("Oat milk").waitFor({ state: "detached" });
+      await tabTo(todo.undo);
+      await keyboard.press("Enter");
+      await todo.row("Oat milk").waitFor();
+      await saved([["Oat milk", true]]);
+    });
+
+    test("an address that is not ours is a page with the way back", async () => {
+      const todo = await open({ path: "/staging/nope" });
+      await todo.page.getByRole("heading", { name: "There is no such page" }).waitFor();
+      await todo.page.getByRole("link", { name: "To the todos" }).click();
+      await todo.newTodo.waitFor();
+    });
+  });
+}
