@@ -231,8 +231,10 @@ impl TodoStore for SqliteStore {
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError> {
         let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
         migrator.set_ignore_missing(true);
-        migrator.run(&self.pool).await?;
+        // The write lock is the lock of the migrations: `sqlx` has none for
+        // `SQLite`, and two that start together would both make the tables.
         let mut transaction = self.write().await?;
+        migrator.run_direct(None, &mut *transaction, false).await?;
         let is_first =
             sqlx::query("INSERT INTO first_todo (written) VALUES (1) ON CONFLICT DO NOTHING")
                 .execute(&mut *transaction)
