@@ -1,12 +1,13 @@
 // Makes the pictures of the README, under docs/images/.
 
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import { launch, TodoPage } from "./lib/browser.js";
 import { startCluster } from "./lib/ingress.js";
 import { startStandalone, startTodoApp } from "./lib/system.js";
 
-const FOLDER = process.argv[2] ?? join(import.meta.dirname, "../docs/images");
+const FOLDER = process.argv[2] ?? fileURLToPath(new URL("../docs/images", import.meta.url));
 const TODOS = [
   ["Return the library books", true],
   ["Ask Ming about the outbox metrics", false],
@@ -20,7 +21,7 @@ const cluster = await startCluster({ startStandalone, startTodoApp });
 const browser = await launch();
 
 async function open(options, path = "/staging/", url = cluster.url) {
-  const context = await browser.newContext({ deviceScaleFactor: 2, ...options });
+  const context = await browser.newContext({ ...options });
   const page = await context.newPage();
   await page.goto(url + path);
   await page.waitForFunction(() => [...document.images].every((image) => image.complete));
@@ -41,20 +42,11 @@ for (const [text, completed] of TODOS) {
 }
 
 const wide = { viewport: { width: 1120, height: 760 } };
-const phone = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true };
-await shot(await open({ ...wide, colorScheme: "light" }), "light");
+const phone = { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, deviceScaleFactor: 2 };
+await shot(await open({ ...wide, colorScheme: "light", deviceScaleFactor: 2 }), "todos");
 await shot(await open({ ...wide, colorScheme: "dark" }), "dark");
-await shot(await open({ ...phone, colorScheme: "light" }), "phone");
-await shot(await open({ ...phone, colorScheme: "dark", viewport: { width: 320, height: 640 } }), "narrow");
-await shot(await open(wide, "/staging/?edit=3"), "editing");
-
-const undo = await open(wide);
-await new TodoPage(undo).button("Delete", "Water the plants").click();
-await shot(undo, "undo");
-
-const help = await open(wide);
-await help.getByRole("button", { name: "Keyboard shortcuts" }).click();
-await shot(help, "shortcuts");
+await shot(await open({ ...wide }, "/production/", cluster.standalone), "production");
+await shot(await open(phone), "phone");
 
 const unsaved = await open(wide);
 cluster.setDown(true);

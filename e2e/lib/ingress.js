@@ -53,6 +53,8 @@ export async function startCluster({ startStandalone, startTodoApp }) {
   app = await startTodoApp(`${ingress.url}/staging`);
   return {
     url: ingress.url,
+    /** The process behind it, which has production too. */
+    standalone: standalone.url,
     setDown: ingress.setDown,
     async stop() {
       await app.stop();

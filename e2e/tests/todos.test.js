@@ -175,9 +175,10 @@ for (const javaScriptEnabled of [true, false]) {
       ];
       const todo = await open();
       for (const probe of probes) await todo.add(probe);
-      deepEqual(await todo.texts(), probes.toReversed());
+      const newestFirst = [...probes].reverse();
+      deepEqual(await todo.texts(), newestFirst);
       await todo.page.reload();
-      deepEqual(await todo.texts(), probes.toReversed());
+      deepEqual(await todo.texts(), newestFirst);
       await todo.button("Edit", probes[0]).click();
       equal(await todo.editor(probes[0]).inputValue(), probes[0]);
       if (javaScriptEnabled) equal(await todo.page.evaluate(() => window.hacked), undefined);

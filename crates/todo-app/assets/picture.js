@@ -5,6 +5,8 @@ import { setTime } from "./time.js";
 const SOON = 3_000;
 const LATER = 60_000;
 
+const times = (count) => `${count} ${count === 1 ? "time" : "times"}`;
+
 export function followPicture(figure) {
   const image = figure.querySelector("img");
   const fact = (name) => figure.querySelector(`[data-fact="${name}"]`);
@@ -35,8 +37,8 @@ export function followPicture(figure) {
     const expired = Date.parse(facts.expires_at) <= Date.now();
     setTime(fact("fetched"), facts.fetched_at);
     setTime(fact("next"), facts.expires_at);
-    fact("views").textContent = `${facts.views} ${facts.views === 1 ? "time" : "times"}`;
-    fact("all").textContent = facts.views_of_all;
+    fact("views").textContent = times(facts.views);
+    fact("all").textContent = times(facts.views_of_all);
     for (const part of figure.querySelectorAll("[data-when]")) {
       part.hidden = part.dataset.when !== (expired ? "expired" : "fresh") && part.dataset.when !== "any";
     }

@@ -1,6 +1,7 @@
 //! What contributors and CI run: `cargo xtask test`.
 
 mod cargo_test;
+mod e2e;
 mod prerequisites;
 mod report;
 mod schemas;
@@ -29,6 +30,12 @@ enum Command {
     Test,
     /// Formatting, clippy and documentation, with warnings denied
     Lint,
+    /// The pages in a real browser alone
+    E2e,
+    /// The scores of Lighthouse for the page, median of three runs
+    Lighthouse,
+    /// The pictures of the README, taken anew
+    Screenshots,
     /// Installs what the tests need, where that is possible, else says what to install
     Setup,
 }
@@ -63,6 +70,9 @@ fn main() -> ExitCode {
         .and_then(|workspace| match arguments.command {
             Command::Test => test(&workspace, &mut report),
             Command::Lint => lint(workspace.shell(), &mut report),
+            Command::E2e => browser(&workspace, &mut report, e2e::test),
+            Command::Lighthouse => browser(&workspace, &mut report, e2e::lighthouse),
+            Command::Screenshots => browser(&workspace, &mut report, e2e::screenshots),
             Command::Setup => setup(&workspace, &mut report),
         });
     print!("{report}");
@@ -81,7 +91,17 @@ fn test(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     lint(workspace.shell(), report)?;
     let tally = report.step("tests", || cargo_test::run(workspace.shell()))?;
     report.closing_line(tally.to_string());
-    Ok(())
+    report.step("browser", || e2e::test(workspace.shell()))
+}
+
+/// Something that needs a browser, and nothing that needs the rest.
+fn browser(
+    workspace: &Workspace,
+    report: &mut Report,
+    run: fn(&Shell) -> Result<(), Error>,
+) -> Result<(), Error> {
+    setup(workspace, report)?;
+    report.step("browser", || run(workspace.shell()))
 }
 
 fn setup(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {

@@ -62,6 +62,20 @@ const PREREQUISITES: &[Prerequisite] = &[
         debian_packages: &["golang-go"],
         elsewhere: "Go (https://go.dev/dl/)",
     },
+    Prerequisite {
+        name: "Node.js with npm, which drives the browser",
+        is_needed: |workspace| workspace.has("e2e"),
+        is_there: |sh| runs(sh, "node") && runs(sh, "npm"),
+        debian_packages: &["nodejs", "npm"],
+        elsewhere: "Node.js 18.20 or newer (https://nodejs.org)",
+    },
+    Prerequisite {
+        name: "Chromium, in which the pages are tested",
+        is_needed: |workspace| workspace.has("e2e"),
+        is_there: |sh| sh.var_os("CHROMIUM").is_some() || sh.path_exists("/usr/bin/chromium"),
+        debian_packages: &["chromium"],
+        elsewhere: "Chromium or Chrome, and its path in the variable CHROMIUM",
+    },
 ];
 
 /// Installs what is lacking where that is possible: on Debian, as root. Else the error lists it.
