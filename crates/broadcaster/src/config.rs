@@ -1,0 +1,251 @@
+//! The configuration of the broadcaster.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig, non_empty_path};
+use todo_domain::Environment;
+use url::Url;
+
+/// Delivers the todo events of one environment to a Slack webhook.
+///
+/// Every option may also be given by the variable that its help names. A
+/// secret may come as a file: `X_FILE` names the file that holds X.
+#[derive(Debug, clap::Parser)]
+#[command(name = "broadcaster", version)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<CommandArg>,
+
+    /// The environment: `staging`, `production`, …; the first token of the
+    /// subject of every event
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pod_namespace: String,
+
+    /// Where `/livez`, `/readyz`, `/metrics` and `/version` listen
+    #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    admin_addr: String,
+
+    /// The NATS server
+    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    nats_url: String,
+
+    /// The user of NATS
+    #[arg(long, env = "NATS_USER")]
+    nats_user: Option<String>,
+
+    /// The password of that user
+    #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
+    nats_password: Option<SecretString>,
+
+    /// A file that holds `NATS_PASSWORD`
+    #[arg(long, env = "NATS_PASSWORD_FILE")]
+    nats_password_file: Option<PathBuf>,
+
+    /// A credentials file of NATS (JWT and seed), in place of user and password
+    #[arg(long, env = "NATS_CREDS_FILE")]
+    nats_creds_file: Option<PathBuf>,
+
+    /// Whether events go to the webhook; else they are only logged
+    #[arg(long, env = "FORWARD_TO_EXTERNAL_SERVICE", default_value = "false")]
+    forward_to_external_service: String,
+
+    /// The webhook, needed where events are forwarded
+    #[arg(long, env = "SLACK_WEBHOOK_URL", hide_env_values = true)]
+    slack_webhook_url: Option<SecretString>,
+
+    /// A file that holds `SLACK_WEBHOOK_URL`
+    #[arg(long, env = "SLACK_WEBHOOK_URL_FILE")]
+    slack_webhook_url_file: Option<PathBuf>,
+
+    /// How old an event may become by failing deliveries before it goes to the
+    /// dead letters
+    #[arg(long, env = "RETRY_FOR_SECONDS", default_value = "86400")]
+    retry_for_seconds: String,
+
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum CommandArg {
+    /// Deliver events (the default)
+    Serve,
+    /// Look after the events that could not be delivered
+    #[command(subcommand)]
+    DeadLetters(DeadLetterCommand),
+}
+
+/// What to do with the dead letters.
+#[derive(Clone, Debug, Eq, PartialEq, clap::Subcommand)]
+pub enum DeadLetterCommand {
+    /// One line for each: number, time, subject, reason, status, attempts
+    List,
+    /// Everything about one
+    Show {
+        /// Its number, as `list` shows it
+        number: u64,
+    },
+    /// Publish again on the original subject, to be delivered anew
+    Redrive(Selection),
+    /// Remove for good
+    Purge(Selection),
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Eq, PartialEq, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Selection {
+    /// Their numbers, as `list` shows them
+    pub numbers: Vec<u64>,
+    /// All that are there now
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// What the process is to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Deliver events until told to stop.
+    Serve,
+    /// Do this with the dead letters and end.
+    DeadLetters(DeadLetterCommand),
+}
+
+/// Where events go.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Only to the log.
+    Log,
+    /// To this webhook. Its URL is a secret: who knows it can post.
+    Webhook(SecretString),
+}
+
+/// How to reach NATS.
+#[derive(Clone, Debug)]
+pub struct NatsConfig {
+    /// One address, or several with commas between.
+    pub url: String,
+    /// User and password.
+    pub user: Option<(String, SecretString)>,
+    /// A credentials file.
+    pub credentials: Option<PathBuf>,
+}
+
+/// [`Args`], checked.
+#[derive(Debug)]
+pub struct Config {
+    /// What to do.
+    pub command: Command,
+    /// Whose events these are.
+    pub environment: Environment,
+    /// Where the admin routes listen.
+    pub admin_addr: SocketAddr,
+    /// Where the events come from.
+    pub nats: NatsConfig,
+    /// Where they go.
+    pub target: Target,
+    /// How old an event may become by failing deliveries.
+    pub retry_for: Duration,
+    /// What every service has.
+    pub runtime: RuntimeConfig,
+}
+
+impl TryFrom<Args> for Config {
+    type Error = Faults;
+
+    fn try_from(args: Args) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let command = match args.command.clone() {
+            None | Some(CommandArg::Serve) => Command::Serve,
+            Some(CommandArg::DeadLetters(command)) => Command::DeadLetters(command),
+        };
+        let environment = faults.parse("POD_NAMESPACE", &args.pod_namespace);
+        let admin_addr = faults.address("ADMIN_ADDR", &args.admin_addr);
+        let nats = nats(&args, &mut faults);
+        // The dead letters do not need the webhook.
+        let target = match command {
+            Command::Serve => target(&args, &mut faults),
+            Command::DeadLetters(_) => Some(Target::Log),
+        };
+        let retry_for = faults.seconds("RETRY_FOR_SECONDS", &args.retry_for_seconds);
+        let runtime = RuntimeConfig::check(args.runtime, &mut faults);
+        faults.finish(|| {
+            Some(Self {
+                command,
+                environment: environment?,
+                admin_addr: admin_addr?,
+                nats: nats?,
+                target: target?,
+                retry_for: retry_for?,
+                runtime: runtime?,
+            })
+        })
+    }
+}
+
+fn nats(args: &Args, faults: &mut Faults) -> Option<NatsConfig> {
+    for address in args.nats_url.split(',') {
+        if let Err(error) = address.trim().parse::<async_nats::ServerAddr>() {
+            faults.add("NATS_URL", error);
+        }
+    }
+    let password = faults.secret(
+        "NATS_PASSWORD",
+        args.nats_password.clone(),
+        args.nats_password_file.as_deref(),
+    );
+    let user = args.nats_user.clone().filter(|user| !user.is_empty());
+    let credentials = non_empty_path(args.nats_creds_file.clone());
+    if let Some(path) = &credentials
+        && let Err(error) = std::fs::metadata(path)
+    {
+        faults.add(
+            "NATS_CREDS_FILE",
+            format_args!("{}: {error}", path.display()),
+        );
+    }
+    if user.is_some() && password.is_none() && args.nats_password_file.is_none() {
+        faults.add("NATS_PASSWORD", "is needed where NATS_USER is set");
+    }
+    if user.is_some() && credentials.is_some() {
+        faults.add("NATS_CREDS_FILE", "is set, and so is NATS_USER");
+    }
+    Some(NatsConfig {
+        url: args.nats_url.clone(),
+        user: user.zip(password),
+        credentials,
+    })
+}
+
+fn target(args: &Args, faults: &mut Faults) -> Option<Target> {
+    let forward: bool = faults.parse(
+        "FORWARD_TO_EXTERNAL_SERVICE",
+        &args.forward_to_external_service,
+    )?;
+    if !forward {
+        return Some(Target::Log);
+    }
+    let url = faults.secret(
+        "SLACK_WEBHOOK_URL",
+        args.slack_webhook_url.clone(),
+        args.slack_webhook_url_file.as_deref(),
+    );
+    let Some(url) = url else {
+        faults.add(
+            "SLACK_WEBHOOK_URL",
+            "is needed where FORWARD_TO_EXTERNAL_SERVICE is true",
+        );
+        return None;
+    };
+    // Not by `Faults::http_url`, which would show the secret.
+    let valid = Url::parse(url.expose_secret())
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if !valid {
+        faults.add("SLACK_WEBHOOK_URL", "should be a URL of http or https");
+        return None;
+    }
+    Some(Target::Webhook(url))
+}

@@ -1,0 +1,121 @@
+//! The service: from its configuration to its running tasks.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_nats::connection::State;
+use async_nats::{Client, jetstream};
+use backon::Retryable;
+use prometheus_client::registry::Registry;
+use service_kit::health::Readiness;
+use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::{Command, Config, DeadLetterCommand, Target};
+use crate::delivery::Delivery;
+use crate::metrics::Metrics;
+use crate::nats::SetupError;
+use crate::webhook::Webhook;
+use crate::{consumer, dead_letters, nats};
+
+/// Starts what `config` asks for. The service waits for NATS and for the
+/// stream of events, not ready meanwhile; the dead letter commands do not.
+///
+/// # Errors
+/// Where the admin port is taken, the credentials of NATS cannot be read, or a
+/// command fails.
+pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
+    match config.command.clone() {
+        Command::Serve => serve(config, lifecycle).await,
+        Command::DeadLetters(command) => {
+            look_after_dead_letters(&config, command).await?;
+            lifecycle.finish();
+            Ok(())
+        }
+    }
+}
+
+async fn look_after_dead_letters(
+    config: &Config,
+    command: DeadLetterCommand,
+) -> Result<(), TaskError> {
+    let client = nats::connect(&config.nats, false).await?;
+    let jetstream = jetstream::new(client);
+    let mut out = Vec::new();
+    let result = dead_letters::run(command, &jetstream, &config.environment, &mut out).await;
+    // What was done before a failure is worth knowing too.
+    io::stdout().write_all(&out)?;
+    Ok(result?)
+}
+
+async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let client = nats::connect(&config.nats, true).await?;
+    let consuming = Arc::new(AtomicBool::new(false));
+    let readiness = readiness(lifecycle.shutdown(), &client, &consuming);
+    let build = BuildInfo {
+        name: "broadcaster",
+        version: env!("CARGO_PKG_VERSION"),
+        revision: config.runtime.source_revision.clone(),
+    };
+    admin::start(config.admin_addr, build, readiness, registry, lifecycle).await?;
+
+    let webhook = match &config.target {
+        Target::Log => None,
+        Target::Webhook(url) => Some(Arc::new(Webhook::new(url.clone())?)),
+    };
+    info!(
+        environment = %config.environment,
+        forwards = webhook.is_some(),
+        "starting"
+    );
+    let shutdown = lifecycle.shutdown();
+    lifecycle.spawn("consumer", async move {
+        let jetstream = jetstream::new(client.clone());
+        let setup = || {
+            let (jetstream, environment) = (jetstream.clone(), config.environment.clone());
+            async move {
+                nats::ensure_dead_letters(&jetstream, &environment).await?;
+                nats::ensure_delivered(&jetstream, &environment).await
+            }
+        };
+        let setup = setup
+            .retry(consumer::patience())
+            .notify(consumer::log_waiting);
+        let Some(delivered) = shutdown.run_until_cancelled(setup).await else {
+            return Ok(());
+        };
+        let delivery = Delivery {
+            environment: config.environment.clone(),
+            client,
+            jetstream: jetstream.clone(),
+            delivered: delivered.map_err(Box::<SetupError>::new)?,
+            webhook,
+            retry_for: config.retry_for,
+            metrics,
+        };
+        consumer::run(Arc::new(delivery), consuming, shutdown).await
+    });
+    Ok(())
+}
+
+/// Connected, and either at work or next in line.
+fn readiness(
+    shutdown: CancellationToken,
+    client: &Client,
+    consuming: &Arc<AtomicBool>,
+) -> Readiness {
+    let (client, consuming) = (client.clone(), consuming.clone());
+    Readiness::new(shutdown)
+        .check("nats", move || {
+            let connected = client.connection_state() == State::Connected;
+            async move { connected.then_some(()).ok_or("not connected") }
+        })
+        .check("consumer", move || {
+            let consuming = consuming.load(Ordering::Relaxed);
+            async move { consuming.then_some(()).ok_or("not pulling") }
+        })
+}

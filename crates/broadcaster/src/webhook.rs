@@ -1,0 +1,151 @@
+//! One POST to the webhook, and what its answer means.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use service_kit::http::install_tls_provider;
+
+/// How long an exchange may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The wait after a 429 that does not say how long.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest wait that a 429 may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// How much of an answer is kept, in bytes.
+const KEPT_ANSWER: usize = 512;
+
+/// The webhook.
+#[derive(Debug)]
+pub(crate) struct Webhook {
+    client: Client,
+    url: SecretString,
+}
+
+/// What came of a POST.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// 2xx.
+    Delivered,
+    /// 429: nothing more for so long.
+    Limited(Duration),
+    /// It may be accepted another time: 5xx, 3xx, 408, or no answer at all.
+    Failed(Failure),
+    /// Any other 4xx: it will never be accepted.
+    Rejected(Failure),
+}
+
+/// Why an event was not accepted.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Failure {
+    /// The status, where there was an answer.
+    pub(crate) status: Option<u16>,
+    /// The beginning of the answer's body, or what went wrong without one.
+    pub(crate) text: String,
+}
+
+impl Webhook {
+    pub(crate) fn new(url: SecretString) -> reqwest::Result<Self> {
+        install_tls_provider();
+        let client = Client::builder()
+            .user_agent(concat!("broadcaster/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            // A redirected POST becomes a GET, whose 200 would pass for a delivery.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { client, url })
+    }
+
+    /// Posts `data`, the event that came on `subject`.
+    pub(crate) async fn post(&self, subject: &str, data: &str) -> Answer {
+        let body = serde_json::json!({ "text": format!("Todo event on {subject}:\n{data}") });
+        let request = self.client.post(self.url.expose_secret()).json(&body);
+        match request.send().await {
+            Ok(response) => Self::judge(response).await,
+            Err(error) => Answer::Failed(Failure {
+                status: None,
+                text: describe(error),
+            }),
+        }
+    }
+
+    async fn judge(response: Response) -> Answer {
+        let status = response.status();
+        let pause = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| retry_after(value, SystemTime::now()));
+        let text = beginning(response).await;
+        let failure = Failure {
+            status: Some(status.as_u16()),
+            text,
+        };
+        match status {
+            status if status.is_success() => Answer::Delivered,
+            StatusCode::TOO_MANY_REQUESTS => {
+                Answer::Limited(pause.unwrap_or(DEFAULT_PAUSE).min(LONGEST_PAUSE))
+            }
+            StatusCode::REQUEST_TIMEOUT => Answer::Failed(failure),
+            status if status.is_client_error() => Answer::Rejected(failure),
+            _ => Answer::Failed(failure),
+        }
+    }
+}
+
+/// The error and its sources, without the URL, which is a secret.
+fn describe(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// The first bytes of the body. What fails here fails after the status, which
+/// is all that decides.
+async fn beginning(mut response: Response) -> String {
+    let mut bytes = Vec::new();
+    while bytes.len() < KEPT_ANSWER
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes.truncate(KEPT_ANSWER);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `Retry-After` (RFC 9110, 10.2.3): seconds or a date.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let seconds = |value| retry_after(value, now).map(|wait| wait.as_secs());
+        assert_eq!(seconds("30"), Some(30));
+        assert_eq!(seconds(" 0 "), Some(0));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:50:07 GMT"), Some(30));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
+        assert_eq!(seconds("soon"), None);
+        assert_eq!(seconds("-1"), None);
+    }
+}
