@@ -1,6 +1,10 @@
 //! Calls to others.
 
+use std::sync::OnceLock;
 use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls_platform_verifier::ConfigVerifierExt;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -19,10 +23,23 @@ pub fn install_tls_provider() {
 /// Where the roots of trust cannot be loaded.
 pub fn client(user_agent: &'static str, timeout: Duration) -> reqwest::Result<reqwest::Client> {
     install_tls_provider();
-    reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder();
+    if let Some(tls) = tls() {
+        builder = builder.tls_backend_preconfigured(tls);
+    }
+    builder
         .user_agent(user_agent)
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .timeout(timeout)
         .redirect(reqwest::redirect::Policy::limited(3))
         .build()
+}
+
+/// The TLS of all clients of the process: the roots of trust of the system are
+/// some hundred files, which are read once. `None` where they cannot be read;
+/// the client then says why.
+fn tls() -> Option<ClientConfig> {
+    static TLS: OnceLock<Option<ClientConfig>> = OnceLock::new();
+    TLS.get_or_init(|| ClientConfig::with_platform_verifier().ok())
+        .clone()
 }
