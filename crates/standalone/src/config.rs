@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig};
+use todo_backend::nats::{NatsArgs, NatsConfig};
 use todo_backend::store::DatabaseUrl;
 use todo_domain::Environment;
 use url::Url;
@@ -37,6 +38,14 @@ pub(crate) struct Args {
     #[arg(long, env = "DATABASE_URL_FILE")]
     database_url_file: Option<PathBuf>,
 
+    /// A NATS server to bring the events to, or several with commas between;
+    /// without it they stay in the process
+    #[arg(long, env = "NATS_URL", hide_env_values = true)]
+    nats_url: Option<String>,
+
+    #[command(flatten)]
+    nats: NatsArgs,
+
     /// Where the picture above the todos comes from
     #[arg(long, env = "IMG_URL", default_value = "https://picsum.photos/500")]
     img_url: String,
@@ -57,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// A server in place of files in `data_dir`.
     server: Option<Url>,
+    /// Where the events go, if not only to the pages.
+    pub(crate) nats: Option<NatsConfig>,
     pub(crate) image_url: Url,
     pub(crate) image_ttl: Duration,
     pub(crate) runtime: RuntimeConfig,
@@ -93,6 +104,8 @@ impl TryFrom<Args> for Config {
                 args.database_url_file.as_deref(),
             )
             .and_then(|url| server(&url, &mut faults));
+        let nats_url = args.nats_url.filter(|url| !url.is_empty());
+        let nats = nats_url.and_then(|url| NatsConfig::check(&url, args.nats, &mut faults));
         let image_url = faults.http_url("IMG_URL", &args.img_url);
         let image_ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds);
         if image_ttl == Some(Duration::ZERO) {
@@ -108,6 +121,7 @@ impl TryFrom<Args> for Config {
                 listen_addr: listen_addr?,
                 data_dir: args.data_dir,
                 server,
+                nats,
                 image_url: image_url?,
                 image_ttl: image_ttl?,
                 runtime: runtime?,

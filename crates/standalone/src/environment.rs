@@ -1,6 +1,7 @@
 //! One environment: its API and its pages.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,11 +10,16 @@ use service_kit::config::PublicPrefix;
 use service_kit::http::{HttpMetrics, serve};
 use service_kit::{Lifecycle, TaskError};
 use todo_app::{App, AppConfig};
+use todo_backend::feed::{self, Feed};
 use todo_backend::http::Api;
+use todo_backend::nats::Connection;
+use todo_backend::publisher::{NatsPublisher, Publisher};
+use todo_backend::relay::{Relay, RelayMetrics};
 use todo_backend::store;
 use todo_domain::{Environment, TodoText};
 use tokio::net::TcpListener;
 
+use crate::bus::Bus;
 use crate::config::Config;
 
 /// The two services that a browser meets.
@@ -40,9 +46,17 @@ pub(crate) async fn start(
     let store = store::open(&database).await?;
     let first_todo = TodoText::new(environment.first_todo())?;
     todo_backend::prepare(&store, true, &first_todo).await?;
+    let feed = Feed::new(lifecycle.shutdown());
+    let relay = Relay::new(
+        store.outbox,
+        publisher(config, environment, &feed, lifecycle).await?,
+        RelayMetrics::register(&mut registry),
+    );
+    lifecycle.spawn_support("relay", relay.run(lifecycle.support_shutdown()));
     let api = Api {
         store: store.todos,
         prefix: prefix.clone(),
+        feed,
     };
     let metrics = HttpMetrics::register(&mut registry);
     let backend = todo_backend::http::routes(api, metrics, lifecycle.shutdown());
@@ -66,6 +80,24 @@ pub(crate) async fn start(
         app: app.routes(lifecycle.shutdown()),
         backend,
     })
+}
+
+/// Where the events go: to NATS and from there to `feed`, or straight to it.
+async fn publisher(
+    config: &Config,
+    environment: &Environment,
+    feed: &Feed,
+    lifecycle: &mut Lifecycle,
+) -> Result<Arc<dyn Publisher>, TaskError> {
+    let Some(nats) = &config.nats else {
+        return Ok(Arc::new(Bus::new(feed.clone())));
+    };
+    let connection = Connection::open(nats, environment.clone()).await?;
+    lifecycle.spawn(
+        "feed",
+        feed::follow(connection.clone(), feed.clone(), lifecycle.shutdown()),
+    );
+    Ok(Arc::new(NatsPublisher::new(connection)))
 }
 
 /// Serves the API to the pages, as the Service of a cluster does. It ends after

@@ -5,6 +5,7 @@
 //! laptop is what runs in a cluster; only the ingress is played here
 //! ([`ingress`]).
 
+mod bus;
 mod config;
 mod environment;
 mod home;

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, PublicPrefix, RuntimeArgs, RuntimeConfig};
 use todo_domain::{Environment, TodoText};
 
+use crate::nats::{NatsArgs, NatsConfig};
 use crate::store::DatabaseUrl;
 
 /// The REST API of the todos of one environment.
@@ -65,6 +66,18 @@ pub struct Args {
     /// The database in PostgreSQL
     #[arg(long, env = "POSTGRES_DB")]
     postgres_db: Option<String>,
+
+    /// The NATS server, or several with commas between
+    #[arg(
+        long,
+        env = "NATS_URL",
+        hide_env_values = true,
+        default_value = "nats://127.0.0.1:4222"
+    )]
+    nats_url: String,
+
+    #[command(flatten)]
+    nats: NatsArgs,
 
     /// Apply pending migrations before serving; without it a server refuses
     /// to start while one is pending
@@ -131,6 +144,8 @@ pub struct Config {
     pub admin_addr: SocketAddr,
     /// Where the todos are kept.
     pub database: DatabaseUrl,
+    /// Where the events go.
+    pub nats: NatsConfig,
     /// What the first todo of an empty database says.
     pub first_todo: TodoText,
     /// The prefix under which the browser sees the API.
@@ -157,6 +172,7 @@ impl TryFrom<Args> for Config {
                 .map_err(|error| faults.add("FIRST_TODO_TEXT", error))
                 .ok()
         });
+        let nats = NatsConfig::check(&args.nats_url, args.nats, &mut faults);
         let runtime = RuntimeConfig::check(args.runtime, &mut faults);
         faults.finish(|| {
             Some(Self {
@@ -168,6 +184,7 @@ impl TryFrom<Args> for Config {
                 listen_addr: listen_addr?,
                 admin_addr: admin_addr?,
                 database: database?,
+                nats: nats?,
                 first_todo: first_todo?,
                 public_prefix: public_prefix?,
                 runtime: runtime?,

@@ -1,15 +1,20 @@
 //! The REST API of one environment's todos.
 //!
-//! A change and its event are committed together ([`store`]); the relay brings
-//! the events to the broker afterwards, so that a broker which is down costs
-//! no change and no event.
+//! A change and its event are committed together ([`store`]); the [`relay`]
+//! brings the events to the broker afterwards, so that a broker which is down
+//! costs no change and no event. From the broker they come back to every
+//! replica, for the pages that follow them ([`feed`]).
 //!
 //! [`start`] is the whole service; `standalone` puts the same parts together
 //! for two environments in one process.
 
 pub mod config;
+pub mod feed;
 pub mod http;
 mod metrics;
+pub mod nats;
+pub mod publisher;
+pub mod relay;
 mod service;
 pub mod store;
 

@@ -14,8 +14,12 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::config::{Command, Config};
+use crate::feed::{self, Feed};
 use crate::http::Api;
 use crate::metrics::PoolCollector;
+use crate::nats::Connection;
+use crate::publisher::NatsPublisher;
+use crate::relay::{Relay, RelayMetrics};
 use crate::store::{self, Store, StoreError};
 
 /// Starts what `config` asks for. The admin listener opens first and tells
@@ -55,6 +59,7 @@ async fn serve_api(
 ) -> Result<(), TaskError> {
     let mut registry = Registry::default();
     let http_metrics = HttpMetrics::register(&mut registry);
+    let relay_metrics = RelayMetrics::register(&mut registry);
     registry.register_collector(Box::new(PoolCollector(store.todos.clone())));
 
     let serving = Arc::new(AtomicBool::new(false));
@@ -88,9 +93,21 @@ async fn serve_api(
         "serving"
     );
     serving.store(true, Ordering::Relaxed);
+    let nats = Connection::open(&config.nats, config.environment).await?;
+    let publisher = Arc::new(NatsPublisher::new(nats.clone()));
+    let relay = Relay::new(store.outbox, publisher, relay_metrics);
+    // To the end of the API, so that what its last requests change goes out.
+    lifecycle.spawn_support("relay", relay.run(lifecycle.support_shutdown()));
+    let feed = Feed::new(lifecycle.shutdown());
+    lifecycle.spawn(
+        "feed",
+        feed::follow(nats, feed.clone(), lifecycle.shutdown()),
+    );
+
     let api = Api {
         store: store.todos,
         prefix: config.public_prefix,
+        feed,
     };
     let router = crate::http::routes(api, http_metrics, lifecycle.shutdown());
     lifecycle.spawn(

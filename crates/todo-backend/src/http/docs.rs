@@ -17,7 +17,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::{OpenApi as Document, RefOr, Required, ServerBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::todos;
+use super::{events, todos};
 
 const STYLE: &str = include_str!("../../assets/docs.css");
 
@@ -248,6 +248,7 @@ pub(super) struct ErrorSchema {
         todos::read,
         todos::update,
         todos::delete,
+        events::events,
         todos::health,
         todos::root,
         todos::test,

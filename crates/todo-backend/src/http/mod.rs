@@ -3,6 +3,7 @@
 mod body;
 mod docs;
 mod error;
+mod events;
 mod params;
 mod todos;
 
@@ -14,6 +15,7 @@ use service_kit::config::PublicPrefix;
 use service_kit::http::HttpMetrics;
 use tokio_util::sync::CancellationToken;
 
+use crate::feed::Feed;
 use crate::store::TodoStore;
 
 /// Nothing of an answer is ever run or framed; the page of `/docs` has a style
@@ -28,6 +30,8 @@ pub struct Api {
     /// The prefix under which the browser sees the API, where the ingress does
     /// not say it by `X-Forwarded-Prefix`.
     pub prefix: PublicPrefix,
+    /// The changes, for those who follow them.
+    pub feed: Feed,
 }
 
 /// The API with its middleware. Paths answer with and without a slash at their
@@ -45,6 +49,8 @@ pub fn routes(api: Api, metrics: HttpMetrics, shutdown: CancellationToken) -> Ro
         .route("/test/", get(todos::test))
         .route("/todos", list())
         .route("/todos/", list())
+        .route("/todos/events", get(events::events))
+        .route("/todos/events/", get(events::events))
         .route("/todos/healthz", get(todos::health))
         .route("/todos/healthz/", get(todos::health))
         .route("/todos/{id}", one())

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use service_kit::http::HttpMetrics;
+use todo_backend::feed::Feed;
 use todo_backend::http::{Api, routes};
 use todo_backend::store::Store;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ impl Client {
         let api = Api {
             store: store.todos.clone(),
             prefix: prefix.parse().unwrap(),
+            feed: Feed::new(CancellationToken::new()),
         };
         let metrics = HttpMetrics::register(&mut Registry::default());
         Self(routes(api, metrics, CancellationToken::new()))
@@ -35,7 +37,11 @@ impl Client {
         let asked = format!("{} {}", request.method(), request.uri());
         let response = self.0.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.unwrap();
+        // A stream of events goes on for ever.
+        let body = match head.headers.get("content-type") {
+            Some(kind) if kind == "text/event-stream" => Bytes::new(),
+            _ => to_bytes(body, usize::MAX).await.unwrap(),
+        };
         let answer = Answer {
             asked,
             status: head.status,

@@ -1,0 +1,166 @@
+//! The changes of an environment, for pages that want to follow them.
+//!
+//! Every replica keeps the latest changes in a ring ([`RING`]) so that a page
+//! whose connection broke gets what it missed, whichever replica it comes to.
+
+mod nats;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::stream::{self, BoxStream, StreamExt};
+use todo_domain::EventKind;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+pub use nats::follow;
+
+/// How many changes are kept for those who missed some.
+pub const RING: usize = 4096;
+
+/// How many changes a page may be behind before it is let go.
+const BEHIND: usize = 1024;
+
+/// A change of a todo.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// Its place in the order; later changes have greater ids.
+    pub id: u64,
+    /// What happened.
+    pub kind: EventKind,
+    /// The todo as JSON.
+    pub todo: String,
+}
+
+/// What a page is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// The page is up to date as of this id.
+    Position(u64),
+    /// A todo was changed.
+    Change(Arc<Change>),
+    /// Changes were missed: all that is known may be wrong. The id, where there
+    /// is one, is that of the last change.
+    Reset(Option<u64>),
+}
+
+/// The latest changes and all who listen. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    state: Arc<Mutex<State>>,
+    shutdown: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    ring: VecDeque<Arc<Change>>,
+    /// The ring has all changes after this one; `None` before [`Feed::restart`].
+    since: Option<u64>,
+    /// Whether changes go to the pages or, being old, to the ring alone.
+    live: bool,
+    pages: broadcast::Sender<Message>,
+}
+
+impl State {
+    fn latest(&self) -> Option<u64> {
+        self.ring.back().map(|change| change.id).or(self.since)
+    }
+}
+
+impl Feed {
+    /// A feed that knows nothing yet. It lets all pages go at `shutdown`.
+    #[must_use]
+    pub fn new(shutdown: CancellationToken) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                ring: VecDeque::with_capacity(RING),
+                since: None,
+                live: false,
+                pages: broadcast::Sender::new(BEHIND),
+            })),
+            shutdown,
+        }
+    }
+
+    /// The id of the last change that is known.
+    #[must_use]
+    pub fn latest(&self) -> Option<u64> {
+        self.state().latest()
+    }
+
+    /// Forgets everything. The next change is the one after `since`, and none
+    /// goes to the pages before [`Feed::go_live`].
+    pub fn restart(&self, since: u64) {
+        let mut state = self.state();
+        state.ring.clear();
+        state.since = Some(since);
+        state.live = false;
+    }
+
+    /// From here on changes go to the pages. Those that are here already may
+    /// have missed some.
+    pub fn go_live(&self) {
+        let mut state = self.state();
+        if !state.live {
+            state.live = true;
+            // Fails where nobody listens.
+            let _ = state.pages.send(Message::Reset(state.latest()));
+        }
+    }
+
+    /// Adds a change; one that is not newer than the last is dropped.
+    pub fn push(&self, change: Change) {
+        let mut state = self.state();
+        if state.latest() >= Some(change.id) {
+            return;
+        }
+        if state.ring.len() == RING {
+            state.since = state.ring.pop_front().map(|oldest| oldest.id);
+        }
+        let change = Arc::new(change);
+        state.ring.push_back(change.clone());
+        if state.live {
+            // Fails where nobody listens.
+            let _ = state.pages.send(Message::Change(change));
+        }
+    }
+
+    /// What a page is told that saw `last_event_id` last, now and from now on.
+    /// It ends at the shutdown and where the page cannot keep up: it may come
+    /// back and go on.
+    pub fn subscribe(&self, last_event_id: Option<&str>) -> BoxStream<'static, Message> {
+        let state = self.state();
+        let first = first_messages(&state, last_event_id);
+        let later = stream::unfold(state.pages.subscribe(), async |mut messages| {
+            let message = messages.recv().await.ok()?;
+            Some((message, messages))
+        });
+        drop(state);
+        stream::iter(first)
+            .chain(later)
+            .take_until(self.shutdown.clone().cancelled_owned())
+            .boxed()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a page missed since `last_event_id`, or that it has to start anew.
+fn first_messages(state: &State, last_event_id: Option<&str>) -> Vec<Message> {
+    let latest = state.latest().filter(|_| state.live);
+    let Some(last_event_id) = last_event_id else {
+        // So that even a page that saw no change can go on from somewhere.
+        return latest.map(Message::Position).into_iter().collect();
+    };
+    let known = state.since..=latest;
+    match last_event_id.parse().ok() {
+        Some(last) if latest.is_some() && known.contains(&Some(last)) => {
+            let newer = state.ring.partition_point(|change| change.id <= last);
+            let missed = state.ring.range(newer..).cloned();
+            missed.map(Message::Change).collect()
+        }
+        _ => vec![Message::Reset(latest)],
+    }
+}

@@ -1,0 +1,223 @@
+//! The connection to NATS and the stream of one environment's events.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::context::{CreateStreamError, GetStreamError, GetStreamErrorKind};
+use async_nats::jetstream::{self, ErrorCode, stream};
+use async_nats::{ConnectOptions, Event, ServerAddr};
+use secrecy::{ExposeSecret, SecretString};
+use service_kit::config::{Faults, non_empty_path};
+use todo_domain::Environment;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// How long the server may take to answer anything but a publish.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an idle connection is asked for a sign of life; two that stay
+/// without an answer end it.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long an event is kept for those who have not read it.
+const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How much of events is kept, in bytes. The broker reserves it, so it must fit
+/// into what the account of an environment has, next to the dead letters.
+const MAX_BYTES: i64 = 128 * 1024 * 1024;
+
+/// How long a second publish of an event is recognised.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+
+/// Who the process is to NATS.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct NatsArgs {
+    /// The user of NATS
+    #[arg(long, env = "NATS_USER")]
+    nats_user: Option<String>,
+
+    /// The password of that user
+    #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
+    nats_password: Option<SecretString>,
+
+    /// A file that holds `NATS_PASSWORD`
+    #[arg(long, env = "NATS_PASSWORD_FILE")]
+    nats_password_file: Option<PathBuf>,
+
+    /// A credentials file of NATS (JWT and seed), in place of user and password
+    #[arg(long, env = "NATS_CREDS_FILE")]
+    nats_creds_file: Option<PathBuf>,
+}
+
+/// Where NATS is and who the process is to it.
+#[derive(Clone, Debug)]
+pub struct NatsConfig {
+    servers: Vec<ServerAddr>,
+    user: Option<(String, SecretString)>,
+    credentials: Option<PathBuf>,
+}
+
+impl NatsConfig {
+    /// Checks `url`, one server or several with commas between, and `args`;
+    /// `None` after noting what is wrong in `faults`.
+    pub fn check(url: &str, args: NatsArgs, faults: &mut Faults) -> Option<Self> {
+        let servers: Option<Vec<ServerAddr>> = url
+            .split(',')
+            .map(|server| server.trim().parse())
+            .collect::<Result<_, io::Error>>()
+            // The URL is not shown, as it may hold a password.
+            .map_err(|error| faults.add("NATS_URL", error))
+            .ok();
+        let password = faults.secret(
+            "NATS_PASSWORD",
+            args.nats_password,
+            args.nats_password_file.as_deref(),
+        );
+        let user = args.nats_user.filter(|user| !user.is_empty());
+        let credentials = non_empty_path(args.nats_creds_file);
+        if user.is_some() && password.is_none() && args.nats_password_file.is_none() {
+            faults.add("NATS_PASSWORD", "is needed where NATS_USER is set");
+        }
+        if user.is_some() && credentials.is_some() {
+            faults.add("NATS_CREDS_FILE", "is set, and so is NATS_USER");
+        }
+        Some(Self {
+            servers: servers?,
+            user: user.zip(password),
+            credentials,
+        })
+    }
+}
+
+/// A connection that comes back by itself, and the stream of an environment on
+/// it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    environment: Environment,
+    jetstream: jetstream::Context,
+    losses: watch::Receiver<u64>,
+}
+
+impl Connection {
+    /// Connects, and connects again whenever the connection is lost. A server
+    /// that is not there is no error: it may come later.
+    ///
+    /// # Errors
+    /// Where the credentials cannot be read.
+    pub async fn open(config: &NatsConfig, environment: Environment) -> io::Result<Self> {
+        let (losses, seen) = watch::channel(0);
+        let mut options = ConnectOptions::new()
+            .name("todo-backend")
+            .retry_on_initial_connect()
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .ping_interval(PING_INTERVAL)
+            .event_callback(move |event| {
+                if let Event::Disconnected = event {
+                    losses.send_modify(|losses| *losses += 1);
+                }
+                async move {
+                    match event {
+                        Event::Connected => info!("connected to NATS"),
+                        event => warn!(%event, "NATS"),
+                    }
+                }
+            });
+        if let Some((user, password)) = &config.user {
+            options = options.user_and_password(user.clone(), password.expose_secret().to_owned());
+        }
+        if let Some(path) = &config.credentials {
+            options = options.credentials_file(path).await?;
+        }
+        let client = options
+            .connect(config.servers.as_slice())
+            .await
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            environment,
+            jetstream: jetstream::new(client),
+            losses: seen,
+        })
+    }
+
+    /// The environment whose events these are.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The interface to streams.
+    pub(crate) fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// Whether there is a server at the other end, as far as is known.
+    pub(crate) fn is_up(&self) -> bool {
+        self.jetstream.client().connection_state() == State::Connected
+    }
+
+    /// Counts how often the connection was lost. What waits for an answer has
+    /// nothing to wait for once it changes: answers find their way only over
+    /// the connection of their request.
+    pub(crate) fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.clone()
+    }
+
+    /// The stream of the events, made or brought to what it should be.
+    pub(crate) async fn ensure_stream(&self) -> Result<stream::Info, StreamError> {
+        let name = self.environment.stream();
+        match self.jetstream.get_stream(&name).await {
+            Ok(stream) => {
+                let current = stream.cached_info();
+                let wanted = self.stream_config(current.config.clone());
+                if wanted == current.config {
+                    Ok(current.clone())
+                } else {
+                    Ok(self.jetstream.update_stream(&wanted).await?)
+                }
+            }
+            Err(error) if is_not_found(&error) => {
+                let wanted = self.stream_config(stream::Config {
+                    name,
+                    ..stream::Config::default()
+                });
+                let stream = self.jetstream.create_stream(wanted).await?;
+                info!(stream = stream.cached_info().config.name, "created");
+                Ok(stream.cached_info().clone())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is ours of the stream's configuration. The rest, such as the number
+    /// of replicas, is up to who runs the broker.
+    fn stream_config(&self, current: stream::Config) -> stream::Config {
+        stream::Config {
+            description: Some(format!("Changes of the todos of {}", self.environment)),
+            subjects: vec![self.environment.todo_subjects()],
+            storage: stream::StorageType::File,
+            retention: stream::RetentionPolicy::Limits,
+            discard: stream::DiscardPolicy::Old,
+            max_age: MAX_AGE,
+            max_bytes: MAX_BYTES,
+            duplicate_window: DUPLICATE_WINDOW,
+            ..current
+        }
+    }
+}
+
+fn is_not_found(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// The stream of the events is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// It cannot be looked up.
+    #[error("the stream cannot be looked up: {0}")]
+    Get(#[from] GetStreamError),
+    /// It cannot be created, or not be brought to what it should be.
+    #[error("the stream cannot be created or updated: {0}")]
+    Put(#[from] CreateStreamError),
+}
