@@ -156,7 +156,7 @@ pub struct Config {
 impl TryFrom<Args> for Config {
     type Error = Faults;
 
-    fn try_from(args: Args) -> Result<Self, Faults> {
+    fn try_from(mut args: Args) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let command = match args.command.clone() {
             None | Some(CommandArg::Serve) => Command::Serve,
@@ -170,6 +170,10 @@ impl TryFrom<Args> for Config {
             Command::Serve => target(&args, &mut faults),
             Command::DeadLetters(_) => Some(Target::Log),
         };
+        if command != Command::Serve {
+            // Log lines would stand between those that the command is run for.
+            "error".clone_into(&mut args.runtime.log_level);
+        }
         let retry_for = faults.seconds("RETRY_FOR_SECONDS", &args.retry_for_seconds);
         let runtime = RuntimeConfig::check(args.runtime, &mut faults);
         faults.finish(|| {
@@ -177,7 +181,7 @@ impl TryFrom<Args> for Config {
                 command,
                 environment: environment?,
                 admin_addr: admin_addr?,
-                nats: nats?,
+                nats,
                 target: target?,
                 retry_for: retry_for?,
                 runtime: runtime?,
@@ -186,7 +190,7 @@ impl TryFrom<Args> for Config {
     }
 }
 
-fn nats(args: &Args, faults: &mut Faults) -> Option<NatsConfig> {
+fn nats(args: &Args, faults: &mut Faults) -> NatsConfig {
     for address in args.nats_url.split(',') {
         if let Err(error) = address.trim().parse::<async_nats::ServerAddr>() {
             faults.add("NATS_URL", error);
@@ -213,11 +217,11 @@ fn nats(args: &Args, faults: &mut Faults) -> Option<NatsConfig> {
     if user.is_some() && credentials.is_some() {
         faults.add("NATS_CREDS_FILE", "is set, and so is NATS_USER");
     }
-    Some(NatsConfig {
+    NatsConfig {
         url: args.nats_url.clone(),
         user: user.zip(password),
         credentials,
-    })
+    }
 }
 
 fn target(args: &Args, faults: &mut Faults) -> Option<Target> {

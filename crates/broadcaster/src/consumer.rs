@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::delivery::{Delivery, Job, Outcome};
@@ -26,8 +25,9 @@ use crate::webhook;
 /// How many attempts run at a time.
 const MAX_ATTEMPTS: usize = 16;
 
-/// What an attempt needs of its lease: the exchange and its acknowledgement.
-const ATTEMPT_LEASE: Duration = webhook::TIMEOUT.saturating_add(Duration::from_secs(2));
+/// What an attempt needs of its lease: the look for a former delivery and the
+/// exchange.
+const ATTEMPT_LEASE: Duration = webhook::TIMEOUT.saturating_add(Duration::from_secs(5));
 
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -122,7 +122,9 @@ impl Consumer {
             let wake_at = self.wake_at(now);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                Some(message) = self.puller.messages.recv() => self.arrive(message),
+                message = self.puller.messages.recv() => {
+                    self.arrive(message.ok_or("the pulling task ended")?);
+                }
                 Some(done) = self.tasks.join_next() => self.finish(done?),
                 _ = ticks.tick() => self.tick(),
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
@@ -137,7 +139,10 @@ impl Consumer {
         };
         let (sequence, delivery) = (info.stream_sequence, info.consumer_sequence);
         let redelivered = info.delivered > 1;
-        let pin = message.headers.as_ref().and_then(|headers| headers.get(NATS_PIN_ID));
+        let pin = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get(NATS_PIN_ID));
         self.pin = pin.map(ToString::to_string);
         let (job, todo) = Job::new(&message);
         let arrival = Arrival {
@@ -223,7 +228,10 @@ impl Consumer {
         self.ticked_at = now;
         let expired = self.schedule.expire(now);
         if expired > 0 {
-            warn!(events = expired, "held too long without a word from NATS, given back");
+            warn!(
+                events = expired,
+                "held too long without a word from NATS, given back"
+            );
         }
         if !self.keeping && now - self.kept_at >= KEEP_EVERY && self.schedule.len() > 0 {
             self.keep_held(now);
@@ -251,7 +259,10 @@ impl Consumer {
     /// What was waiting in buffers meanwhile must not pass for new.
     fn wake_from_stall(&mut self, now: Instant) {
         let dropped = self.schedule.drop_all();
-        warn!(events = dropped, "the process was not running for a while, starting over");
+        warn!(
+            events = dropped,
+            "the process was not running for a while, starting over"
+        );
         self.puller = Puller::start(self.delivery.clone(), self.consuming.clone());
         self.ticked_at = now;
     }
@@ -272,7 +283,11 @@ impl Consumer {
             idle.iter()
                 .map(|message| confirm(client, message, AckKind::Nak(None))),
         );
-        let handed_back = handed_back.await.iter().filter(|result| result.is_ok()).count();
+        let handed_back = handed_back
+            .await
+            .iter()
+            .filter(|result| result.is_ok())
+            .count();
         info!(events = handed_back, "handed back");
         if let Some(pin) = self.pin
             && let Err(error) = unpin(&self.delivery, &pin).await
@@ -347,18 +362,20 @@ async fn unpin(delivery: &Delivery, pin: &str) -> Result<(), async_nats::Error> 
 struct Puller {
     messages: mpsc::Receiver<Message>,
     stop: CancellationToken,
-    _task: AbortOnDropHandle<()>,
+    /// Ends with it.
+    _task: JoinSet<()>,
 }
 
 impl Puller {
     fn start(delivery: Arc<Delivery>, consuming: Arc<AtomicBool>) -> Self {
         let (sender, messages) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(pull(delivery, consuming, stop.clone(), sender));
+        let mut task = JoinSet::new();
+        task.spawn(pull(delivery, consuming, stop.clone(), sender));
         Self {
             messages,
             stop,
-            _task: AbortOnDropHandle::new(task),
+            _task: task,
         }
     }
 

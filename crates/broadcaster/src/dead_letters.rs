@@ -232,11 +232,7 @@ impl Letters {
         Ok(())
     }
 
-    async fn purge(
-        &self,
-        selection: &Selection,
-        out: &mut impl Write,
-    ) -> Result<(), CommandError> {
+    async fn purge(&self, selection: &Selection, out: &mut impl Write) -> Result<(), CommandError> {
         for number in self.numbers(selection).await? {
             self.get(number).await?;
             self.stream.delete_message(number).await.map_err(nats)?;
@@ -294,7 +290,10 @@ mod tests {
     fn the_subject_keeps_the_kind() {
         let staging = "staging".parse().unwrap();
         let subject = |subject| dead_subject(&staging, subject);
-        assert_eq!(subject("staging.todos.created"), "staging.dead.todos.created");
+        assert_eq!(
+            subject("staging.todos.created"),
+            "staging.dead.todos.created"
+        );
         assert_eq!(subject("else"), "staging.dead.todos.unknown");
     }
 

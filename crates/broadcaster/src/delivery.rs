@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use crate::dead_letters::{DeadLetter, Reason};
 use crate::metrics::{DeadLetterLabels, Metrics};
 use crate::nats::confirm;
-use crate::webhook::{Answer, Failure, Webhook};
+use crate::webhook::{Answer, Failure, LONGEST_PAUSE, Webhook};
 
 /// No event is given up after fewer attempts, however old it is: it may have
 /// grown old while nobody tried.
@@ -61,8 +61,17 @@ impl Job {
             .and_then(|headers| headers.get(header::NATS_MESSAGE_ID))
             .map(header::HeaderValue::as_str)
             .filter(|id| is_key(id));
-        let sequence = info.as_ref().map_or(0, |info| info.stream_sequence);
-        let key = id.map_or_else(|| format!("sequence-{sequence}"), ToOwned::to_owned);
+        let published = info
+            .as_ref()
+            .map_or_else(OffsetDateTime::now_utc, |info| info.published);
+        let key = id.map_or_else(
+            || {
+                // With the time, as a stream that is made anew counts anew.
+                let sequence = info.as_ref().map_or(0, |info| info.stream_sequence);
+                format!("sequence-{sequence}-{}", published.unix_timestamp_nanos())
+            },
+            ToOwned::to_owned,
+        );
         let (stage, todo) = match serde_json::from_slice::<Todo>(&message.payload) {
             Ok(todo) => (Stage::Deliver, Some(todo.id)),
             Err(error) => {
@@ -75,7 +84,7 @@ impl Job {
         };
         let job = Self {
             key,
-            published: info.map_or_else(OffsetDateTime::now_utc, |info| info.published),
+            published,
             attempts: 0,
             backoff: backoff(),
             stage,
@@ -177,7 +186,10 @@ impl Delivery {
                 // The webhook is well, and the event did nothing wrong.
                 job.attempts -= 1;
                 self.metrics.rate_limited.inc();
-                warn!(pause_seconds = pause.as_secs(), "the webhook asks for a pause");
+                warn!(
+                    pause_seconds = pause.as_secs(),
+                    "the webhook asks for a pause"
+                );
                 self.announce_pause(pause).await;
                 Some(Outcome::Paused(pause))
             }
@@ -296,6 +308,7 @@ impl Delivery {
             .unwrap_or_default();
         let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
         let left = u64::try_from(until - now).unwrap_or_default();
-        Ok(Duration::from_millis(left))
+        // No clock that goes wrong may hold up events for ever.
+        Ok(Duration::from_millis(left).min(LONGEST_PAUSE))
     }
 }

@@ -8,7 +8,6 @@ use async_nats::{Client, ConnectOptions, Request};
 use bytes::Bytes;
 use secrecy::ExposeSecret;
 use todo_domain::Environment;
-use tracing::{info, warn};
 
 use crate::NatsConfig;
 
@@ -41,7 +40,7 @@ const PULL_BATCH: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// For how long a delivered event is remembered.
-const REMEMBER_DELIVERED: Duration = Duration::from_secs(24 * 60 * 60);
+const REMEMBER_DELIVERED: Duration = Duration::from_hours(24);
 
 /// A client that reconnects for ever. With `patient` it also waits for a server
 /// that is not there yet.
@@ -49,11 +48,7 @@ pub(crate) async fn connect(config: &NatsConfig, patient: bool) -> Result<Client
     let mut options = ConnectOptions::new()
         .name("broadcaster")
         .request_timeout(Some(REQUEST_TIMEOUT))
-        .max_reconnects(None)
-        .event_callback(async |event| match event {
-            async_nats::Event::Connected => info!("connected to NATS"),
-            event => warn!(%event, "NATS"),
-        });
+        .max_reconnects(None);
     if patient {
         options = options.retry_on_initial_connect();
     }
@@ -68,6 +63,15 @@ pub(crate) async fn connect(config: &NatsConfig, patient: bool) -> Result<Client
         .connect(addresses.as_slice())
         .await
         .map_err(io::Error::other)
+}
+
+/// The `JetStream` of `client`, which nobody waits for longer than a moment: what
+/// is cut off is asked again.
+pub(crate) fn jetstream(client: Client) -> jetstream::Context {
+    jetstream::context::ContextBuilder::new()
+        .timeout(REQUEST_TIMEOUT)
+        .ack_timeout(REQUEST_TIMEOUT)
+        .build(client)
 }
 
 /// Where the delivered events of `environment` are remembered, and until when

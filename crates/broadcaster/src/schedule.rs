@@ -69,12 +69,7 @@ impl<M: Clone, J> Schedule<M, J> {
     }
 
     /// Takes `arrival`; `job` is asked for where it is not held already.
-    pub(crate) fn arrive(
-        &mut self,
-        arrival: Arrival<M>,
-        now: Instant,
-        job: impl FnOnce(&M) -> J,
-    ) {
+    pub(crate) fn arrive(&mut self, arrival: Arrival<M>, now: Instant, job: impl FnOnce(&M) -> J) {
         self.changes += 1;
         let in_sequence = self.next_delivery == Some(arrival.delivery);
         self.next_delivery = Some(arrival.delivery + 1);
@@ -149,7 +144,9 @@ impl<M: Clone, J> Schedule<M, J> {
 
     /// What has to be kept alive.
     pub(crate) fn held(&self) -> impl Iterator<Item = (u64, &M)> {
-        self.held.iter().map(|(&sequence, held)| (sequence, &held.message))
+        self.held
+            .iter()
+            .map(|(&sequence, held)| (sequence, &held.message))
     }
 
     /// What acknowledges a held event.
@@ -213,7 +210,11 @@ impl<M: Clone, J> Schedule<M, J> {
 
     /// When to call [`Self::start`] again, should nothing else happen.
     pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let due = self.held.values().filter(|held| held.job.is_some()).map(|held| held.ready_at);
+        let due = self
+            .held
+            .values()
+            .filter(|held| held.job.is_some())
+            .map(|held| held.ready_at);
         due.chain(self.paused_until).filter(|at| *at > now).min()
     }
 
@@ -316,7 +317,13 @@ mod tests {
         schedule.keep(2, late);
         assert_eq!(schedule.expire(now + LEASE), 1);
         assert!(schedule.barrier_question().is_some());
-        assert_eq!(schedule.held().map(|(sequence, ())| sequence).collect::<Vec<_>>(), [2]);
+        assert_eq!(
+            schedule
+                .held()
+                .map(|(sequence, ())| sequence)
+                .collect::<Vec<_>>(),
+            [2]
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_nats::Client;
 use async_nats::connection::State;
-use async_nats::{Client, jetstream};
 use backon::Retryable;
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
@@ -16,7 +16,6 @@ use tracing::info;
 use crate::config::{Command, Config, DeadLetterCommand, Target};
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
-use crate::nats::SetupError;
 use crate::webhook::Webhook;
 use crate::{consumer, dead_letters, nats};
 
@@ -42,7 +41,7 @@ async fn look_after_dead_letters(
     command: DeadLetterCommand,
 ) -> Result<(), TaskError> {
     let client = nats::connect(&config.nats, false).await?;
-    let jetstream = jetstream::new(client);
+    let jetstream = nats::jetstream(client);
     let mut out = Vec::new();
     let result = dead_letters::run(command, &jetstream, &config.environment, &mut out).await;
     // What was done before a failure is worth knowing too.
@@ -74,7 +73,7 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
     );
     let shutdown = lifecycle.shutdown();
     lifecycle.spawn("consumer", async move {
-        let jetstream = jetstream::new(client.clone());
+        let jetstream = nats::jetstream(client.clone());
         let setup = || {
             let (jetstream, environment) = (jetstream.clone(), config.environment.clone());
             async move {
@@ -92,7 +91,7 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
             environment: config.environment.clone(),
             client,
             jetstream: jetstream.clone(),
-            delivered: delivered.map_err(Box::<SetupError>::new)?,
+            delivered: delivered?,
             webhook,
             retry_for: config.retry_for,
             metrics,

@@ -17,7 +17,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest wait that a 429 may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// How much of an answer is kept, in bytes.
 const KEPT_ANSWER: usize = 512;
@@ -104,10 +104,12 @@ impl Webhook {
 /// The error and its sources, without the URL, which is a secret.
 fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
-    std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+        error.source()
+    })
+    .map(ToString::to_string)
+    .collect::<Vec<_>>()
+    .join(": ")
 }
 
 /// The first bytes of the body. What fails here fails after the status, which

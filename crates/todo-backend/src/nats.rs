@@ -22,17 +22,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long an event is kept for those who have not read it.
-const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 
 /// How much of events is kept, in bytes. The broker reserves it, so it must fit
 /// into what the account of an environment has, next to the dead letters.
 const MAX_BYTES: i64 = 128 * 1024 * 1024;
 
 /// How long a second publish of an event is recognised.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 
 /// Who the process is to NATS.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "each is the name of its option")]
 pub struct NatsArgs {
     /// The user of NATS
     #[arg(long, env = "NATS_USER")]

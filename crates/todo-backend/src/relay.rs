@@ -100,7 +100,7 @@ impl Relay {
         shutdown: &CancellationToken,
     ) -> Result<(), TaskError> {
         let mut measured = None;
-        let mut delays = retry().build();
+        let mut delays = None;
         loop {
             let last = shutdown.is_cancelled();
             let round = tokio::select! {
@@ -113,7 +113,9 @@ impl Relay {
             let reason = match round {
                 Round::Full => Reason::More,
                 Round::Emptied => {
-                    delays = retry().build();
+                    if delays.take().is_some() {
+                        info!("the broker takes events again");
+                    }
                     tokio::select! {
                         hint = lease.changed() => {
                             hint?;
@@ -125,8 +127,11 @@ impl Relay {
                     }
                 }
                 Round::Stopped(error) => {
+                    if delays.is_none() {
+                        warn!(error = &*error, "events wait for the broker");
+                    }
+                    let delays = delays.get_or_insert_with(|| retry().build());
                     let delay = delays.next().unwrap_or(LONGEST_DELAY);
-                    warn!(error = &*error, ?delay, "events wait for the broker");
                     tokio::select! {
                         () = sleep(delay) => Reason::Retry,
                         () = shutdown.cancelled() => return Ok(()),

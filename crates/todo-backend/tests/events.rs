@@ -97,7 +97,7 @@ impl Page {
         loop {
             while let Some((block, rest)) = self.read.split_once("\n\n") {
                 let event = Event::read(block);
-                self.read = rest.to_owned();
+                self.read = String::from(rest);
                 if event != Event::default() {
                     return Some(event);
                 }

@@ -128,6 +128,7 @@ impl Feed {
     /// What a page is told that saw `last_event_id` last, now and from now on.
     /// It ends at the shutdown and where the page cannot keep up: it may come
     /// back and go on.
+    #[must_use]
     pub fn subscribe(&self, last_event_id: Option<&str>) -> BoxStream<'static, Message> {
         let state = self.state();
         let first = first_messages(&state, last_event_id);

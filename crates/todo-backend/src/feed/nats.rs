@@ -46,7 +46,7 @@ pub async fn follow(
             tokio::time::sleep(PAUSE).await;
         }
     };
-    shutdown.run_until_cancelled(follow).await;
+    shutdown.run_until_cancelled(Box::pin(follow)).await;
     Ok(())
 }
 

@@ -1,0 +1,7 @@
+//! The program between a real nats-server and a real webhook receiver.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod delivery;
+mod replicas;
+mod world;

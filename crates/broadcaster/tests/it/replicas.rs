@@ -1,0 +1,162 @@
+//! Several broadcasters, killed and stopped, and NATS going away.
+
+use std::time::Duration;
+
+use testkit::{Answer, Service, eventually};
+
+use crate::world::{PATIENCE, World, accepted, all, first_deliveries};
+
+const TODOS: i64 = 10;
+
+/// Waits for every change and holds the order of each todo to what was made;
+/// gives how many came twice.
+async fn assert_all_delivered(world: &World, changes: usize) -> usize {
+    let expected = all(TODOS, changes);
+    let requests = world
+        .webhook
+        .wait_until(PATIENCE, |requests| {
+            let todos = first_deliveries(&accepted(requests));
+            let delivered: usize = todos.values().map(Vec::len).sum();
+            delivered == expected.values().map(Vec::len).sum::<usize>()
+        })
+        .await
+        .unwrap();
+    let accepted = accepted(&requests);
+    assert_eq!(first_deliveries(&accepted), expected);
+    accepted.len() - expected.values().map(Vec::len).sum::<usize>()
+}
+
+async fn make(world: &World, changes: std::ops::Range<usize>) {
+    for change in changes {
+        for todo in 0..TODOS {
+            world.change(todo, change).await;
+        }
+    }
+}
+
+async fn replicas(world: &World, count: usize) -> Vec<Service> {
+    let mut replicas = Vec::new();
+    for _ in 0..count {
+        replicas.push(world.broadcaster().start().await.unwrap());
+    }
+    replicas
+}
+
+/// Which of `replicas` delivers; at least one event was.
+fn active(replicas: &[Service]) -> usize {
+    let delivers =
+        |replica: &Service| (replica.stdout() + &replica.stderr()).contains("todo event");
+    replicas.iter().position(delivers).expect("one delivers")
+}
+
+#[tokio::test]
+async fn a_killed_replica_is_replaced_without_loss_or_change_of_order() {
+    let world = World::new().await;
+    world
+        .webhook
+        .answer(Answer::status(200).delayed(Duration::from_millis(20)));
+    let mut replicas = replicas(&world, 3).await;
+    make(&world, 0..10).await;
+    world.webhook.wait_for(20, PATIENCE).await.unwrap();
+    let killed = replicas.swap_remove(active(&replicas));
+    killed.kill().await.unwrap();
+    make(&world, 10..20).await;
+    let twice = assert_all_delivered(&world, 20).await;
+    // Only what was between the answer and its acknowledgement.
+    assert!(twice <= 16, "{twice} came twice");
+}
+
+#[tokio::test]
+async fn kills_one_after_the_other_lose_nothing_and_change_no_order() {
+    let world = World::new().await;
+    world
+        .webhook
+        .answer(Answer::status(200).delayed(Duration::from_millis(20)));
+    let mut replicas = replicas(&world, 3).await;
+    for round in 0..3 {
+        make(&world, 5 * round..5 * (round + 1)).await;
+        world
+            .webhook
+            .wait_for(10 + 50 * round, PATIENCE)
+            .await
+            .unwrap();
+        for replica in &mut replicas[round % 2..] {
+            replica.restart().await.unwrap();
+        }
+    }
+    assert_all_delivered(&world, 15).await;
+}
+
+#[tokio::test]
+async fn a_stopped_replica_finishes_hands_back_and_ends_with_0() {
+    let world = World::new().await;
+    world
+        .webhook
+        .answer(Answer::status(200).delayed(Duration::from_millis(20)));
+    let mut replicas = replicas(&world, 2).await;
+    make(&world, 0..10).await;
+    world.webhook.wait_for(20, PATIENCE).await.unwrap();
+    let stopped = replicas.swap_remove(active(&replicas));
+    let status = stopped.terminate(PATIENCE).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", stopped.stdout());
+    make(&world, 10..20).await;
+    assert_eq!(assert_all_delivered(&world, 20).await, 0, "came twice");
+}
+
+#[tokio::test]
+async fn what_waits_for_another_attempt_is_handed_back_at_the_stop() {
+    let world = World::new().await;
+    let first = world.broadcaster().start().await.unwrap();
+    world.webhook.answer(Answer::status(500));
+    make(&world, 0..2).await;
+    world.webhook.wait_for(10, PATIENCE).await.unwrap();
+    let status = first.terminate(PATIENCE).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", first.stdout());
+    world.webhook.answer(Answer::status(200));
+    let _second = world.broadcaster().start().await.unwrap();
+    assert_eq!(assert_all_delivered(&world, 2).await, 0, "came twice");
+}
+
+#[tokio::test]
+async fn a_restart_of_nats_loses_nothing() {
+    let mut world = World::new().await;
+    world
+        .webhook
+        .answer(Answer::status(200).delayed(Duration::from_millis(20)));
+    let _replicas = replicas(&world, 2).await;
+    make(&world, 0..10).await;
+    world.webhook.wait_for(20, PATIENCE).await.unwrap();
+    world.nats.kill().await.unwrap();
+    world.nats.restart().await.unwrap();
+    let jetstream = &world.jetstream;
+    eventually(PATIENCE, async || {
+        jetstream.get_stream("STAGING_TODOS").await
+    })
+    .await
+    .unwrap();
+    make(&world, 10..12).await;
+    assert_all_delivered(&world, 12).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_was_paused_past_its_turn_delivers_nothing_late() {
+    let world = World::new().await;
+    world
+        .webhook
+        .answer(Answer::status(200).delayed(Duration::from_millis(20)));
+    let replicas = replicas(&world, 2).await;
+    make(&world, 0..10).await;
+    world.webhook.wait_for(20, PATIENCE).await.unwrap();
+    let paused = &replicas[active(&replicas)];
+    paused.pause().await.unwrap();
+    make(&world, 10..12).await;
+    let twice = assert_all_delivered(&world, 12).await;
+    paused.resume().unwrap();
+    make(&world, 12..13).await;
+    let twice_at_last = assert_all_delivered(&world, 13).await;
+    // What it had under way when it was paused, and nothing else.
+    assert!(
+        twice_at_last <= twice + 16,
+        "{twice} and then {twice_at_last} came twice"
+    );
+}
