@@ -100,6 +100,13 @@ test("Undo is there for five seconds at least, and then the todo is deleted", as
   await eventually(() => world.api.texts(), (texts) => texts.length === 0);
 });
 
+test("a tick is at once what it was made", async () => {
+  await world.api.add("Milk");
+  const todo = await world.open();
+  await todo.tick("Milk").check();
+  await todo.tick("Milk").uncheck();
+});
+
 test("after a delete the focus is on the todo beside it", async () => {
   for (const text of ["Three", "Two", "One"]) await world.api.add(text);
   const todo = await world.open();

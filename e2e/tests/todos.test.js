@@ -97,8 +97,7 @@ for (const javaScriptEnabled of [true, false]) {
       const todo = await open();
       await todo.newTodo.fill("😀".repeat(141));
       await todo.newTodo.press("Enter");
-      const fault = todo.page.getByText("it has 141 characters, and 140 fit");
-      await fault.waitFor();
+      await todo.alert.filter({ hasText: "it has 141 characters, and 140 fit" }).waitFor();
       equal(await todo.newTodo.inputValue(), "😀".repeat(141));
       equal(await todo.newTodo.getAttribute("aria-invalid"), "true");
       await todo.add("😀".repeat(140));
@@ -109,7 +108,7 @@ for (const javaScriptEnabled of [true, false]) {
       const todo = await open();
       await todo.newTodo.fill("   ");
       await todo.newTodo.press("Enter");
-      await todo.page.getByText("Write what is to be done.").waitFor();
+      await todo.alert.filter({ hasText: "Write what is to be done." }).waitFor();
       deepEqual(await world.api.texts(), []);
     });
 

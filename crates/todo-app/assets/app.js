@@ -82,22 +82,26 @@ function count() {
   $("list").hidden = !$("trouble").hidden && rows.size === 0;
 }
 
+function sayBesideField(message, { fault, role }) {
+  hint.classList.toggle("error", fault);
+  hint.setAttribute("role", role);
+  hint.textContent = message;
+  if (fault) input.setAttribute("aria-invalid", "true");
+  else input.removeAttribute("aria-invalid");
+}
+
 function countCharacters() {
   const left = limit - lengthOf(cleaned(input.value));
-  hint.classList.toggle("error", left < 0);
-  hint.setAttribute("aria-live", left <= 20 ? "polite" : "off");
-  hint.textContent = left === 1 ? "1 character left" : `${left} characters left`;
-  input.removeAttribute("aria-invalid");
+  const message = left === 1 ? "1 character left" : `${left} characters left`;
+  // Only when it matters is it said aloud while somebody writes.
+  sayBesideField(message, { fault: left < 0, role: left <= 20 ? "status" : "note" });
 }
 
 function add() {
   const text = cleaned(input.value);
   const fault = faultOf(text, limit);
   if (fault) {
-    hint.classList.add("error");
-    hint.setAttribute("aria-live", "assertive");
-    hint.textContent = fault;
-    input.setAttribute("aria-invalid", "true");
+    sayBesideField(fault, { fault: true, role: "alert" });
     return;
   }
   store.add(text);
@@ -244,7 +248,8 @@ addEventListener("pagehide", () => {
 });
 store.resume(JSON.parse(sessionStorage.getItem(UNSAVED) ?? "[]"));
 sessionStorage.removeItem(UNSAVED);
-addEventListener("pageshow", (event) => event.persisted && reload());
+// What was sent as the page went away is not known to a page that comes back.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 const current = (run) => (target) => {
   const item = rows.itemAt(target);

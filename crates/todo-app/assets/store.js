@@ -161,14 +161,21 @@ export class Store {
       this.#api.clearCompleted({ keepalive: true }).catch(() => {});
       return;
     }
-    this.#barrier = this.#try(
+    this.#barrier = this.#clear(items).catch((error) => {
+      this.unclear(items);
+      for (const item of items) this.#view.refused(item, {}, error);
+    });
+  }
+
+  async #clear(items) {
+    // What could not be cleared is in sight again while it is tried again.
+    await this.#try(
       () => this.#api.clearCompleted(),
       () => this.unclear(items),
-    ).then(() => {
-      this.#clearing = false;
-      for (const item of items) if (item.server) this.#drop(item);
-      this.#countAgain();
-    });
+    );
+    this.#clearing = false;
+    for (const item of items) if (item.server) this.#drop(item);
+    this.#countAgain();
   }
 
   /** The next page. */
