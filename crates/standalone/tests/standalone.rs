@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
@@ -179,4 +179,59 @@ async fn database_url_puts_each_environment_into_a_database_of_its_own() {
     assert_eq!(texts(&service, "staging").await.len(), 2);
     assert_eq!(texts(&service, "production").await.len(), 1);
     assert!(!data.path().join("staging.db").exists());
+}
+
+/// Opens the stream of changes of `environment`.
+async fn follow(service: &Service, environment: &str, last_event_id: Option<&str>) -> Response {
+    let url = service.url(&format!("/{environment}/todos/events"));
+    let mut request = client().get(url);
+    if let Some(id) = last_event_id {
+        request = request.header("Last-Event-ID", id);
+    }
+    request.send().await.unwrap()
+}
+
+/// Reads on until `end` was read.
+async fn read_to(events: &mut Response, end: &str) -> String {
+    let mut read = String::new();
+    while !read.contains(end) {
+        let chunk = events.chunk().await.unwrap().unwrap();
+        read += std::str::from_utf8(&chunk).unwrap();
+    }
+    read
+}
+
+#[tokio::test]
+async fn a_page_sees_the_changes_of_its_environment_and_of_no_other() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    let mut events = follow(&service, "staging", None).await;
+    read_to(&mut events, "id: ").await;
+    create(&service, "production", "Elsewhere").await;
+    create(&service, "staging", "Here").await;
+    let read = read_to(&mut events, "Here").await;
+    assert!(read.contains("event: created"), "{read}");
+    assert!(!read.contains("Elsewhere"), "{read}");
+}
+
+#[tokio::test]
+async fn a_page_that_comes_back_gets_what_it_missed_but_not_from_another_process() {
+    let data = TempDir::new().unwrap();
+    let mut service = start(&data).await;
+    let mut events = follow(&service, "staging", None).await;
+    create(&service, "staging", "Seen").await;
+    let read = read_to(&mut events, "\"Seen\"").await + &read_to(&mut events, "\n\n").await;
+    let id = read.rsplit("id: ").next().unwrap().lines().next().unwrap();
+    drop(events);
+    create(&service, "staging", "Missed").await;
+    let mut events = follow(&service, "staging", Some(id)).await;
+    let read = read_to(&mut events, "\"Missed\"").await;
+    assert!(
+        !read.contains("\"Seen\"") && !read.contains("reset"),
+        "{read}"
+    );
+
+    service.restart().await.unwrap();
+    let mut events = follow(&service, "staging", Some(id)).await;
+    read_to(&mut events, "event: reset").await;
 }
