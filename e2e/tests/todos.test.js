@@ -237,6 +237,8 @@ for (const javaScriptEnabled of [true, false]) {
         }
         throw new Error(`Tab does not lead to ${locator}`);
       };
+      // The browser gives the focus after the page is there; keys before it are lost.
+      await todo.newTodo.and(todo.page.locator(":focus")).waitFor();
       await keyboard.type("Milk");
       await keyboard.press("Enter");
       await todo.row("Milk").waitFor();
