@@ -11,6 +11,7 @@
   craneLib,
   format,
   git,
+  go,
   jq,
   k3d,
   kubeconform,
@@ -50,6 +51,7 @@
         cosign
         format
         git
+        go
         jq
         k3d
         kubeconform
