@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::ConnectErrorKind;
 
-use crate::process::Process;
+use crate::process::{Process, show_log};
 use crate::scratch::{LastSignal, Scratch};
 use crate::{Error, ReservedPort, Signal};
 
@@ -174,6 +174,15 @@ impl Nats {
         }
         self.process = Some(process);
         Ok(())
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            show_log(&self.program.display(), &log);
+        }
     }
 }
 

@@ -224,3 +224,9 @@ fn stat(pid: Pid) -> Option<Stat> {
         parent: fields.next()?.parse().ok()?,
     })
 }
+
+/// Shows what a program wrote, where the output of a failed test is shown.
+#[expect(clippy::print_stderr, reason = "the test harness captures it")]
+pub(crate) fn show_log(program: &dyn Display, log: &str) {
+    eprintln!("---- what {program} wrote ----\n{log}");
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::process::Process;
+use crate::process::{Process, show_log};
 use crate::scratch::{LastSignal, Scratch};
 use crate::{Error, ReservedPort, Signal, http};
 
@@ -152,7 +152,7 @@ const STDERR: &str = "stderr";
 /// # Ok(()) }
 /// ```
 ///
-/// Dropping it kills the process.
+/// Dropping it kills the process; in a test that panics, what it wrote is shown with the failure.
 #[derive(Debug)]
 pub struct Service {
     builder: Builder,
@@ -304,5 +304,14 @@ impl Service {
     fn output(&self, stream: &str) -> String {
         let bytes = fs::read(self.scratch.folder().join(stream)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let program = self.builder.program.display();
+            show_log(&program, &(self.stdout() + &self.stderr()));
+        }
     }
 }
