@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::header::NATS_PIN_ID;
 use async_nats::jetstream::{AckKind, Message, consumer};
 use backon::{ExponentialBuilder, Retryable};
@@ -66,9 +67,19 @@ enum Done {
     Attempt(u64, Job, Outcome),
     /// The events whose leases were renewed, and when that was asked for.
     Kept(Vec<u64>, Instant),
-    /// The question of the barrier, the number of unacknowledged events, and
-    /// the pause that another replica was asked for; `None` without an answer.
-    Barrier(u64, Option<(usize, Duration)>),
+    HandedBack,
+    /// The question of the barrier; `None` without an answer.
+    Barrier(u64, Option<Answer>),
+}
+
+/// What the server knows of the events that are out.
+struct Answer {
+    /// How many it waits for, of all replicas.
+    unacknowledged: usize,
+    /// By what it knows the active replica; `None` while there is none.
+    active: Option<String>,
+    /// For how long the webhook wants to be left alone.
+    pause: Duration,
 }
 
 struct Consumer {
@@ -185,12 +196,18 @@ impl Consumer {
                     self.schedule.keep(sequence, sent_at);
                 }
             }
+            Done::HandedBack => {}
             Done::Barrier(question, answer) => {
                 self.asking = false;
                 self.ask_at = now + BARRIER_PAUSE;
-                if let Some((unacknowledged, pause)) = answer {
-                    self.schedule.pause(now + pause);
-                    self.schedule.answer(question, unacknowledged);
+                if let Some(answer) = answer {
+                    self.schedule.pause(now + answer.pause);
+                    self.schedule.answer(question, answer.unacknowledged);
+                    if answer.active != self.pin
+                        && self.schedule.barrier_question() == Some(question)
+                    {
+                        self.hand_back();
+                    }
                 }
             }
         }
@@ -206,11 +223,26 @@ impl Consumer {
         self.asking = true;
         let delivery = self.delivery.clone();
         self.tasks.spawn(async move {
-            let answer = unacknowledged(&delivery).await;
+            let answer = ask(&delivery).await;
             let answer = answer.map_err(|error| {
                 warn!(%error, "cannot learn what other replicas hold");
             });
             Done::Barrier(question, answer.ok())
+        });
+    }
+
+    /// Gives what is held to the active replica. Two that hold events of one
+    /// another, each behind its barrier, would wait for ever.
+    fn hand_back(&mut self) {
+        let idle = self.schedule.take_idle();
+        if idle.is_empty() {
+            return;
+        }
+        info!(events = idle.len(), "another replica's turn, handing back");
+        let client = self.delivery.client.clone();
+        self.tasks.spawn(async move {
+            hand_back(&client, &idle).await;
+            Done::HandedBack
         });
     }
 
@@ -277,18 +309,8 @@ impl Consumer {
         if timeout_at(deadline, self.finish_running()).await.is_err() {
             warn!("NATS was not told about all deliveries; some may be repeated");
         }
-        let client = &self.delivery.client;
-        let idle = self.schedule.into_idle();
-        let handed_back = join_all(
-            idle.iter()
-                .map(|message| confirm(client, message, AckKind::Nak(None))),
-        );
-        let handed_back = handed_back
-            .await
-            .iter()
-            .filter(|result| result.is_ok())
-            .count();
-        info!(events = handed_back, "handed back");
+        let events = hand_back(&self.delivery.client, &self.schedule.take_idle()).await;
+        info!(events, "handed back");
         if let Some(pin) = self.pin
             && let Err(error) = unpin(&self.delivery, &pin).await
         {
@@ -324,9 +346,17 @@ impl Consumer {
     }
 }
 
-/// How many events the server waits for, and for how long the webhook wants to
-/// be left alone.
-async fn unacknowledged(delivery: &Delivery) -> Result<(usize, Duration), async_nats::Error> {
+/// Has the server deliver `messages` again at once. Gives how many it heard
+/// of; the others come again after the acknowledgement wait.
+async fn hand_back(client: &Client, messages: &[Arc<Message>]) -> usize {
+    let words = messages
+        .iter()
+        .map(|message| confirm(client, message, AckKind::Nak(None)));
+    let heard = join_all(words).await;
+    heard.iter().filter(|word| word.is_ok()).count()
+}
+
+async fn ask(delivery: &Delivery) -> Result<Answer, async_nats::Error> {
     let environment = &delivery.environment;
     let events = delivery
         .jetstream
@@ -335,8 +365,15 @@ async fn unacknowledged(delivery: &Delivery) -> Result<(usize, Duration), async_
     let info = events
         .consumer_info(environment.broadcaster_consumer())
         .await?;
-    let pause = delivery.announced_pause().await?;
-    Ok((info.num_ack_pending, pause))
+    let active = info
+        .priority_groups
+        .into_iter()
+        .find_map(|group| group.pinned_client_id);
+    Ok(Answer {
+        unacknowledged: info.num_ack_pending,
+        active,
+        pause: delivery.announced_pause().await?,
+    })
 }
 
 /// Lets the server choose another active replica, where this one still is it.

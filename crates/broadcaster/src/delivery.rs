@@ -8,6 +8,7 @@ use async_nats::{Client, header};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use time::OffsetDateTime;
 use todo_domain::{Environment, Todo, TodoId};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -133,6 +134,8 @@ pub(crate) struct Delivery {
     pub(crate) webhook: Option<Arc<Webhook>>,
     pub(crate) retry_for: Duration,
     pub(crate) metrics: Metrics,
+    /// Until when the webhook wants to be left alone, as this replica heard.
+    pub(crate) paused_until: watch::Sender<Instant>,
 }
 
 impl Delivery {
@@ -171,6 +174,11 @@ impl Delivery {
                 return Some(Outcome::Again(SETTLE_PAUSE));
             }
         }
+        // Another attempt may have heard of it since this one was started.
+        let pause = self.paused_until.borrow().duration_since(Instant::now());
+        if !pause.is_zero() {
+            return Some(Outcome::Paused(pause));
+        }
         let subject = message.subject.as_str();
         let data = String::from_utf8_lossy(&message.payload);
         if job.attempts == 0 {
@@ -185,6 +193,9 @@ impl Delivery {
             Answer::Limited(pause) => {
                 // The webhook is well, and the event did nothing wrong.
                 job.attempts -= 1;
+                let until = Instant::now() + pause;
+                self.paused_until
+                    .send_modify(|paused| *paused = until.max(*paused));
                 self.metrics.rate_limited.inc();
                 warn!(
                     pause_seconds = pause.as_secs(),

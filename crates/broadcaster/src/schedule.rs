@@ -4,7 +4,8 @@
 //! held when it died comes back only after the acknowledgement wait, when later
 //! events of the same todo may be here already. So whenever events may be out
 //! that are not held here, a barrier goes up: nothing starts until the server
-//! counts no more unacknowledged events than are held.
+//! counts no more unacknowledged events than are held. A replica that waits so
+//! while it is another's turn gives up what it holds ([`Schedule::take_idle`]).
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -194,10 +195,11 @@ impl<M: Clone, J> Schedule<M, J> {
         self.held.len()
     }
 
-    /// Where the barrier is up and nothing runs, the state that a question to
-    /// the server has to be about.
+    /// Where events wait behind the barrier and nothing runs, the state that a
+    /// question to the server has to be about.
     pub(crate) fn barrier_question(&self) -> Option<u64> {
-        (self.barrier && self.running() == 0).then_some(self.changes)
+        let waits = self.barrier && !self.held.is_empty();
+        (waits && self.running() == 0).then_some(self.changes)
     }
 
     /// The server counted `unacknowledged` events while the state was the one
@@ -218,10 +220,18 @@ impl<M: Clone, J> Schedule<M, J> {
         due.chain(self.paused_until).filter(|at| *at > now).min()
     }
 
-    /// Gives up everything that is not running, to be handed back.
-    pub(crate) fn into_idle(self) -> Vec<M> {
-        let idle = self.held.into_values().filter(|held| held.job.is_some());
-        idle.map(|held| held.message).collect()
+    /// Gives up everything that is neither running nor settling, to be handed
+    /// back.
+    pub(crate) fn take_idle(&mut self) -> Vec<M> {
+        let idle = self
+            .held
+            .extract_if(.., |_, held| held.job.is_some() && !held.settling);
+        let messages: Vec<M> = idle.map(|(_, held)| held.message).collect();
+        if !messages.is_empty() {
+            self.changes += 1;
+            self.barrier = true;
+        }
+        messages
     }
 }
 
@@ -324,6 +334,23 @@ mod tests {
                 .collect::<Vec<_>>(),
             [2]
         );
+    }
+
+    #[test]
+    fn what_is_handed_back_is_all_but_what_runs_or_settles() {
+        let (mut schedule, now) = (schedule(), Instant::now());
+        for (sequence, todo) in [(1, 7), (2, 8), (3, 9), (4, 9)] {
+            schedule.arrive(arrival(sequence, sequence, todo), now, |()| ());
+        }
+        lower(&mut schedule, 4);
+        assert_eq!(started(&mut schedule, now), [1, 2, 3]);
+        schedule.again(2, (), now, false);
+        schedule.again(3, (), now, true);
+        assert_eq!(schedule.take_idle().len(), 2);
+        let held: Vec<_> = schedule.held().map(|(sequence, ())| sequence).collect();
+        assert_eq!(held, [1, 3]);
+        schedule.settled(1);
+        assert!(schedule.barrier_question().is_some());
     }
 
     #[test]

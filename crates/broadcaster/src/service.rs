@@ -10,6 +10,8 @@ use backon::Retryable;
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
 use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -95,6 +97,7 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
             webhook,
             retry_for: config.retry_for,
             metrics,
+            paused_until: watch::Sender::new(Instant::now()),
         };
         consumer::run(Arc::new(delivery), consuming, shutdown).await
     });

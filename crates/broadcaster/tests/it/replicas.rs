@@ -160,3 +160,21 @@ async fn a_replica_that_was_paused_past_its_turn_delivers_nothing_late() {
         "{twice} and then {twice_at_last} came twice"
     );
 }
+
+#[tokio::test]
+async fn replicas_that_hold_events_of_one_another_do_not_wait_for_ever() {
+    let world = World::new().await;
+    let _replicas = replicas(&world, 2).await;
+    world.webhook.answer(Answer::status(500));
+    let stream = world.jetstream.get_stream("STAGING_TODOS").await.unwrap();
+    for change in 0..20 {
+        make(&world, change..change + 1).await;
+        // The turn passes to whoever asks next.
+        let unpinned = stream
+            .unpin_consumer("staging-broadcaster-workers", "broadcasters")
+            .await;
+        unpinned.unwrap();
+    }
+    world.webhook.answer(Answer::status(200));
+    assert_eq!(assert_all_delivered(&world, 20).await, 0, "came twice");
+}
