@@ -215,16 +215,40 @@ for (const javaScriptEnabled of [true, false]) {
       ok(await first.page.getByRole("img", { name: "A photograph chosen by chance" }).isVisible());
     });
 
-    test("all of it fits a screen of 320 pixels", async () => {
-      await world.api.add("Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen".repeat(2));
+    // A zoom of 200 % leaves 640 of 1280 pixels, one of 400 % leaves 320
+    // (WCAG 2.2, 1.4.4 and 1.4.10).
+    const screens = {
+      "a screen of 320 pixels": { viewport: { width: 320, height: 600 } },
+      "a zoom of 200 %": { viewport: { width: 640, height: 400 }, deviceScaleFactor: 2 },
+    };
+    for (const [name, screen] of Object.entries(screens)) {
+      test(`all of it fits ${name}`, async () => {
+        await world.api.add("Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen".repeat(2));
+        await world.api.add("Milk", true);
+        const todo = await open(screen);
+        const fits = () =>
+          todo.page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth);
+        ok(await fits());
+        await todo.button("Edit", "Milk").click();
+        await todo.editor("Milk").waitFor();
+        ok(await fits());
+      });
+    }
+
+    test("text of twice the size stays inside the page", async () => {
       await world.api.add("Milk", true);
-      const todo = await open({ viewport: { width: 320, height: 600 } });
-      const fits = () =>
-        todo.page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth);
-      ok(await fits());
-      await todo.button("Edit", "Milk").click();
-      await todo.editor("Milk").waitFor();
-      ok(await fits());
+      const todo = await open();
+      await todo.page.evaluate(() => {
+        document.documentElement.style.fontSize = "200%";
+      });
+      const cutOff = await todo.page.evaluate(() => {
+        const cut = (element) =>
+          element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX !== "visible";
+        return [...document.querySelectorAll("main *, header *")].filter(cut).map((element) => element.outerHTML);
+      });
+      deepEqual(cutOff, []);
+      await todo.newTodo.fill("Bread");
+      ok(await todo.button("Edit", "Milk").isVisible());
     });
 
     test("everything can be done with the keyboard alone", async () => {
