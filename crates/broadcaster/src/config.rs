@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig, non_empty_path};
+use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig};
+use service_kit::nats::{NatsArgs, NatsConfig};
 use todo_domain::Environment;
 use url::Url;
 
@@ -32,21 +33,8 @@ pub struct Args {
     #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
     nats_url: String,
 
-    /// The user of NATS
-    #[arg(long, env = "NATS_USER")]
-    nats_user: Option<String>,
-
-    /// The password of that user
-    #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
-    nats_password: Option<SecretString>,
-
-    /// A file that holds `NATS_PASSWORD`
-    #[arg(long, env = "NATS_PASSWORD_FILE")]
-    nats_password_file: Option<PathBuf>,
-
-    /// A credentials file of NATS (JWT and seed), in place of user and password
-    #[arg(long, env = "NATS_CREDS_FILE")]
-    nats_creds_file: Option<PathBuf>,
+    #[command(flatten)]
+    nats: NatsArgs,
 
     /// Whether events go to the webhook; else they are only logged
     #[arg(long, env = "FORWARD_TO_EXTERNAL_SERVICE", default_value = "false")]
@@ -123,17 +111,6 @@ pub enum Target {
     Webhook(SecretString),
 }
 
-/// How to reach NATS.
-#[derive(Clone, Debug)]
-pub struct NatsConfig {
-    /// One address, or several with commas between.
-    pub url: String,
-    /// User and password.
-    pub user: Option<(String, SecretString)>,
-    /// A credentials file.
-    pub credentials: Option<PathBuf>,
-}
-
 /// [`Args`], checked.
 #[derive(Debug)]
 pub struct Config {
@@ -164,7 +141,7 @@ impl TryFrom<Args> for Config {
         };
         let environment = faults.parse("POD_NAMESPACE", &args.pod_namespace);
         let admin_addr = faults.address("ADMIN_ADDR", &args.admin_addr);
-        let nats = nats(&args, &mut faults);
+        let nats = NatsConfig::check(&args.nats_url, args.nats.clone(), &mut faults);
         // The dead letters do not need the webhook.
         let target = match command {
             Command::Serve => target(&args, &mut faults),
@@ -181,46 +158,12 @@ impl TryFrom<Args> for Config {
                 command,
                 environment: environment?,
                 admin_addr: admin_addr?,
-                nats,
+                nats: nats?,
                 target: target?,
                 retry_for: retry_for?,
                 runtime: runtime?,
             })
         })
-    }
-}
-
-fn nats(args: &Args, faults: &mut Faults) -> NatsConfig {
-    for address in args.nats_url.split(',') {
-        if let Err(error) = address.trim().parse::<async_nats::ServerAddr>() {
-            faults.add("NATS_URL", error);
-        }
-    }
-    let password = faults.secret(
-        "NATS_PASSWORD",
-        args.nats_password.clone(),
-        args.nats_password_file.as_deref(),
-    );
-    let user = args.nats_user.clone().filter(|user| !user.is_empty());
-    let credentials = non_empty_path(args.nats_creds_file.clone());
-    if let Some(path) = &credentials
-        && let Err(error) = std::fs::metadata(path)
-    {
-        faults.add(
-            "NATS_CREDS_FILE",
-            format_args!("{}: {error}", path.display()),
-        );
-    }
-    if user.is_some() && password.is_none() && args.nats_password_file.is_none() {
-        faults.add("NATS_PASSWORD", "is needed where NATS_USER is set");
-    }
-    if user.is_some() && credentials.is_some() {
-        faults.add("NATS_CREDS_FILE", "is set, and so is NATS_USER");
-    }
-    NatsConfig {
-        url: args.nats_url.clone(),
-        user: user.zip(password),
-        credentials,
     }
 }
 
@@ -244,6 +187,12 @@ fn target(args: &Args, faults: &mut Faults) -> Option<Target> {
         );
         return None;
     };
+    webhook_url(url, faults).map(Target::Webhook)
+}
+
+/// `url`, the value of `SLACK_WEBHOOK_URL`, where it can be one; else `None`,
+/// after noting the fault.
+pub fn webhook_url(url: SecretString, faults: &mut Faults) -> Option<SecretString> {
     // Not by `Faults::http_url`, which would show the secret.
     let valid = Url::parse(url.expose_secret())
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
@@ -251,5 +200,5 @@ fn target(args: &Args, faults: &mut Faults) -> Option<Target> {
         faults.add("SLACK_WEBHOOK_URL", "should be a URL of http or https");
         return None;
     }
-    Some(Target::Webhook(url))
+    Some(url)
 }

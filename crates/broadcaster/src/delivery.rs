@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind, kv};
 use async_nats::{Client, header};
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use time::OffsetDateTime;
 use todo_domain::{Environment, Todo, TodoId};
 use tokio::sync::watch;
@@ -15,11 +15,8 @@ use tracing::{debug, error, info, warn};
 use crate::dead_letters::{DeadLetter, Reason};
 use crate::metrics::{DeadLetterLabels, Metrics};
 use crate::nats::confirm;
+use crate::retry;
 use crate::webhook::{Answer, Failure, LONGEST_PAUSE, Webhook};
-
-/// No event is given up after fewer attempts, however old it is: it may have
-/// grown old while nobody tried.
-const FEWEST_ATTEMPTS: u32 = 5;
 
 /// The pause after NATS did not take the word about a delivery.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
@@ -87,7 +84,7 @@ impl Job {
             key,
             published,
             attempts: 0,
-            backoff: backoff(),
+            backoff: retry::backoff(),
             stage,
         };
         (job, todo)
@@ -98,15 +95,6 @@ impl Job {
 fn is_key(id: &str) -> bool {
     let valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
     !id.is_empty() && id.len() <= 128 && id.bytes().all(valid) && id != NOT_BEFORE
-}
-
-fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(30))
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 /// What came of an attempt.
@@ -208,7 +196,9 @@ impl Delivery {
                 job.stage = Stage::Dead(Reason::Rejected, failure);
                 None
             }
-            Answer::Failed(failure) if self.is_exhausted(job) => {
+            Answer::Failed(failure)
+                if retry::is_exhausted(job.attempts, job.published, self.retry_for) =>
+            {
                 job.stage = Stage::Dead(Reason::Exhausted, failure);
                 None
             }
@@ -238,11 +228,6 @@ impl Delivery {
             .delivery_duration
             .observe(start.elapsed().as_secs_f64());
         answer
-    }
-
-    fn is_exhausted(&self, job: &Job) -> bool {
-        let age = OffsetDateTime::now_utc() - job.published;
-        job.attempts >= FEWEST_ATTEMPTS && age >= self.retry_for
     }
 
     /// Tells the server what became of the event. May be done again where it

@@ -5,6 +5,7 @@
 //! - `schedule`: which held event may be delivered now, without any I/O;
 //! - `consumer`: pulls events, keeps them ours, and acknowledges them;
 //! - `delivery`: one attempt, and what its answer means;
+//! - [`webhook`] and [`retry`]: the POST, and the pauses between attempts;
 //! - `dead_letters`: what cannot be delivered, and the command to work on it.
 
 mod config;
@@ -13,9 +14,10 @@ mod dead_letters;
 mod delivery;
 mod metrics;
 mod nats;
+pub mod retry;
 mod schedule;
 mod service;
-mod webhook;
+pub mod webhook;
 
-pub use config::{Args, Command, Config, DeadLetterCommand, NatsConfig, Selection, Target};
-pub use service::start;
+pub use config::{Args, Command, Config, DeadLetterCommand, Selection, Target, webhook_url};
+pub use service::{Broadcaster, start};

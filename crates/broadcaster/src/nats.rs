@@ -6,10 +6,8 @@ use std::time::Duration;
 use async_nats::jetstream::{self, AckKind, consumer, kv, stream};
 use async_nats::{Client, ConnectOptions, Request};
 use bytes::Bytes;
-use secrecy::ExposeSecret;
+use service_kit::nats::NatsConfig;
 use todo_domain::Environment;
-
-use crate::NatsConfig;
 
 /// How long the server waits for an acknowledgement, or for a sign of life in
 /// its place, before it delivers an event again. Longer than an exchange with
@@ -52,17 +50,7 @@ pub(crate) async fn connect(config: &NatsConfig, patient: bool) -> Result<Client
     if patient {
         options = options.retry_on_initial_connect();
     }
-    if let Some((user, password)) = &config.user {
-        options = options.user_and_password(user.clone(), password.expose_secret().to_owned());
-    }
-    if let Some(path) = &config.credentials {
-        options = options.credentials_file(path).await?;
-    }
-    let addresses: Vec<&str> = config.url.split(',').map(str::trim).collect();
-    options
-        .connect(addresses.as_slice())
-        .await
-        .map_err(io::Error::other)
+    config.connect(options).await
 }
 
 /// The `JetStream` of `client`, which nobody waits for longer than a moment: what

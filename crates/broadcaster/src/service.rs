@@ -3,13 +3,16 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::connection::State;
 use backon::Retryable;
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
+use service_kit::nats::NatsConfig;
 use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
+use todo_domain::Environment;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -53,31 +56,93 @@ async fn look_after_dead_letters(
 
 async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
-    let client = nats::connect(&config.nats, true).await?;
-    let consuming = Arc::new(AtomicBool::new(false));
-    let readiness = readiness(lifecycle.shutdown(), &client, &consuming);
+    let broadcaster = Broadcaster::connect(
+        config.environment,
+        &config.nats,
+        &config.target,
+        config.retry_for,
+        &mut registry,
+    )
+    .await?;
     let build = BuildInfo {
         name: "broadcaster",
         version: env!("CARGO_PKG_VERSION"),
-        revision: config.runtime.source_revision.clone(),
+        revision: config.runtime.source_revision,
     };
+    let readiness = broadcaster.readiness(lifecycle.shutdown());
     admin::start(config.admin_addr, build, readiness, registry, lifecycle).await?;
+    broadcaster.spawn(lifecycle);
+    Ok(())
+}
 
-    let webhook = match &config.target {
-        Target::Log => None,
-        Target::Webhook(url) => Some(Arc::new(Webhook::new(url.clone())?)),
-    };
-    info!(
-        environment = %config.environment,
-        forwards = webhook.is_some(),
-        "starting"
-    );
-    let shutdown = lifecycle.shutdown();
-    lifecycle.spawn("consumer", async move {
-        let jetstream = nats::jetstream(client.clone());
+/// The delivery of one environment's events.
+#[derive(Debug)]
+pub struct Broadcaster {
+    environment: Environment,
+    client: Client,
+    webhook: Option<Arc<Webhook>>,
+    retry_for: Duration,
+    metrics: Metrics,
+    consuming: Arc<AtomicBool>,
+}
+
+impl Broadcaster {
+    /// Connects to NATS; a server that is not there may come later. An event
+    /// that fails for longer than `retry_for` goes to the dead letters.
+    ///
+    /// # Errors
+    /// Where the credentials of NATS cannot be read, or there is no HTTP client.
+    pub async fn connect(
+        environment: Environment,
+        nats: &NatsConfig,
+        target: &Target,
+        retry_for: Duration,
+        registry: &mut Registry,
+    ) -> Result<Self, TaskError> {
+        let webhook = match target {
+            Target::Log => None,
+            Target::Webhook(url) => Some(Arc::new(Webhook::new(url.clone())?)),
+        };
+        Ok(Self {
+            environment,
+            client: nats::connect(nats, true).await?,
+            webhook,
+            retry_for,
+            metrics: Metrics::register(registry),
+            consuming: Arc::default(),
+        })
+    }
+
+    /// Connected, and either at work or next in line.
+    #[must_use]
+    pub fn readiness(&self, shutdown: CancellationToken) -> Readiness {
+        let (client, consuming) = (self.client.clone(), self.consuming.clone());
+        Readiness::new(shutdown)
+            .check("nats", move || {
+                let connected = client.connection_state() == State::Connected;
+                async move { connected.then_some(()).ok_or("not connected") }
+            })
+            .check("consumer", move || {
+                let consuming = consuming.load(Ordering::Relaxed);
+                async move { consuming.then_some(()).ok_or("not pulling") }
+            })
+    }
+
+    /// Delivers until the shutdown of `lifecycle`.
+    pub fn spawn(self, lifecycle: &mut Lifecycle) {
+        info!(
+            environment = %self.environment,
+            forwards = self.webhook.is_some(),
+            "starting"
+        );
+        let shutdown = lifecycle.shutdown();
+        lifecycle.spawn("consumer", self.deliver(shutdown));
+    }
+
+    async fn deliver(self, shutdown: CancellationToken) -> Result<(), TaskError> {
+        let jetstream = nats::jetstream(self.client.clone());
         let setup = || {
-            let (jetstream, environment) = (jetstream.clone(), config.environment.clone());
+            let (jetstream, environment) = (jetstream.clone(), self.environment.clone());
             async move {
                 nats::ensure_dead_letters(&jetstream, &environment).await?;
                 nats::ensure_delivered(&jetstream, &environment).await
@@ -90,34 +155,15 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
             return Ok(());
         };
         let delivery = Delivery {
-            environment: config.environment.clone(),
-            client,
+            environment: self.environment,
+            client: self.client,
             jetstream: jetstream.clone(),
             delivered: delivered?,
-            webhook,
-            retry_for: config.retry_for,
-            metrics,
+            webhook: self.webhook,
+            retry_for: self.retry_for,
+            metrics: self.metrics,
             paused_until: watch::Sender::new(Instant::now()),
         };
-        consumer::run(Arc::new(delivery), consuming, shutdown).await
-    });
-    Ok(())
-}
-
-/// Connected, and either at work or next in line.
-fn readiness(
-    shutdown: CancellationToken,
-    client: &Client,
-    consuming: &Arc<AtomicBool>,
-) -> Readiness {
-    let (client, consuming) = (client.clone(), consuming.clone());
-    Readiness::new(shutdown)
-        .check("nats", move || {
-            let connected = client.connection_state() == State::Connected;
-            async move { connected.then_some(()).ok_or("not connected") }
-        })
-        .check("consumer", move || {
-            let consuming = consuming.load(Ordering::Relaxed);
-            async move { consuming.then_some(()).ok_or("not pulling") }
-        })
+        consumer::run(Arc::new(delivery), self.consuming, shutdown).await
+    }
 }

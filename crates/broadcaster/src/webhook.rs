@@ -22,16 +22,16 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// How much of an answer is kept, in bytes.
 const KEPT_ANSWER: usize = 512;
 
-/// The webhook.
+/// The webhook. Its URL is a secret: who knows it can post.
 #[derive(Debug)]
-pub(crate) struct Webhook {
+pub struct Webhook {
     client: Client,
     url: SecretString,
 }
 
 /// What came of a POST.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// 2xx.
     Delivered,
     /// 429: nothing more for so long.
@@ -44,15 +44,19 @@ pub(crate) enum Answer {
 
 /// Why an event was not accepted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The status, where there was an answer.
-    pub(crate) status: Option<u16>,
+    pub status: Option<u16>,
     /// The beginning of the answer's body, or what went wrong without one.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Webhook {
-    pub(crate) fn new(url: SecretString) -> reqwest::Result<Self> {
+    /// The webhook at `url`.
+    ///
+    /// # Errors
+    /// Where there is no HTTP client, for want of the roots of trust.
+    pub fn new(url: SecretString) -> reqwest::Result<Self> {
         install_tls_provider();
         let client = Client::builder()
             .user_agent(concat!("broadcaster/", env!("CARGO_PKG_VERSION")))
@@ -64,9 +68,9 @@ impl Webhook {
         Ok(Self { client, url })
     }
 
-    /// Posts `data`, the event that came on `subject`.
-    pub(crate) async fn post(&self, subject: &str, data: &str) -> Answer {
-        let body = serde_json::json!({ "text": format!("Todo event on {subject}:\n{data}") });
+    /// Posts `data`, the event that came on `subject`. It takes 10 s at most.
+    pub async fn post(&self, subject: &str, data: &str) -> Answer {
+        let body = serde_json::json!({ "text": text(subject, data) });
         let request = self.client.post(self.url.expose_secret()).json(&body);
         match request.send().await {
             Ok(response) => Self::judge(response).await,
@@ -99,6 +103,12 @@ impl Webhook {
             _ => Answer::Failed(failure),
         }
     }
+}
+
+/// What the webhook shows of `data`, the event that came on `subject`.
+#[must_use]
+pub fn text(subject: &str, data: &str) -> String {
+    format!("Todo event on {subject}:\n{data}")
 }
 
 /// The error and its sources, without the URL, which is a secret.

@@ -5,7 +5,8 @@
 //! - [`telemetry`]: log lines that carry the request and the trace;
 //! - [`health`] and [`admin`]: liveness, readiness, metrics and version;
 //! - [`http`]: the middleware of every listener, and the server itself;
-//! - [`Lifecycle`]: who owns the tasks, and how they end.
+//! - [`Lifecycle`]: who owns the tasks, and how they end;
+//! - `nats`, by the feature of that name: where the broker is.
 //!
 //! Nothing here knows what a todo is.
 
@@ -15,6 +16,8 @@ pub mod config;
 pub mod health;
 pub mod http;
 mod lifecycle;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod telemetry;
 mod trace_context;
 

@@ -1,30 +1,34 @@
 //! The broker of a system that is one process.
 
 use async_trait::async_trait;
-use service_kit::TaskError;
-use time::OffsetDateTime;
 use todo_backend::feed::{Change, Feed};
 use todo_backend::publisher::{Published, Publisher};
 use todo_backend::store::OutboxRow;
 
-/// Hands the events to the feed and acknowledges what it has handed over.
+use crate::inbox::{self, Inbox};
+
+/// Hands the events to the feed and to the inbox. They are acknowledged, and so
+/// may leave the outbox, when the inbox has them on disk.
 #[derive(Debug)]
-pub(crate) struct Bus(Feed);
+pub(crate) struct Bus {
+    feed: Feed,
+    inbox: Inbox,
+}
 
 impl Bus {
-    /// A bus that ends in `feed`, which goes live.
+    /// A bus that ends in `inbox` and `feed`, which goes live.
     ///
     /// The ids of the changes are taken from the clock, in microseconds: what a
     /// page saw of an earlier process is older than all that this one knows.
-    pub(crate) fn new(feed: Feed) -> Self {
+    pub(crate) fn new(feed: Feed, inbox: Inbox) -> Self {
         feed.restart(now());
         feed.go_live();
-        Self(feed)
+        Self { feed, inbox }
     }
 
-    fn hand_over(&self, row: &OutboxRow) -> Result<(), TaskError> {
-        let next = self.0.latest().map_or(0, |latest| latest + 1);
-        self.0.push(Change {
+    fn show(&self, row: &OutboxRow) -> Result<(), serde_json::Error> {
+        let next = self.feed.latest().map_or(0, |latest| latest + 1);
+        self.feed.push(Change {
             id: now().max(next),
             kind: row.event.kind,
             todo: serde_json::to_string(&row.event.todo)?,
@@ -36,25 +40,25 @@ impl Bus {
 #[async_trait]
 impl Publisher for Bus {
     async fn publish(&self, batch: &[OutboxRow]) -> Published {
-        let mut acknowledged = 0;
-        for row in batch {
-            if let Err(error) = self.hand_over(row) {
-                return Published {
-                    acknowledged,
-                    error: Some(error),
-                };
-            }
-            acknowledged += 1;
-        }
-        Published {
-            acknowledged,
-            error: None,
+        let result = async {
+            self.inbox.put(batch).await?;
+            // Pages may see a change twice, as any subscriber.
+            Ok(batch.iter().try_for_each(|row| self.show(row))?)
+        };
+        match result.await {
+            Ok(()) => Published {
+                acknowledged: batch.len(),
+                error: None,
+            },
+            Err(error) => Published {
+                acknowledged: 0,
+                error: Some(error),
+            },
         }
     }
 }
 
 /// The microseconds since 1970.
 fn now() -> u64 {
-    let nanoseconds = OffsetDateTime::now_utc().unix_timestamp_nanos();
-    u64::try_from(nanoseconds / 1000).unwrap_or_default()
+    inbox::now().unsigned_abs()
 }

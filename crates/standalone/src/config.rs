@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig};
-use todo_backend::nats::{NatsArgs, NatsConfig};
+use service_kit::nats::{NatsArgs, NatsConfig};
 use todo_backend::store::DatabaseUrl;
 use todo_domain::Environment;
 use url::Url;
@@ -46,6 +46,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     nats: NatsArgs,
 
+    /// Where to post the events of production, as Slack takes them; without it
+    /// the page `/inbox` shows what would have been posted
+    #[arg(long, env = "SLACK_WEBHOOK_URL", hide_env_values = true)]
+    slack_webhook_url: Option<SecretString>,
+
+    /// A file that holds `SLACK_WEBHOOK_URL`
+    #[arg(long, env = "SLACK_WEBHOOK_URL_FILE")]
+    slack_webhook_url_file: Option<PathBuf>,
+
     /// Where the picture above the todos comes from
     #[arg(long, env = "IMG_URL", default_value = "https://picsum.photos/500")]
     img_url: String,
@@ -66,14 +75,22 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// A server in place of files in `data_dir`.
     server: Option<Url>,
-    /// Where the events go, if not only to the pages.
+    /// The broker, where it is not the process itself.
     pub(crate) nats: Option<NatsConfig>,
+    webhook: Option<SecretString>,
     pub(crate) image_url: Url,
     pub(crate) image_ttl: Duration,
     pub(crate) runtime: RuntimeConfig,
 }
 
 impl Config {
+    /// Where the events of `environment` are posted. Those of staging never
+    /// are, as in a cluster.
+    pub(crate) fn webhook(&self, environment: &Environment) -> Option<SecretString> {
+        let is_staging = environment.as_str() == "staging";
+        self.webhook.clone().filter(|_| !is_staging)
+    }
+
     /// The database of `environment`: one of its own, so that the two never mix.
     pub(crate) fn database(&self, environment: &Environment) -> Option<DatabaseUrl> {
         let Some(server) = &self.server else {
@@ -106,6 +123,13 @@ impl TryFrom<Args> for Config {
             .and_then(|url| server(&url, &mut faults));
         let nats_url = args.nats_url.filter(|url| !url.is_empty());
         let nats = nats_url.and_then(|url| NatsConfig::check(&url, args.nats, &mut faults));
+        let webhook = faults
+            .secret(
+                "SLACK_WEBHOOK_URL",
+                args.slack_webhook_url,
+                args.slack_webhook_url_file.as_deref(),
+            )
+            .and_then(|url| broadcaster::webhook_url(url, &mut faults));
         let image_url = faults.http_url("IMG_URL", &args.img_url);
         let image_ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds);
         if image_ttl == Some(Duration::ZERO) {
@@ -122,6 +146,7 @@ impl TryFrom<Args> for Config {
                 data_dir: args.data_dir,
                 server,
                 nats,
+                webhook,
                 image_url: image_url?,
                 image_ttl: image_ttl?,
                 runtime: runtime?,

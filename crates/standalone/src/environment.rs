@@ -1,13 +1,17 @@
-//! One environment: its API and its pages.
+//! One environment: its API, its pages, and the way of its events.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use broadcaster::retry::RETRY_FOR;
+use broadcaster::webhook::Webhook;
+use broadcaster::{Broadcaster, Target};
 use prometheus_client::registry::Registry;
 use service_kit::config::PublicPrefix;
 use service_kit::http::{HttpMetrics, serve};
+use service_kit::nats::NatsConfig;
 use service_kit::{Lifecycle, TaskError};
 use todo_app::{App, AppConfig};
 use todo_backend::feed::{self, Feed};
@@ -21,12 +25,16 @@ use tokio::net::TcpListener;
 
 use crate::bus::Bus;
 use crate::config::Config;
+use crate::delivery;
+use crate::inbox::Inbox;
 
 /// The two services that a browser meets.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) app: Router,
     pub(crate) backend: Router,
+    /// Where the events end, unless they go to NATS.
+    pub(crate) inbox: Option<Inbox>,
 }
 
 /// Opens the database of `environment`, sees to its schema and starts its
@@ -47,11 +55,19 @@ pub(crate) async fn start(
     let first_todo = TodoText::new(environment.first_todo())?;
     todo_backend::prepare(&store, true, &first_todo).await?;
     let feed = Feed::new(lifecycle.shutdown());
-    let relay = Relay::new(
-        store.outbox,
-        publisher(config, environment, &feed, lifecycle).await?,
-        RelayMetrics::register(&mut registry),
-    );
+    let (publisher, inbox) = match &config.nats {
+        Some(nats) => (
+            over_nats(config, nats, environment, &feed, lifecycle).await?,
+            None,
+        ),
+        None => {
+            let inbox = open_inbox(config, environment, lifecycle).await?;
+            let bus: Arc<dyn Publisher> = Arc::new(Bus::new(feed.clone(), inbox.clone()));
+            (bus, Some(inbox))
+        }
+    };
+    let metrics = RelayMetrics::register(&mut registry);
+    let relay = Relay::new(store.outbox, publisher, metrics);
     lifecycle.spawn_support("relay", relay.run(lifecycle.support_shutdown()));
     let api = Api {
         store: store.todos,
@@ -79,25 +95,48 @@ pub(crate) async fn start(
     Ok(Services {
         app: app.routes(lifecycle.shutdown()),
         backend,
+        inbox,
     })
 }
 
-/// Where the events go: to NATS and from there to `feed`, or straight to it.
-async fn publisher(
+/// The events go to NATS, and from there to `feed` and to the broadcaster.
+async fn over_nats(
     config: &Config,
+    nats: &NatsConfig,
     environment: &Environment,
     feed: &Feed,
     lifecycle: &mut Lifecycle,
 ) -> Result<Arc<dyn Publisher>, TaskError> {
-    let Some(nats) = &config.nats else {
-        return Ok(Arc::new(Bus::new(feed.clone())));
-    };
     let connection = Connection::open(nats, environment.clone()).await?;
     lifecycle.spawn(
         "feed",
         feed::follow(connection.clone(), feed.clone(), lifecycle.shutdown()),
     );
+    let target = config
+        .webhook(environment)
+        .map_or(Target::Log, Target::Webhook);
+    let mut registry = Registry::default();
+    Broadcaster::connect(environment.clone(), nats, &target, RETRY_FOR, &mut registry)
+        .await?
+        .spawn(lifecycle);
     Ok(Arc::new(NatsPublisher::new(connection)))
+}
+
+/// The events stay in the process: the inbox is where they end, or the queue
+/// before the webhook.
+async fn open_inbox(
+    config: &Config,
+    environment: &Environment,
+    lifecycle: &mut Lifecycle,
+) -> Result<Inbox, TaskError> {
+    let webhook = config.webhook(environment);
+    let file = config.data_dir.join(format!("{environment}-inbox.db"));
+    let inbox = Inbox::open(environment.clone(), &file, webhook.is_some()).await?;
+    if let Some(url) = webhook {
+        let deliver = delivery::run(inbox.clone(), Webhook::new(url)?, lifecycle.shutdown());
+        lifecycle.spawn("delivery", deliver);
+    }
+    Ok(inbox)
 }
 
 /// Serves the API to the pages, as the Service of a cluster does. It ends after

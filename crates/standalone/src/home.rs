@@ -32,14 +32,23 @@ async fn home(State(environments): State<std::sync::Arc<[Environment]>>) -> Resp
     let page = Home {
         environments: &environments,
     };
+    render(&page)
+}
+
+/// `page` as an answer.
+pub(crate) fn render(page: &impl Template) -> Response {
     match page.render() {
         Ok(html) => Html(html).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the start page cannot be rendered");
-            ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-                .into_response()
+            tracing::error!(%error, "a page cannot be rendered");
+            internal_error()
         }
     }
+}
+
+/// The answer where the log says what went wrong.
+pub(crate) fn internal_error() -> Response {
+    ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").into_response()
 }
 
 async fn style() -> impl IntoResponse {

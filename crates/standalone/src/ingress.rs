@@ -1,5 +1,6 @@
 //! The part of the cluster's ingress: `/staging/todos` goes to the API of
-//! staging, the rest of `/staging` to its pages, with the prefix stripped.
+//! staging, the rest of `/staging` to its pages, with the prefix stripped. A
+//! cluster has no `/staging/inbox`: Slack is its inbox.
 
 use std::convert::Infallible;
 
@@ -14,44 +15,68 @@ use tower::{ServiceExt, service_fn};
 
 use crate::environment::Services;
 use crate::home;
+use crate::inbox::{self, Source};
 
 /// The environments by their prefixes.
 #[derive(Debug, Default)]
 pub(crate) struct Ingress {
-    environments: Vec<Environment>,
+    sources: Vec<Source>,
     routes: Router,
 }
 
 impl Ingress {
     /// Puts `services` below `/{environment}`.
-    pub(crate) fn add(&mut self, environment: Environment, services: Services) {
-        let dispatch = service_fn(move |request: Request| dispatch(services.clone(), request));
-        self.routes =
-            std::mem::take(&mut self.routes).nest_service(&format!("/{environment}"), dispatch);
-        self.environments.push(environment);
+    pub(crate) fn add(
+        &mut self,
+        environment: Environment,
+        services: Services,
+        shutdown: CancellationToken,
+    ) {
+        let source = Source {
+            environment: environment.clone(),
+            inbox: services.inbox.clone(),
+        };
+        let inbox = inbox::routes(
+            format!("Inbox of {environment}"),
+            format!("/{environment}/"),
+            vec![source.clone()],
+        );
+        let inbox = stack(inbox, shutdown);
+        let prefix = format!("/{environment}");
+        let dispatch =
+            service_fn(move |request: Request| dispatch(services.clone(), inbox.clone(), request));
+        self.routes = std::mem::take(&mut self.routes).nest_service(&prefix, dispatch);
+        self.sources.push(source);
     }
 
     /// Everything that the port serves: the environments, and the start page
-    /// with a middleware of its own.
+    /// and the inbox of all with a middleware of their own.
     pub(crate) fn router(self, shutdown: CancellationToken) -> Router {
-        let metrics = HttpMetrics::register(&mut Registry::default());
-        let home = service_kit::http::stack(
-            home::routes(self.environments),
-            metrics,
-            home::CONTENT_SECURITY_POLICY,
-            shutdown,
-        );
-        self.routes.fallback_service(home)
+        let environments = self.sources.iter().map(|source| source.environment.clone());
+        let home = home::routes(environments.collect());
+        let inbox = inbox::routes("Inbox".to_owned(), "/".to_owned(), self.sources);
+        self.routes
+            .fallback_service(stack(home.merge(inbox), shutdown))
     }
 }
 
+fn stack(routes: Router, shutdown: CancellationToken) -> Router {
+    // Nobody scrapes a laptop.
+    let metrics = HttpMetrics::register(&mut Registry::default());
+    service_kit::http::stack(routes, metrics, home::CONTENT_SECURITY_POLICY, shutdown)
+}
+
 /// `request` has lost its prefix already.
-async fn dispatch(services: Services, request: Request) -> Result<Response, Infallible> {
-    let path = request.uri().path();
-    let is_api = path == "/todos" || path.starts_with("/todos/");
-    if is_api {
-        services.backend.oneshot(request).await
-    } else {
-        services.app.oneshot(request).await
+async fn dispatch(
+    services: Services,
+    inbox: Router,
+    request: Request,
+) -> Result<Response, Infallible> {
+    match request.uri().path() {
+        "/inbox" => inbox.oneshot(request).await,
+        path if path == "/todos" || path.starts_with("/todos/") => {
+            services.backend.oneshot(request).await
+        }
+        _ => services.app.oneshot(request).await,
     }
 }

@@ -7,8 +7,10 @@
 
 mod bus;
 mod config;
+mod delivery;
 mod environment;
 mod home;
+mod inbox;
 mod ingress;
 
 use std::process::ExitCode;
@@ -43,7 +45,7 @@ async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
     let mut ingress = Ingress::default();
     for environment in &config.environments {
         let services = environment::start(&config, environment, lifecycle).await?;
-        ingress.add(environment.clone(), services);
+        ingress.add(environment.clone(), services, lifecycle.shutdown());
     }
     let address = format!("http://localhost:{}", listener.local_addr()?.port());
     let router = ingress.router(lifecycle.shutdown());
@@ -62,6 +64,7 @@ fn announce(config: &Config, address: &str) {
     for environment in &config.environments {
         println!("  {:<11} {address}/{environment}/", environment.title());
     }
+    println!("  {:<11} {address}/inbox", "Inbox");
     println!("  {:<11} {address}/\n", "Start page");
     info!(address, data = %config.data_dir.display(), "serving");
 }

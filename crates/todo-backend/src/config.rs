@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, PublicPrefix, RuntimeArgs, RuntimeConfig};
+use service_kit::nats::{NatsArgs, NatsConfig};
 use todo_domain::{Environment, TodoText};
 
-use crate::nats::{NatsArgs, NatsConfig};
 use crate::store::DatabaseUrl;
 
 /// The REST API of the todos of one environment.

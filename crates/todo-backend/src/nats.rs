@@ -1,15 +1,13 @@
 //! The connection to NATS and the stream of one environment's events.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::context::{CreateStreamError, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::{self, ErrorCode, stream};
-use async_nats::{ConnectOptions, Event, ServerAddr};
-use secrecy::{ExposeSecret, SecretString};
-use service_kit::config::{Faults, non_empty_path};
+use async_nats::{ConnectOptions, Event};
+use service_kit::nats::NatsConfig;
 use todo_domain::Environment;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -31,67 +29,6 @@ const MAX_BYTES: i64 = 128 * 1024 * 1024;
 /// How long a second publish of an event is recognised.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 
-/// Who the process is to NATS.
-#[derive(Clone, Debug, Default, clap::Args)]
-#[expect(clippy::struct_field_names, reason = "each is the name of its option")]
-pub struct NatsArgs {
-    /// The user of NATS
-    #[arg(long, env = "NATS_USER")]
-    nats_user: Option<String>,
-
-    /// The password of that user
-    #[arg(long, env = "NATS_PASSWORD", hide_env_values = true)]
-    nats_password: Option<SecretString>,
-
-    /// A file that holds `NATS_PASSWORD`
-    #[arg(long, env = "NATS_PASSWORD_FILE")]
-    nats_password_file: Option<PathBuf>,
-
-    /// A credentials file of NATS (JWT and seed), in place of user and password
-    #[arg(long, env = "NATS_CREDS_FILE")]
-    nats_creds_file: Option<PathBuf>,
-}
-
-/// Where NATS is and who the process is to it.
-#[derive(Clone, Debug)]
-pub struct NatsConfig {
-    servers: Vec<ServerAddr>,
-    user: Option<(String, SecretString)>,
-    credentials: Option<PathBuf>,
-}
-
-impl NatsConfig {
-    /// Checks `url`, one server or several with commas between, and `args`;
-    /// `None` after noting what is wrong in `faults`.
-    pub fn check(url: &str, args: NatsArgs, faults: &mut Faults) -> Option<Self> {
-        let servers: Option<Vec<ServerAddr>> = url
-            .split(',')
-            .map(|server| server.trim().parse())
-            .collect::<Result<_, io::Error>>()
-            // The URL is not shown, as it may hold a password.
-            .map_err(|error| faults.add("NATS_URL", error))
-            .ok();
-        let password = faults.secret(
-            "NATS_PASSWORD",
-            args.nats_password,
-            args.nats_password_file.as_deref(),
-        );
-        let user = args.nats_user.filter(|user| !user.is_empty());
-        let credentials = non_empty_path(args.nats_creds_file);
-        if user.is_some() && password.is_none() && args.nats_password_file.is_none() {
-            faults.add("NATS_PASSWORD", "is needed where NATS_USER is set");
-        }
-        if user.is_some() && credentials.is_some() {
-            faults.add("NATS_CREDS_FILE", "is set, and so is NATS_USER");
-        }
-        Some(Self {
-            servers: servers?,
-            user: user.zip(password),
-            credentials,
-        })
-    }
-}
-
 /// A connection that comes back by itself, and the stream of an environment on
 /// it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -109,7 +46,7 @@ impl Connection {
     /// Where the credentials cannot be read.
     pub async fn open(config: &NatsConfig, environment: Environment) -> io::Result<Self> {
         let (losses, seen) = watch::channel(0);
-        let mut options = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .name("todo-backend")
             .retry_on_initial_connect()
             .request_timeout(Some(REQUEST_TIMEOUT))
@@ -125,16 +62,7 @@ impl Connection {
                     }
                 }
             });
-        if let Some((user, password)) = &config.user {
-            options = options.user_and_password(user.clone(), password.expose_secret().to_owned());
-        }
-        if let Some(path) = &config.credentials {
-            options = options.credentials_file(path).await?;
-        }
-        let client = options
-            .connect(config.servers.as_slice())
-            .await
-            .map_err(io::Error::other)?;
+        let client = config.connect(options).await?;
         Ok(Self {
             environment,
             jetstream: jetstream::new(client),
