@@ -79,13 +79,16 @@ impl Entry {
 }
 
 impl Inbox {
-    /// Opens the inbox in `file`, which is made where there is none. What comes
-    /// in waits for a webhook, if it `forwards` to one.
+    /// Opens the inbox in `file`, which is made where there is none, with its
+    /// folder. What comes in waits for a webhook, if it `forwards` to one.
     pub(crate) async fn open(
         environment: Environment,
         file: &Path,
         forwards: bool,
     ) -> Result<Self, sqlx::Error> {
+        if let Some(folder) = file.parent() {
+            tokio::fs::create_dir_all(folder).await?;
+        }
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)

@@ -1,56 +1,12 @@
-//! The whole system as a newcomer meets it: one program, one port.
+//! Two environments on one port.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::time::Duration;
-
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
-use testkit::service::Endpoint;
 use testkit::{Postgres, Service};
 
-const STOP_DEADLINE: Duration = Duration::from_secs(15);
-
-/// The program on `data`, with a picture's origin that refuses.
-async fn start(data: &TempDir) -> Service {
-    Service::builder(env!("CARGO_BIN_EXE_standalone"))
-        .env("DATA_DIR", data.path())
-        .env("IMG_URL", "http://127.0.0.1:9/")
-        .ready_at(Endpoint::Main, "/staging/")
-        .start()
-        .await
-        .unwrap()
-}
-
-fn client() -> Client {
-    service_kit::http::client("test", Duration::from_secs(10)).unwrap()
-}
-
-async fn texts(service: &Service, environment: &str) -> Vec<String> {
-    let url = service.url(&format!("/{environment}/todos/"));
-    let todos: Value = client()
-        .get(url)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    let todos = todos.as_array().unwrap();
-    let text = |todo: &Value| todo["text"].as_str().unwrap().to_owned();
-    todos.iter().map(text).collect()
-}
-
-async fn create(service: &Service, environment: &str, text: &str) -> i64 {
-    let url = service.url(&format!("/{environment}/todos/"));
-    let response = client().post(url).json(&json!({"text": text})).send();
-    let response = response.await.unwrap();
-    assert_eq!(response.status(), StatusCode::CREATED);
-    let todo: Value = response.json().await.unwrap();
-    todo["id"].as_i64().unwrap()
-}
+use crate::support::{STOP_DEADLINE, client, create, program, start, texts};
 
 #[tokio::test]
 async fn each_environment_starts_with_its_own_first_todo() {
@@ -167,14 +123,8 @@ async fn database_url_puts_each_environment_into_a_database_of_its_own() {
     }
     url.set_path("/todos");
     let data = TempDir::new().unwrap();
-    let service = Service::builder(env!("CARGO_BIN_EXE_standalone"))
-        .env("DATA_DIR", data.path())
-        .env("DATABASE_URL", url.as_str())
-        .env("IMG_URL", "http://127.0.0.1:9/")
-        .ready_at(Endpoint::Main, "/staging/")
-        .start()
-        .await
-        .unwrap();
+    let service = program(&data).env("DATABASE_URL", url.as_str());
+    let service = service.start().await.unwrap();
     create(&service, "staging", "on the server").await;
     assert_eq!(texts(&service, "staging").await.len(), 2);
     assert_eq!(texts(&service, "production").await.len(), 1);

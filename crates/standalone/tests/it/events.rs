@@ -1,0 +1,152 @@
+//! Where the events of a change end: in the inbox, at the webhook, at NATS.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use reqwest::StatusCode;
+use tempfile::TempDir;
+use testkit::{Answer, Nats, Service, Webhook, eventually};
+use tokio::time::timeout;
+
+use crate::support::{STOP_DEADLINE, client, create, page, program, start};
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Waits until the inbox at `path` shows `text`.
+async fn shown(service: &Service, path: &str, text: &str) -> String {
+    eventually(PATIENCE, async || {
+        let page = page(service, path).await;
+        if page.contains(text) {
+            Ok(page)
+        } else {
+            Err(page)
+        }
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn the_inbox_shows_what_slack_would_have_got_newest_first_and_per_environment() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    let id = create(&service, "staging", "Water the plants").await;
+    create(&service, "production", "Elsewhere").await;
+    let url = service.url(&format!("/staging/todos/{id}"));
+    let deleted = client().delete(url).send().await.unwrap();
+    assert_eq!(deleted.status(), StatusCode::OK);
+    let inbox = shown(&service, "/staging/inbox", "staging.todos.deleted").await;
+    let deleted = inbox.find("Todo event on staging.todos.deleted:");
+    let created = inbox.find("Todo event on staging.todos.created:");
+    assert!(deleted.unwrap() < created.unwrap(), "{inbox}");
+    assert!(inbox.contains("Water the plants"));
+    assert!(!inbox.contains("Elsewhere"), "{inbox}");
+    let all = shown(&service, "/inbox", "Elsewhere").await;
+    assert!(all.contains("Water the plants"), "{all}");
+}
+
+#[tokio::test]
+async fn a_todo_of_html_is_text_in_the_inbox() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    let text = "<script>alert(1)</script><img src=x onerror=alert(2)>";
+    create(&service, "staging", text).await;
+    let inbox = shown(&service, "/staging/inbox", "staging.todos.created").await;
+    assert!(
+        !inbox.contains("<script") && !inbox.contains("<img"),
+        "{inbox}"
+    );
+    assert!(inbox.contains("alert(1)"), "{inbox}");
+}
+
+#[tokio::test]
+async fn the_inbox_survives_a_restart_and_shows_a_bounded_number() {
+    let data = TempDir::new().unwrap();
+    let mut service = start(&data).await;
+    for n in 0..205 {
+        create(&service, "staging", &format!("number {n}.")).await;
+    }
+    shown(&service, "/staging/inbox", "number 204.").await;
+    service.restart().await.unwrap();
+    let inbox = page(&service, "/staging/inbox").await;
+    assert_eq!(inbox.matches("<pre>").count(), 200);
+    assert!(inbox.contains("number 204.") && !inbox.contains("number 3."));
+    assert!(inbox.contains("Older ones are not shown"));
+}
+
+#[tokio::test]
+async fn events_of_production_go_to_the_webhook_in_order_and_survive_its_failures() {
+    let data = TempDir::new().unwrap();
+    let webhook = Webhook::start().unwrap();
+    webhook.answer(Answer::status(500));
+    let posting = program(&data).env("SLACK_WEBHOOK_URL", webhook.url());
+    let mut service = posting.start().await.unwrap();
+    create(&service, "staging", "only logged").await;
+    for text in ["one", "two", "three"] {
+        create(&service, "production", text).await;
+    }
+    webhook.wait_for(2, PATIENCE).await.unwrap();
+    shown(&service, "/production/inbox", "which last said: 500").await;
+    service.kill().await.unwrap();
+    webhook.clear();
+    webhook.answer(Answer::status(200));
+    webhook.answer_next(1, Answer::too_many_requests(1));
+    service.restart().await.unwrap();
+    let requests = webhook.wait_for(4, PATIENCE).await.unwrap();
+    let accepted = requests
+        .iter()
+        .filter(|request| request.status == Some(StatusCode::OK));
+    let texts: Vec<_> = accepted
+        .map(|request| request.body["text"].to_string())
+        .collect();
+    assert_eq!(texts.len(), 3, "{texts:?}");
+    for (text, wanted) in texts.iter().zip(["one", "two", "three"]) {
+        assert!(
+            text.contains("Todo event on production.todos.created:"),
+            "{text}"
+        );
+        assert!(text.contains(wanted), "{texts:?}");
+    }
+    let inbox = shown(&service, "/production/inbox", "delivered to the webhook").await;
+    assert!(!inbox.contains(&webhook.url()), "the URL is a secret");
+}
+
+#[tokio::test]
+async fn what_the_webhook_refuses_is_said_in_the_inbox_and_holds_up_nothing() {
+    let data = TempDir::new().unwrap();
+    let webhook = Webhook::start().unwrap();
+    webhook.answer_next(1, Answer::status(404));
+    let service = program(&data).env("SLACK_WEBHOOK_URL", webhook.url());
+    let service = service.start().await.unwrap();
+    create(&service, "production", "refused one").await;
+    create(&service, "production", "accepted one").await;
+    webhook.wait_for(2, PATIENCE).await.unwrap();
+    let inbox = shown(&service, "/production/inbox", "delivered to the webhook").await;
+    assert!(
+        inbox.contains("refused by the webhook</strong>: 404"),
+        "{inbox}"
+    );
+    let status = service.terminate(STOP_DEADLINE).await.unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn with_nats_events_reach_other_subscribers_the_pages_and_the_webhook() {
+    let data = TempDir::new().unwrap();
+    let (nats, webhook) = (Nats::start().await.unwrap(), Webhook::start().unwrap());
+    let outsider = async_nats::connect(nats.url()).await.unwrap();
+    let mut messages = outsider.subscribe("production.todos.>").await.unwrap();
+    let service = program(&data)
+        .env("NATS_URL", nats.url())
+        .env("SLACK_WEBHOOK_URL", webhook.url());
+    let service = service.start().await.unwrap();
+    create(&service, "production", "over the broker").await;
+    let message = timeout(PATIENCE, messages.next()).await.unwrap().unwrap();
+    assert_eq!(message.subject.as_str(), "production.todos.created");
+    let requests = webhook.wait_for(1, PATIENCE).await.unwrap();
+    let text = requests[0].body["text"].to_string();
+    assert!(text.contains("over the broker"), "{text}");
+    let inbox = page(&service, "/production/inbox").await;
+    assert!(inbox.contains("go to NATS"), "{inbox}");
+}

@@ -1,0 +1,7 @@
+//! The whole system as a newcomer meets it: one program, one port.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod environments;
+mod events;
+mod support;
