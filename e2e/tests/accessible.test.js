@@ -1,10 +1,11 @@
 // axe finds no fault, on every page and state, in the light and in the dark.
 
+import { ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { expectAccessible } from "../lib/browser.js";
 import { startCluster } from "../lib/ingress.js";
-import { suite } from "../lib/suite.js";
+import { eventually, suite } from "../lib/suite.js";
 import { startStandalone, startTodoApp } from "../lib/system.js";
 
 const world = suite(() => startCluster({ startStandalone, startTodoApp }));
@@ -74,6 +75,33 @@ describe("axe finds no fault", () => {
   test("on a page without its todos", async () => {
     world.system.setDown(true);
     const todo = await world.open();
+    await expectAccessible(todo.page);
+  });
+
+  test("in the inbox, empty and with events", async () => {
+    // The cluster of the tests has none: it belongs to the standalone process.
+    const path = `${world.system.standalone}/production/inbox`;
+    const todo = await world.open();
+    await todo.page.goto(path);
+    await expectAccessible(todo.page);
+    const inbox = async () => {
+      await todo.page.reload();
+      return todo.page.locator("pre").count();
+    };
+    await fetch(`${world.system.standalone}/production/todos/`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ text: "<b>Milk</b> ".repeat(10) }),
+    });
+    await eventually(inbox, (events) => events > 0);
+    await todo.page.setViewportSize({ width: 320, height: 600 });
+    await expectAccessible(todo.page);
+    ok(await todo.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  });
+
+  test("on the start page", async () => {
+    const todo = await world.open();
+    await todo.page.goto(`${world.system.standalone}/`);
     await expectAccessible(todo.page);
   });
 
