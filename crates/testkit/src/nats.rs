@@ -39,6 +39,15 @@ pub struct Nats {
 }
 
 impl Nats {
+    /// Starts a server that anybody may use and that has each message on disk before it
+    /// acknowledges it, where others sync every two minutes.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_syncing_always() -> Result<Self, Error> {
+        Self::start_with_settings("sync_interval: always", "").await
+    }
+
     /// Starts a server that anybody may use.
     ///
     /// # Errors
@@ -55,6 +64,10 @@ impl Nats {
     /// # Errors
     /// As [`Nats::start`].
     pub async fn start_with(configuration: &str) -> Result<Self, Error> {
+        Self::start_with_settings("", configuration).await
+    }
+
+    async fn start_with_settings(jetstream: &str, configuration: &str) -> Result<Self, Error> {
         let mut server = Self {
             program: find()?,
             port: ReservedPort::reserve()?,
@@ -62,7 +75,7 @@ impl Nats {
             process: None,
         };
         let complete = format!(
-            "listen: \"{}\"\njetstream {{ store_dir: \"{}\" }}\n{configuration}\n",
+            "listen: \"{}\"\njetstream {{ store_dir: \"{}\", {jetstream} }}\n{configuration}\n",
             server.port.address(),
             server.scratch.folder().display(),
         );

@@ -173,6 +173,16 @@ impl Webhook {
         self.receiver.requests.borrow().clone()
     }
 
+    /// What was received since the last call, in order, and forgets it: for those who read along.
+    #[must_use]
+    pub fn take(&self) -> Vec<Request> {
+        let mut taken = Vec::new();
+        self.receiver
+            .requests
+            .send_modify(|requests| taken = std::mem::take(requests));
+        taken
+    }
+
     /// Forgets what was received so far.
     pub fn clear(&self) {
         self.receiver.requests.send_modify(Vec::clear);

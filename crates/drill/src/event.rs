@@ -1,0 +1,55 @@
+//! A change of a todo as the webhook shows it.
+
+use testkit::webhook::Request;
+use todo_domain::EventKind;
+use tokio::time::Instant;
+
+/// What tells an event of the load from every other one: each text is used once.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Event {
+    /// The id of the todo.
+    pub todo: i64,
+    /// What happened to it.
+    pub kind: EventKind,
+    /// Its text after the change.
+    pub text: String,
+}
+
+/// A change that the API has acknowledged.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The event that it must cause.
+    pub event: Event,
+    /// When the acknowledgement came.
+    pub at: Instant,
+}
+
+/// An event that the webhook has answered with 2xx.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// Which event.
+    pub event: Event,
+    /// When it was complete at the webhook.
+    pub at: Instant,
+}
+
+impl Receipt {
+    /// Reads a request to the webhook; `None` where it was not accepted, or is no event.
+    #[must_use]
+    pub fn read(request: &Request) -> Option<Self> {
+        if !request.status?.is_success() {
+            return None;
+        }
+        let (headline, data) = request.body["text"].as_str()?.split_once('\n')?;
+        let subject = headline.strip_prefix("Todo event on ")?.strip_suffix(':')?;
+        let todo: serde_json::Value = serde_json::from_str(data).ok()?;
+        Some(Self {
+            event: Event {
+                todo: todo["id"].as_i64()?,
+                kind: subject.rsplit('.').next()?.parse().ok()?,
+                text: todo["text"].as_str()?.to_owned(),
+            },
+            at: request.at.into(),
+        })
+    }
+}

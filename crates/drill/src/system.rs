@@ -1,0 +1,338 @@
+//! The whole system as processes of this machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use sqlx::{Connection, PgConnection};
+use testkit::service::Builder;
+use testkit::{Nats, Postgres, Service, TestDatabase, Webhook, eventually, postgres};
+use todo_domain::Environment;
+use tokio::time::Instant;
+
+use crate::event::{Change, Receipt};
+use crate::findings::Findings;
+use crate::{Error, Load};
+
+/// The environment of every drill, one that posts to the webhook.
+pub(crate) const ENVIRONMENT: &str = "production";
+
+/// How long a service may take to become ready on a busy machine.
+const START_DEADLINE: Duration = Duration::from_mins(2);
+
+/// How long an orderly stop may take.
+const STOP_DEADLINE: Duration = Duration::from_mins(1);
+
+/// An event that is still missing when nothing arrived for so long is lost. The longest pauses are
+/// those between two attempts (30 s) and the take-over from a dead replica (8 s and 30 s).
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// How often what arrived is gathered.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    todo_backend: PathBuf,
+    broadcaster: PathBuf,
+}
+
+impl Programs {
+    /// The programs in `folder`, where cargo put them.
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`].
+    pub fn in_folder(folder: &Path) -> Result<Self, Error> {
+        let find = |name: &str| {
+            let program = folder.join(name);
+            if program.is_file() {
+                Ok(program)
+            } else {
+                Err(Error::NotBuilt(program.display().to_string()))
+            }
+        };
+        Ok(Self {
+            todo_backend: find("todo-backend")?,
+            broadcaster: find("broadcaster")?,
+        })
+    }
+}
+
+/// How a system is made up.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many processes of todo-backend.
+    pub backends: usize,
+    /// How many processes of broadcaster.
+    pub broadcasters: usize,
+    /// What the servers do for an acknowledgement.
+    pub durability: Durability,
+}
+
+/// What a server has done when it acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It has handed everything to the kernel: safe where processes die.
+    Process,
+    /// PostgreSQL has it on disk, as in production; NATS syncs every two minutes, its default.
+    Database,
+    /// Both have it on disk.
+    Everything,
+}
+
+impl Plan {
+    /// One backend and two broadcasters.
+    pub const PLAIN: Self = Self {
+        backends: 1,
+        broadcasters: 2,
+        durability: Durability::Process,
+    };
+}
+
+/// PostgreSQL, NATS, the webhook, and our services between them.
+#[derive(Debug)]
+pub struct System {
+    /// The database server.
+    pub postgres: Postgres,
+    /// The broker.
+    pub nats: Nats,
+    /// What stands in for Slack.
+    pub webhook: Webhook,
+    /// The replicas of todo-backend.
+    pub backends: Vec<Service>,
+    /// The replicas of broadcaster.
+    pub broadcasters: Vec<Service>,
+    programs: Programs,
+    database: TestDatabase,
+    receipts: Vec<Receipt>,
+}
+
+impl System {
+    /// Starts the system and waits until all of it is ready.
+    ///
+    /// # Errors
+    /// Where something does not start.
+    pub async fn start(programs: &Programs, plan: Plan) -> Result<Self, Error> {
+        let mut system = Self::start_servers(programs, plan.durability).await?;
+        for _ in 0..plan.backends {
+            system.add_backend().await?;
+        }
+        for _ in 0..plan.broadcasters {
+            let broadcaster = system.broadcaster().start().await?;
+            system.broadcasters.push(broadcaster);
+        }
+        Ok(system)
+    }
+
+    /// Starts the servers alone.
+    pub(crate) async fn start_servers(
+        programs: &Programs,
+        durability: Durability,
+    ) -> Result<Self, Error> {
+        let settings = match durability {
+            Durability::Process => &[],
+            Durability::Database | Durability::Everything => postgres::DURABLE,
+        };
+        let postgres = Postgres::start_with(settings).await?;
+        let nats = match durability {
+            Durability::Process | Durability::Database => Nats::start().await?,
+            Durability::Everything => Nats::start_syncing_always().await?,
+        };
+        Ok(Self {
+            database: postgres.empty_database().await?,
+            postgres,
+            nats,
+            webhook: Webhook::start()?,
+            backends: Vec::new(),
+            broadcasters: Vec::new(),
+            programs: programs.clone(),
+            receipts: Vec::new(),
+        })
+    }
+
+    pub(crate) async fn add_backend(&mut self) -> Result<(), Error> {
+        let backend = self.backend().start().await?;
+        self.backends.push(backend);
+        Ok(())
+    }
+
+    /// A todo-backend, to be started.
+    pub(crate) fn backend(&self) -> Builder {
+        Service::builder(&self.programs.todo_backend)
+            .env("MIGRATE_ON_START", "true")
+            .env("DATABASE_URL", self.database.url())
+            .env("POD_NAMESPACE", ENVIRONMENT)
+            .env("NATS_URL", self.nats.url())
+            .env("SHUTDOWN_DELAY_SECONDS", "0")
+            .start_deadline(START_DEADLINE)
+    }
+
+    /// A broadcaster, to be started.
+    fn broadcaster(&self) -> Builder {
+        Service::builder(&self.programs.broadcaster)
+            .env("POD_NAMESPACE", ENVIRONMENT)
+            .env("NATS_URL", self.nats.url())
+            .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
+            .env("SLACK_WEBHOOK_URL", self.webhook.url())
+            .start_deadline(START_DEADLINE)
+    }
+
+    /// Starts clients that use all backends.
+    ///
+    /// # Errors
+    /// As [`Load::start`].
+    pub fn load(&self, rate: Option<u32>) -> Result<Load, Error> {
+        let url = |backend: &Service| backend.url("/todos/");
+        let backends: Vec<String> = self.backends.iter().map(url).collect();
+        Load::start(&backends, rate)
+    }
+
+    /// Stops `load`, waits until everything has been delivered or nothing arrives any more, and
+    /// compares.
+    ///
+    /// # Errors
+    /// As [`Load::stop`]; [`testkit::Error::Deadline`] where all is delivered and yet somebody
+    /// holds an event.
+    pub async fn settle(&mut self, load: Load) -> Result<Findings, Error> {
+        let changes = load.stop().await?;
+        let mut findings = self.compare(&changes);
+        let mut heard_at = Instant::now();
+        while findings.lost() > 0 && heard_at.elapsed() < SILENCE {
+            tokio::time::sleep(GATHER).await;
+            if self.gather() > 0 {
+                heard_at = Instant::now();
+                findings = self.compare(&changes);
+            }
+        }
+        if findings.lost() == 0 {
+            // What is published or delivered twice comes late.
+            self.idle().await?;
+            findings = self.compare(&changes);
+        }
+        Ok(findings)
+    }
+
+    fn compare(&mut self, changes: &[Change]) -> Findings {
+        self.gather();
+        Findings::of(changes, &self.receipts)
+    }
+
+    /// Takes over what the webhook has accepted; how much it was.
+    pub(crate) fn gather(&mut self) -> usize {
+        let before = self.receipts.len();
+        let requests = self.webhook.take();
+        self.receipts
+            .extend(requests.iter().filter_map(Receipt::read));
+        self.receipts.len() - before
+    }
+
+    /// Waits until no event is in the outbox, and none in the stream that was not acknowledged.
+    async fn idle(&self) -> Result<(), Error> {
+        let settled = eventually(SILENCE, async || {
+            let waiting = self.outbox_depth().await.map_err(|e| e.to_string())?;
+            let open = self.unacknowledged().await.map_err(|e| e.to_string())?;
+            if waiting == 0 && open == 0 {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{waiting} events in the outbox, {open} in the stream"
+                ))
+            }
+        });
+        Ok(settled.await?)
+    }
+
+    pub(crate) async fn database(&self) -> Result<PgConnection, Error> {
+        Ok(PgConnection::connect(self.database.url()).await?)
+    }
+
+    /// How many events wait to be published.
+    pub(crate) async fn outbox_depth(&self) -> Result<i64, Error> {
+        let mut database = self.database().await?;
+        let depth = sqlx::query_scalar("SELECT count(*) FROM outbox")
+            .fetch_one(&mut database)
+            .await?;
+        database.close().await?;
+        Ok(depth)
+    }
+
+    /// How many events the broadcasters have not acknowledged, delivered to them or not.
+    async fn unacknowledged(&self) -> Result<u64, Error> {
+        let stream = self.stream(environment().stream()).await?;
+        let consumer = stream.consumer_info(environment().broadcaster_consumer());
+        let info = consumer.await.map_err(Error::nats)?;
+        Ok(info.num_pending + info.num_ack_pending as u64)
+    }
+
+    /// How many events were given up.
+    pub(crate) async fn dead_letters(&self) -> Result<u64, Error> {
+        let stream = self.stream(environment().dead_letter_stream()).await?;
+        Ok(stream.cached_info().state.messages)
+    }
+
+    pub(crate) async fn stream(&self, name: String) -> Result<jetstream::stream::Stream, Error> {
+        let stream = self.jetstream().await?.get_stream(name).await;
+        stream.map_err(Error::nats)
+    }
+
+    /// A connection of the drill's own.
+    pub(crate) async fn jetstream(&self) -> Result<jetstream::Context, Error> {
+        let client = async_nats::connect(self.nats.url()).await;
+        Ok(jetstream::new(client.map_err(Error::nats)?))
+    }
+
+    /// The replica of the backend that is the relay.
+    pub(crate) async fn relay(&self) -> Result<usize, Error> {
+        find(&self.backends, "relay_held", |held| held > 0.0).await
+    }
+
+    /// The replica of the broadcaster that delivers; some event must have been delivered.
+    pub(crate) async fn deliverer(&self) -> Result<usize, Error> {
+        let delivered = "broadcaster_delivered_total";
+        find(&self.broadcasters, delivered, |events| events > 0.0).await
+    }
+}
+
+/// The environment of every drill.
+pub(crate) fn environment() -> Environment {
+    ENVIRONMENT
+        .parse()
+        .expect("the name of an environment that exists is valid")
+}
+
+/// Stops a service in order.
+pub(crate) async fn terminate(service: &Service) -> Result<(), Error> {
+    let status = service.terminate(STOP_DEADLINE).await?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::Unexpected(format!("the stop ended with {status}")))
+    }
+}
+
+/// Waits for the first of `services` whose `metric` is `right`.
+async fn find(
+    services: &[Service],
+    metric: &str,
+    right: impl Fn(f64) -> bool,
+) -> Result<usize, Error> {
+    let http = service_kit::http::client("drill", Duration::from_secs(10))?;
+    let found = eventually(START_DEADLINE, async || {
+        for (index, service) in services.iter().enumerate() {
+            let page = http.get(service.admin_url("/metrics")).send().await;
+            let Ok(page) = page else { continue };
+            let page = page.text().await.unwrap_or_default();
+            if value(&page, metric).is_some_and(&right) {
+                return Ok(index);
+            }
+        }
+        Err(format!("none has the right {metric}"))
+    });
+    Ok(found.await?)
+}
+
+/// The value of a metric without labels.
+fn value(page: &str, metric: &str) -> Option<f64> {
+    let mut lines = page.lines();
+    lines.find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok())
+}
