@@ -25,6 +25,11 @@ let
 
   revision = self.rev or self.dirtyRev or "unknown";
 
+  # The address of the repository, from the one place that names it.
+  source = lib.head (
+    builtins.match ".*\n *repoURL: ([^\n]+)\n.*" (builtins.readFile ../argocd/root.yaml)
+  );
+
   # 20261123180900 as RFC 3339. The time of the commit: that of the build would make every build another image.
   created =
     let
@@ -59,7 +64,7 @@ let
         ExposedPorts = lib.genAttrs ports (_: { });
         StopSignal = "SIGTERM";
         Labels = lib.mapAttrs' (label: lib.nameValuePair "org.opencontainers.image.${label}") {
-          inherit created revision;
+          inherit created revision source;
           inherit (program) version;
           inherit (program.meta) description;
           licenses = "MIT OR Apache-2.0";
