@@ -24,7 +24,7 @@ const PREREQUISITES: &[Prerequisite] = &[
         elsewhere: "PostgreSQL 13 or newer with initdb on PATH (macOS: brew install postgresql@17)",
     },
     Prerequisite {
-        name: "pip for Python 3, which fetches nats-server",
+        name: "Python 3 with pip, which fetches nats-server and a client of it",
         is_needed: |workspace| tools::needs_pip(workspace),
         is_there: |sh| {
             cmd!(sh, "python3 -m pip --version")
@@ -34,7 +34,8 @@ const PREREQUISITES: &[Prerequisite] = &[
                 .is_ok()
         },
         debian_packages: &["python3-pip"],
-        elsewhere: "nats-server 2.12 or newer on PATH (macOS: brew install nats-server)",
+        elsewhere: "pip for Python 3, or nats-py in Python and nats-server 2.12 or newer on PATH \
+                    (macOS: brew install nats-server)",
     },
     Prerequisite {
         name: "kubectl, which renders the manifests",
@@ -61,6 +62,20 @@ const PREREQUISITES: &[Prerequisite] = &[
         },
         debian_packages: &["golang-go"],
         elsewhere: "Go (https://go.dev/dl/)",
+    },
+    Prerequisite {
+        name: "skopeo, which pushes images",
+        is_needed: |workspace| workspace.has("kustomize"),
+        is_there: |sh| runs(sh, "skopeo"),
+        debian_packages: &["skopeo"],
+        elsewhere: "skopeo (macOS: brew install skopeo)",
+    },
+    Prerequisite {
+        name: "docker-registry, to which the tests push",
+        is_needed: |workspace| workspace.has("kustomize"),
+        is_there: |sh| runs(sh, "docker-registry"),
+        debian_packages: &["docker-registry"],
+        elsewhere: "the registry of https://distribution.github.io/distribution/ as docker-registry on PATH",
     },
     Prerequisite {
         name: "Node.js with npm, which drives the browser",

@@ -1,0 +1,7 @@
+//! The commands with real git, real kustomize and a real registry.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod promote;
+mod publish;
+mod world;

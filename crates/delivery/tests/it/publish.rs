@@ -1,0 +1,101 @@
+use crate::world::{World, printed, refused, succeeded};
+
+#[test]
+fn every_image_is_one_index_for_both_architectures_and_its_digest_is_written() {
+    let world = World::new();
+    let (_, release) = world.publish("v1", "first");
+    assert_eq!(release.tag, "v1");
+    for (name, digest) in &release.digests {
+        let by_tag = format!("{}/{name}:v1", world.registry());
+        let by_digest = format!("{}/{name}@{digest}", world.registry());
+        let index = world.raw(&by_digest);
+        assert_eq!(index, world.raw(&by_tag));
+        let architectures: Vec<_> = index["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|manifest| manifest["platform"]["architecture"].as_str().unwrap())
+            .collect();
+        assert_eq!(architectures, ["amd64", "arm64"]);
+    }
+}
+
+#[test]
+fn publishing_again_pushes_nothing_and_gives_the_same_digests() {
+    let world = World::new();
+    let (digests, first) = world.publish("v1", "first");
+    let again = world.try_publish("v1", "first", digests.as_ref());
+    let said = printed(&again);
+    assert_eq!(said.matches("there ").count(), 3, "{said}");
+    assert_eq!(said.matches("pushed ").count(), 0, "{said}");
+    assert_eq!(delivery::Release::read(digests.as_ref()).unwrap(), first);
+}
+
+#[test]
+fn a_tag_never_becomes_other_bytes() {
+    let world = World::new();
+    let (digests, first) = world.publish("v1", "first");
+    let said = refused(&world.try_publish("v1", "second", digests.as_ref()));
+    assert!(said.contains("is taken by sha256:"), "{said}");
+    let image = format!("{}/broadcaster:v1", world.registry());
+    let there = world.raw(&image);
+    let by_digest = format!(
+        "{}/broadcaster@{}",
+        world.registry(),
+        first.digests["broadcaster"]
+    );
+    assert_eq!(there, world.raw(&by_digest));
+}
+
+#[test]
+fn an_image_that_is_missing_is_named_before_anything_is_pushed_under_its_name() {
+    let world = World::new();
+    let image = format!("--image=broadcaster={}", world.image("only", "amd64"));
+    let registry = world.registry();
+    let output = world.delivery(&[
+        "publish",
+        "--insecure",
+        "--registry",
+        &registry,
+        "--tag",
+        "v1",
+        &image,
+    ]);
+    let said = refused(&output);
+    assert!(said.contains("there is no --image todo-app="), "{said}");
+}
+
+#[test]
+fn a_second_tag_gets_the_same_bytes_and_builds_nothing() {
+    let world = World::new();
+    let (digests, first) = world.publish("0123abc", "first");
+    let registry = world.registry();
+    let retag = [
+        "publish",
+        "--insecure",
+        "--registry",
+        &registry,
+        "--tag",
+        "v1",
+        "--from",
+        "0123abc",
+        "--digests",
+        &digests,
+    ];
+    succeeded(&world.delivery(&retag));
+    let tagged = delivery::Release::read(digests.as_ref()).unwrap();
+    assert_eq!(tagged.tag, "v1");
+    assert_eq!(tagged.digests, first.digests);
+    let unknown = [
+        "publish",
+        "--insecure",
+        "--registry",
+        &registry,
+        "--tag",
+        "v2",
+        "--from",
+        "unknown",
+    ];
+    let said = refused(&world.delivery(&unknown));
+    assert!(said.contains("is not in the registry"), "{said}");
+}

@@ -1,0 +1,302 @@
+//! A repository with a remote, a registry, and images to push to it.
+
+use std::env;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use delivery::Release;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use testkit::ReservedPort;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Everything that a delivery has to do with.
+pub(crate) struct World {
+    folder: TempDir,
+    port: ReservedPort,
+    registry: Child,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let port = ReservedPort::reserve().unwrap();
+        let configuration = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{}'}}\nlog: {{level: error}}\n",
+            folder.path().join("registry").display(),
+            port.address()
+        );
+        fs::write(folder.path().join("registry.yml"), configuration).unwrap();
+        let registry = Command::new("docker-registry")
+            .arg("serve")
+            .arg(folder.path().join("registry.yml"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry is installed by `cargo xtask setup`");
+        let world = Self {
+            folder,
+            port,
+            registry,
+        };
+        world.wait_for_registry();
+        world.create_repository();
+        world
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "nothing here is asynchronous")]
+    fn wait_for_registry(&self) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(self.port.address()).is_err() {
+            assert!(Instant::now() < end, "the registry does not listen");
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn create_repository(&self) {
+        let (origin, checkout) = (self.origin(), self.checkout());
+        self.run(
+            self.folder.path(),
+            "git",
+            &[
+                "init",
+                "--quiet",
+                "--bare",
+                "--initial-branch=main",
+                path(&origin),
+            ],
+        );
+        self.run(
+            self.folder.path(),
+            "git",
+            &["clone", "--quiet", path(&origin), path(&checkout)],
+        );
+        self.git(&["checkout", "--quiet", "-B", "main"]);
+        for overlay in ["staging", "prod"] {
+            let folder = checkout.join("kustomize/overlays").join(overlay);
+            fs::create_dir_all(&folder).unwrap();
+            let file = format!("kustomize/overlays/{overlay}/kustomization.yaml");
+            fs::copy(
+                Path::new(ROOT).join(file),
+                folder.join("kustomization.yaml"),
+            )
+            .unwrap();
+        }
+        self.commit("the start");
+    }
+
+    pub(crate) fn origin(&self) -> PathBuf {
+        self.folder.path().join("origin.git")
+    }
+
+    pub(crate) fn checkout(&self) -> PathBuf {
+        self.folder.path().join("checkout")
+    }
+
+    /// `host:port/team`, as in the address of an image.
+    pub(crate) fn registry(&self) -> String {
+        format!("{}/team", self.port.address())
+    }
+
+    /// Commits a change in the checkout, pushes it, and gives the commit.
+    pub(crate) fn commit(&self, text: &str) -> String {
+        fs::write(self.checkout().join("README.md"), text).unwrap();
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", text]);
+        if self.has_main() {
+            self.git(&["pull", "--quiet", "--rebase", "origin", "main"]);
+        }
+        self.git(&["push", "--quiet", "origin", "HEAD:main"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn has_main(&self) -> bool {
+        let heads = self.git(&["ls-remote", "--heads", "origin", "main"]);
+        !heads.is_empty()
+    }
+
+    /// Runs git in the checkout.
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
+        self.run(&self.checkout(), "git", arguments)
+    }
+
+    /// What `kustomization.yaml` of an overlay says at the remote.
+    pub(crate) fn overlay(&self, name: &str) -> String {
+        let object = format!("main:kustomize/overlays/{name}/kustomization.yaml");
+        self.run(&self.origin(), "git", &["show", &object])
+    }
+
+    /// The subjects of the commits at the remote, newest first.
+    pub(crate) fn subjects(&self) -> Vec<String> {
+        let log = self.run(&self.origin(), "git", &["log", "--format=%s", "main"]);
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// An image for `architecture` that has `content` in it, as a source.
+    pub(crate) fn image(&self, content: &str, architecture: &str) -> String {
+        let layout = self.folder.path().join(format!("{content}-{architecture}"));
+        fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+        let blob = |content: &[u8], media_type: &str| {
+            let hex = format!("{:x}", Sha256::digest(content));
+            fs::write(layout.join("blobs/sha256").join(&hex), content).unwrap();
+            json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": content.len()})
+        };
+        // Two blocks of zeros: an archive of nothing. The content is in the configuration.
+        let layer = blob(&[0; 1024], "application/vnd.oci.image.layer.v1.tar");
+        let config = json!({
+            "architecture": architecture, "os": "linux",
+            "config": {"Labels": {"content": content}},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        });
+        let config = blob(
+            config.to_string().as_bytes(),
+            "application/vnd.oci.image.config.v1+json",
+        );
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config, "layers": [layer],
+        });
+        let manifest = blob(
+            manifest.to_string().as_bytes(),
+            "application/vnd.oci.image.manifest.v1+json",
+        );
+        let write = |file: &str, content: Value| fs::write(layout.join(file), content.to_string());
+        write("oci-layout", json!({"imageLayoutVersion": "1.0.0"})).unwrap();
+        write(
+            "index.json",
+            json!({"schemaVersion": 2, "manifests": [manifest]}),
+        )
+        .unwrap();
+        format!("oci:{}", layout.display())
+    }
+
+    /// Runs `delivery` in the checkout.
+    pub(crate) fn delivery(&self, arguments: &[&str]) -> Output {
+        self.command(&self.checkout(), env!("CARGO_BIN_EXE_delivery"), arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// Publishes images of this content for both architectures; `tag` may be a
+    /// commit. Gives the file of the digests.
+    pub(crate) fn publish(&self, tag: &str, content: &str) -> (String, Release) {
+        let digests = self.folder.path().join(format!("{tag}.json"));
+        let output = self.try_publish(tag, content, &digests);
+        succeeded(&output);
+        (path(&digests).to_owned(), Release::read(&digests).unwrap())
+    }
+
+    pub(crate) fn try_publish(&self, tag: &str, content: &str, digests: &Path) -> Output {
+        let registry = self.registry();
+        let mut arguments = vec![
+            "publish",
+            "--insecure",
+            "--registry",
+            &registry,
+            "--tag",
+            tag,
+        ];
+        arguments.extend(["--digests", path(digests)]);
+        let images: Vec<String> = ["todo-app", "todo-backend", "broadcaster"]
+            .iter()
+            .flat_map(|name| {
+                ["amd64", "arm64"].map(|architecture| {
+                    let content = format!("{name}-{content}");
+                    format!("--image={name}={}", self.image(&content, architecture))
+                })
+            })
+            .collect();
+        arguments.extend(images.iter().map(String::as_str));
+        self.delivery(&arguments)
+    }
+
+    /// Promotes what [`World::publish`] published.
+    pub(crate) fn promote(&self, environment: &str, tag: &str, digests: &str) -> Output {
+        self.delivery(&[
+            "promote",
+            environment,
+            "--insecure",
+            "--tag",
+            tag,
+            "--digests",
+            digests,
+        ])
+    }
+
+    /// `GET` from the registry: the raw answer.
+    pub(crate) fn raw(&self, image: &str) -> Value {
+        let image = format!("docker://{image}");
+        let raw = self.run(
+            self.folder.path(),
+            "skopeo",
+            &["inspect", "--raw", "--tls-verify=false", &image],
+        );
+        serde_json::from_str(&raw).unwrap()
+    }
+
+    fn run(&self, folder: &Path, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(folder, program, arguments).output().unwrap();
+        succeeded(&output);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// With the tools that the tests install, and without the git configuration
+    /// of whoever runs them.
+    pub(crate) fn command(&self, folder: &Path, program: &str, arguments: &[&str]) -> Command {
+        let tools = Path::new(ROOT).join("target/tools/bin");
+        let on_path = env::var_os("PATH").unwrap_or_default();
+        let folders = [tools].into_iter().chain(env::split_paths(&on_path));
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(folder)
+            .env("PATH", env::join_paths(folders).unwrap())
+            .env("HOME", self.folder.path())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_AUTHOR_NAME", "Tester")
+            .env("GIT_AUTHOR_EMAIL", "tester@example.com")
+            .env("GIT_COMMITTER_NAME", "Tester")
+            .env("GIT_COMMITTER_EMAIL", "tester@example.com");
+        command
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // It may have ended already, which is as good.
+        let _ = self.registry.kill();
+        let _ = self.registry.wait();
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Fails with what was said where `output` is that of a failure.
+pub(crate) fn succeeded(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// What was said by a command that was refused.
+pub(crate) fn refused(output: &Output) -> String {
+    assert!(!output.status.success(), "it was not refused");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a command printed.
+pub(crate) fn printed(output: &Output) -> String {
+    succeeded(output);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
