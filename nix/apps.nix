@@ -1,6 +1,8 @@
 # What `nix run` runs.
 {
   lib,
+  stdenv,
+  delivery,
   dev,
   programs,
 }:
@@ -15,3 +17,4 @@ in
   default = app programs.native.standalone;
   dev = app dev;
 }
+// lib.optionalAttrs stdenv.hostPlatform.isLinux (lib.mapAttrs (_: app) delivery)

@@ -4,9 +4,11 @@
   stdenv,
   actionlint,
   craneLib,
+  distribution,
   fetchFromGitHub,
   fetchurl,
   format,
+  git,
   images,
   jq,
   kubectl,
@@ -16,8 +18,10 @@
   nats-server,
   postgresql,
   programs,
+  python3,
   runCommandLocal,
   shellcheck,
+  skopeo,
   sources,
   zizmor,
 }:
@@ -101,10 +105,14 @@ in
     withDependencies
     // {
       nativeCheckInputs = [
+        distribution
+        git
         kubectl
         kustomize
         nats-server
         postgresql
+        python3
+        skopeo
       ];
       preCheck = ''
         mkdir -p target/tools

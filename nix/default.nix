@@ -16,7 +16,7 @@ let
 
   scope = pkgs // {
     inherit (inputs) self;
-    inherit (inputs.nix2container.packages.${system}) nix2container;
+    inherit (inputs.nix2container.packages.${system}) nix2container skopeo-nix2container;
     craneLib = (inputs.crane.mkLib pkgs).overrideToolchain scope.toolchain;
     toolchain = import ./toolchain.nix;
     sources = call ./sources.nix;
@@ -25,6 +25,7 @@ let
     manifests = call ./manifests.nix;
     format = call ./format.nix;
     dev = call ./dev.nix;
+    delivery = call ./delivery.nix;
   };
 in
 {

@@ -9,6 +9,7 @@
   chromium,
   cosign,
   craneLib,
+  distribution,
   format,
   git,
   go,
@@ -23,6 +24,7 @@
   nodejs,
   postgresql,
   process-compose,
+  python3,
   shellcheck,
   skopeo,
   syft,
@@ -49,6 +51,7 @@
         cargo-deny
         cargo-nextest
         cosign
+        distribution
         format
         git
         go
@@ -63,6 +66,7 @@
         nodejs
         postgresql
         process-compose
+        python3
         shellcheck
         skopeo
         syft

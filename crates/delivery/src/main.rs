@@ -39,7 +39,7 @@ struct Publish {
     #[arg(long = "image")]
     images: Vec<Source>,
 
-    /// Push nothing new: give the images of this tag the tag as well
+    /// Push nothing new: give the images of this commit the tag as well
     #[arg(long, conflicts_with = "images")]
     from: Option<String>,
 
@@ -121,7 +121,7 @@ fn run_publish(options: Publish) -> Result<(), Error> {
         transport,
     } = options;
     let release = match from {
-        Some(from) => delivery::retag(&registry, &from, &tag, transport)?,
+        Some(from) => delivery::retag(Path::new("."), &registry, &from, &tag, transport)?,
         None => delivery::publish(&registry, &tag, &images, transport)?,
     };
     if sign {

@@ -77,18 +77,21 @@ pub fn publish(
     Ok(release)
 }
 
-/// Gives what `registry` has under `from` the tag `tag` as well: the same
-/// bytes, with nothing built.
+/// Gives what `registry` has under the commit `from` the tag `tag` as well: the
+/// same bytes, with nothing built. A commit that only promotes has no images;
+/// then those of the commit before it are meant.
 ///
 /// # Errors
 /// Where an image is not there, or the tag is taken by something else.
 pub fn retag(
+    repository: &Path,
     registry: &str,
     from: &str,
     tag: &str,
     transport: Transport,
 ) -> Result<Release, Error> {
-    let (source, mut release) = (empty(registry, from), empty(registry, tag));
+    let mut release = empty(registry, tag);
+    let source = published(repository, empty(registry, from), transport)?;
     for name in IMAGES {
         let (from, image) = (source.by_tag(name), release.by_tag(name));
         let digest = registry::digest(&from, transport)?
@@ -100,6 +103,39 @@ pub fn retag(
         release.digests.insert(name.to_owned(), digest);
     }
     Ok(release)
+}
+
+/// `release`, or the one of the nearest commit before it that has images, as
+/// long as only overlays changed since.
+fn published(
+    repository: &Path,
+    mut release: Release,
+    transport: Transport,
+) -> Result<Release, Error> {
+    let sh = Shell::new()?;
+    sh.change_dir(repository);
+    loop {
+        let image = release.by_tag(IMAGES[0]);
+        if registry::digest(&image, transport)?.is_some() {
+            return Ok(release);
+        }
+        let commit = &release.tag;
+        let changed = cmd!(sh, "git diff-tree --no-commit-id --name-only -r {commit}")
+            .quiet()
+            .ignore_stderr()
+            .read()
+            .unwrap_or_default();
+        let only_promotes = !changed.is_empty()
+            && changed
+                .lines()
+                .all(|file| file.starts_with("kustomize/overlays/"));
+        if !only_promotes {
+            return Err(Error::refused(format!(
+                "{image} is not in the registry: is the publishing of that commit done?"
+            )));
+        }
+        release.tag = cmd!(sh, "git rev-parse {commit}^").quiet().read()?;
+    }
 }
 
 fn empty(registry: &str, tag: &str) -> Release {

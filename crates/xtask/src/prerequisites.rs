@@ -71,11 +71,11 @@ const PREREQUISITES: &[Prerequisite] = &[
         elsewhere: "skopeo (macOS: brew install skopeo)",
     },
     Prerequisite {
-        name: "docker-registry, to which the tests push",
+        name: "the registry of distribution, to which the tests push",
         is_needed: |workspace| workspace.has("kustomize"),
-        is_there: |sh| runs(sh, "docker-registry"),
+        is_there: |sh| runs(sh, "docker-registry") || runs(sh, "registry"),
         debian_packages: &["docker-registry"],
-        elsewhere: "the registry of https://distribution.github.io/distribution/ as docker-registry on PATH",
+        elsewhere: "registry on PATH (https://distribution.github.io/distribution/)",
     },
     Prerequisite {
         name: "Node.js with npm, which drives the browser",

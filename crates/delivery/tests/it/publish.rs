@@ -68,34 +68,29 @@ fn an_image_that_is_missing_is_named_before_anything_is_pushed_under_its_name() 
 #[test]
 fn a_second_tag_gets_the_same_bytes_and_builds_nothing() {
     let world = World::new();
-    let (digests, first) = world.publish("0123abc", "first");
-    let registry = world.registry();
-    let retag = [
-        "publish",
-        "--insecure",
-        "--registry",
-        &registry,
-        "--tag",
-        "v1",
-        "--from",
-        "0123abc",
-        "--digests",
-        &digests,
-    ];
-    succeeded(&world.delivery(&retag));
-    let tagged = delivery::Release::read(digests.as_ref()).unwrap();
-    assert_eq!(tagged.tag, "v1");
-    assert_eq!(tagged.digests, first.digests);
-    let unknown = [
-        "publish",
-        "--insecure",
-        "--registry",
-        &registry,
-        "--tag",
-        "v2",
-        "--from",
-        "unknown",
-    ];
-    let said = refused(&world.delivery(&unknown));
-    assert!(said.contains("is not in the registry"), "{said}");
+    let commit = world.commit("a change");
+    let (digests, first) = world.publish(&commit, "first");
+    succeeded(&world.promote("staging", &commit, &digests));
+    // What people tag is usually the commit of the promotion.
+    world.git(&["pull", "--quiet", "origin", "main"]);
+    let head = world.git(&["rev-parse", "HEAD"]);
+    assert_ne!(head, commit);
+    for (from, tag) in [(&commit, "v1"), (&head, "v2")] {
+        succeeded(&world.retag(from, tag, &digests));
+        let tagged = delivery::Release::read(digests.as_ref()).unwrap();
+        assert_eq!(tagged.tag, tag);
+        assert_eq!(tagged.digests, first.digests);
+    }
+}
+
+#[test]
+fn a_commit_that_was_not_published_gets_no_tag() {
+    let world = World::new();
+    let commit = world.commit("a change");
+    let (digests, _) = world.publish(&commit, "first");
+    let next = world.commit("not published");
+    for from in [next.as_str(), "unknown"] {
+        let said = refused(&world.retag(from, "v1", &digests));
+        assert!(said.contains("is not in the registry"), "{said}");
+    }
 }

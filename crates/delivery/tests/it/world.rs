@@ -33,13 +33,17 @@ impl World {
             port.address()
         );
         fs::write(folder.path().join("registry.yml"), configuration).unwrap();
-        let registry = Command::new("docker-registry")
-            .arg("serve")
-            .arg(folder.path().join("registry.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry is installed by `cargo xtask setup`");
+        // Debian has a name of its own for it.
+        let registry = ["docker-registry", "registry"].iter().find_map(|program| {
+            Command::new(program)
+                .arg("serve")
+                .arg(folder.path().join("registry.yml"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .ok()
+        });
+        let registry = registry.expect("`cargo xtask setup` installs docker-registry");
         let world = Self {
             folder,
             port,
@@ -214,6 +218,20 @@ impl World {
             .collect();
         arguments.extend(images.iter().map(String::as_str));
         self.delivery(&arguments)
+    }
+
+    /// Gives what was published for the commit `from` another tag.
+    pub(crate) fn retag(&self, from: &str, tag: &str, digests: &str) -> Output {
+        let registry = self.registry();
+        let publish = [
+            "publish",
+            "--insecure",
+            "--registry",
+            &registry,
+            "--tag",
+            tag,
+        ];
+        self.delivery(&[&publish[..], &["--from", from, "--digests", digests]].concat())
     }
 
     /// Promotes what [`World::publish`] published.
