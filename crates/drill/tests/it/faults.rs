@@ -2,31 +2,9 @@
 //! reach the webhook, in the order of its todo, and twice only where a process died between the
 //! delivery and its note.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use drill::{Scale, Scenario};
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
-
-use drill::{Programs, Scale, Scenario};
-
-/// The programs as they are now. Nothing is left to build where all of the workspace is tested; a
-/// `cargo build` would compile its dependencies with fewer features, once more.
-fn programs() -> &'static Programs {
-    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
-    PROGRAMS.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["test", "--quiet", "--workspace", "--no-run"]);
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success());
-        // This program is in the folder `deps` of that of all programs.
-        let this = std::env::current_exe().unwrap();
-        let folder: PathBuf = this.ancestors().nth(2).unwrap().into();
-        Programs::in_folder(&folder).unwrap()
-    })
-}
+use crate::programs::programs;
 
 async fn survive(scenario: &Scenario) {
     let mut system = scenario.set_up(programs()).await.unwrap();
