@@ -104,6 +104,8 @@ in
   tests = craneLib.cargoTest (
     withDependencies
     // {
+      # Without all features, for a test that builds the programs itself does so as `cargo test` does.
+      cargoExtraArgs = "--locked --workspace";
       nativeCheckInputs = [
         distribution
         git
@@ -111,7 +113,7 @@ in
         kustomize
         nats-server
         postgresql
-        python3
+        (python3.withPackages (packages: [ packages.nats-py ]))
         skopeo
       ];
       preCheck = ''

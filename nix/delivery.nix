@@ -50,9 +50,7 @@ let
 
   # Every service for every architecture, as `delivery publish` wants to be told.
   sourcesOfImages = lib.concatLists (
-    lib.mapAttrsToList (
-      _: lib.mapAttrsToList (name: image: "--image ${name}=nix:${image}")
-    ) images
+    lib.mapAttrsToList (_: lib.mapAttrsToList (name: image: "--image ${name}=nix:${image}")) images
   );
 
   gitops = [
@@ -95,15 +93,18 @@ in
     (
       verb:
       lib.nameValuePair "cluster-${verb}" (
-        command "cluster-${verb}" [
-          argocd
-          docker-client
-          git
-          k3d
-          kubectl
-        ] "The cluster on this machine with the whole delivery in it: ${verb}" ''
-          exec delivery cluster ${verb} "$@"
-        ''
+        command "cluster-${verb}"
+          [
+            argocd
+            docker-client
+            git
+            k3d
+            kubectl
+          ]
+          "The cluster on this machine with the whole delivery in it: ${verb}"
+          ''
+            exec delivery cluster ${verb} "$@"
+          ''
       )
     )
     [

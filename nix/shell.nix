@@ -66,7 +66,7 @@
         nodejs
         postgresql
         process-compose
-        python3
+        (python3.withPackages (packages: [ packages.nats-py ]))
         shellcheck
         skopeo
         syft
