@@ -20,7 +20,7 @@ pub enum Error {
     Nats(#[source] Box<dyn StdError + Send + Sync>),
 
     /// A program that is not where it should be.
-    #[error("{0} is not there: build it first")]
+    #[error("{0} is not there: `cargo build --workspace` makes it")]
     NotBuilt(String),
 
     /// Something that the system must not do, and that is no matter of deliveries.

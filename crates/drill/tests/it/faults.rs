@@ -7,7 +7,7 @@ use drill::{Scale, Scenario};
 use crate::programs::programs;
 
 async fn survive(scenario: &Scenario) {
-    let mut system = scenario.set_up(programs()).await.unwrap();
+    let mut system = scenario.set_up(&programs()).await.unwrap();
     let findings = scenario.play(&mut system, Scale::SHORT).await.unwrap();
     assert!(
         findings.keep_the_promise(scenario.duplicates),

@@ -43,7 +43,7 @@ async fn a_plain_subscriber_in_python_sees_each_change_as_subject_and_json() {
         broadcasters: 0,
         ..Plan::PLAIN
     };
-    let system = System::start(programs(), plan).await.unwrap();
+    let system = System::start(&programs(), plan).await.unwrap();
     let subscriber = subscribe(&system, "production.todos.>", 3).await;
 
     let http = service_kit::http::client("outsider", SOON).unwrap();
