@@ -4,6 +4,7 @@
   stdenv,
   actionlint,
   craneLib,
+  curl,
   distribution,
   fetchFromGitHub,
   fetchurl,
@@ -107,6 +108,7 @@ in
       # Without all features, for a test that builds the programs itself does so as `cargo test` does.
       cargoExtraArgs = "--locked --workspace";
       nativeCheckInputs = [
+        curl
         distribution
         git
         kubectl
@@ -123,7 +125,7 @@ in
     }
   );
 
-  deny = craneLib.cargoDeny common;
+  deny = craneLib.cargoDeny (common // { cargoExtraArgs = "--locked"; });
 
   audit = craneLib.cargoAudit (common // { advisory-db = advisories; });
 
@@ -133,8 +135,8 @@ in
 }
 // lib.optionalAttrs (builtins.pathExists ../.github/workflows) {
   workflows = lint "check-workflows" [ actionlint shellcheck zizmor ] ''
-    actionlint ${../.github/workflows}/*.yml
-    zizmor --offline --pedantic ${../.github}
+    actionlint ${sources.workflows}/.github/workflows/*.yml
+    zizmor --offline --pedantic ${sources.workflows}
   '';
 }
 // manifests

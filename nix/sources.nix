@@ -86,6 +86,11 @@ rec {
     fileset = union ../.ci/run (fileFilter (file: file.hasExt "sh") root);
   };
 
+  workflows = toSource {
+    inherit root;
+    fileset = ../.github;
+  };
+
   manifests = toSource {
     inherit root;
     fileset = ../kustomize;
