@@ -1,10 +1,13 @@
 # The commands of crates/delivery, with the programs that they call.
 {
   lib,
+  stdenv,
   argocd,
   cosign,
   craneLib,
+  curl,
   docker-client,
+  fetchurl,
   git,
   images,
   k3d,
@@ -48,10 +51,29 @@ let
       meta = { inherit description; };
     };
 
-  # Every service for every architecture, as `delivery publish` wants to be told.
-  sourcesOfImages = lib.concatLists (
-    lib.mapAttrsToList (_: lib.mapAttrsToList (name: image: "--image ${name}=nix:${image}")) images
-  );
+  # The services of some architectures, as `delivery publish` wants to be told.
+  sourcesOf =
+    architectures:
+    lib.concatStringsSep " " (
+      lib.concatMap (lib.mapAttrsToList (name: image: "--image=${name}=nix:${image}")) (
+        lib.attrValues architectures
+      )
+    );
+
+  argocdManifest = fetchurl {
+    url = "https://raw.githubusercontent.com/argoproj/argo-cd/v3.5.1/manifests/install.yaml";
+    hash = "sha256-eVo6lyIk2mp/nTLD6UZEXwYrYPtGAoR2cVr/62iCNuM=";
+  };
+
+  publish =
+    name: architectures: description:
+    command name [
+      cosign
+      skopeo-nix2container
+      syft
+    ] description ''
+      exec delivery publish ${sourcesOf architectures} "$@"
+    '';
 
   gitops = [
     git
@@ -60,17 +82,11 @@ let
   ];
 in
 {
-  publish =
-    command "publish"
-      [
-        cosign
-        skopeo-nix2container
-        syft
-      ]
-      "Push the images for all architectures and write their digests"
-      ''
-        exec delivery publish ${lib.concatStringsSep " " sourcesOfImages} "$@"
-      '';
+  publish = publish "publish" images "Push the images for all architectures and write their digests";
+
+  publish-native = publish "publish-native" {
+    inherit (images) ${stdenv.hostPlatform.go.GOARCH};
+  } "As publish, for the architecture of this machine alone";
 
   retag =
     command "retag" [ skopeo-nix2container ] "Give published images a second tag, without building"
@@ -88,28 +104,25 @@ in
     exec delivery rollback "$@"
   '';
 }
-// lib.listToAttrs (
-  map
-    (
-      verb:
-      lib.nameValuePair "cluster-${verb}" (
-        command "cluster-${verb}"
-          [
-            argocd
-            docker-client
-            git
-            k3d
-            kubectl
-          ]
-          "The cluster on this machine with the whole delivery in it: ${verb}"
-          ''
-            exec delivery cluster ${verb} "$@"
-          ''
-      )
-    )
-    [
-      "up"
-      "down"
-      "status"
-    ]
-)
+// lib.mapAttrs' (
+  verb: arguments:
+  lib.nameValuePair "cluster-${verb}" (
+    command "cluster-${verb}" (
+      gitops
+      ++ [
+        argocd
+        curl
+        docker-client
+        k3d
+        kubectl
+      ]
+    ) "The cluster on this machine with the whole delivery in it: ${verb}" ''
+      export ARGOCD_MANIFEST=${argocdManifest}
+      exec delivery cluster ${verb} ${arguments} "$@"
+    ''
+  )
+) {
+  up = sourcesOf { inherit (images) ${stdenv.hostPlatform.go.GOARCH}; };
+  down = "";
+  status = "";
+}

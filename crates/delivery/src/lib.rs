@@ -2,12 +2,14 @@
 //!
 //! - [`publish()`] pushes the images that Nix has built, [`sign()`] signs them;
 //! - [`promote()`] pins them in an overlay, [`roll_back`] pins what ran before;
-//!   Argo CD applies what the overlays say.
+//!   Argo CD applies what the overlays say;
+//! - [`cluster`] has all of it on one machine.
 //!
 //! The work is done by the programs that people use for it by hand, which have
-//! to be on `PATH`: git, kustomize, skopeo, and for some commands cosign and
-//! syft.
+//! to be on `PATH`: git, kustomize, skopeo, and for some commands cosign, syft, docker, k3d,
+//! kubectl and curl.
 
+pub mod cluster;
 mod error;
 pub mod overlay;
 mod promote;
@@ -19,7 +21,7 @@ mod worktree;
 
 pub use error::Error;
 pub use overlay::Environment;
-pub use promote::{Outcome, promote, roll_back};
+pub use promote::{Origin, Outcome, promote, roll_back};
 pub use publish::{Source, publish, retag};
 pub use registry::Transport;
 pub use release::Release;

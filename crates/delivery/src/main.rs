@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use delivery::{Environment, Error, Outcome, Release, Source, Transport};
+use delivery::{Environment, Error, Origin, Outcome, Release, Source, Transport, cluster};
 
 /// From a commit to a running environment.
 #[derive(Debug, Parser)]
@@ -22,6 +22,9 @@ enum Command {
     Promote(Promote),
     /// Pin what the environment ran before, and push that
     Rollback(Rollback),
+    /// The whole delivery on this machine
+    #[command(subcommand)]
+    Cluster(Cluster),
 }
 
 #[derive(Debug, Args)]
@@ -69,7 +72,7 @@ struct Promote {
     digests: PathBuf,
 
     #[command(flatten)]
-    remote: Remote,
+    origin: Origin,
 
     #[command(flatten)]
     transport: Transport,
@@ -85,14 +88,17 @@ struct Rollback {
     to: Option<String>,
 
     #[command(flatten)]
-    remote: Remote,
+    origin: Origin,
 }
 
-#[derive(Debug, Args)]
-struct Remote {
-    /// The branch of `origin` that Argo CD follows
-    #[arg(long, default_value = "main")]
-    branch: String,
+#[derive(Debug, Subcommand)]
+enum Cluster {
+    /// Make the cluster, or what of it is missing
+    Up(cluster::Options),
+    /// Remove it
+    Down,
+    /// Show how it is
+    Status,
 }
 
 fn main() -> ExitCode {
@@ -100,6 +106,9 @@ fn main() -> ExitCode {
         Command::Publish(publish) => run_publish(publish),
         Command::Promote(promote) => run_promote(&promote),
         Command::Rollback(rollback) => run_rollback(&rollback),
+        Command::Cluster(Cluster::Up(options)) => cluster::up(&options),
+        Command::Cluster(Cluster::Down) => cluster::down(),
+        Command::Cluster(Cluster::Status) => cluster::status(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -145,7 +154,7 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
     let environment = options.environment;
     let outcome = delivery::promote(
         Path::new("."),
-        &options.remote.branch,
+        &options.origin,
         environment,
         &release,
         options.transport,
@@ -163,8 +172,12 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
 
 fn run_rollback(options: &Rollback) -> Result<(), Error> {
     let environment = options.environment;
-    let branch = &options.remote.branch;
-    let tag = delivery::roll_back(Path::new("."), branch, environment, options.to.as_deref())?;
+    let tag = delivery::roll_back(
+        Path::new("."),
+        &options.origin,
+        environment,
+        options.to.as_deref(),
+    )?;
     println!("{} is back at {tag}", environment.title());
     Ok(())
 }

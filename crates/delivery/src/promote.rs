@@ -11,6 +11,18 @@ use crate::registry::{self, Transport};
 use crate::release::{IMAGES, Release};
 use crate::worktree::Worktree;
 
+/// The branch that Argo CD follows.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Origin {
+    /// The remote of the clone
+    #[arg(long, default_value = "origin")]
+    pub remote: String,
+
+    /// The branch there
+    #[arg(long, default_value = "main")]
+    pub branch: String,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
@@ -22,8 +34,8 @@ pub enum Outcome {
     Newer(String),
 }
 
-/// Pins the images of `release` in the overlay of `environment`, on `branch` of
-/// the remote `origin` of `repository`. Nothing but the remote is changed.
+/// Pins the images of `release` in the overlay of `environment`, at `origin` of
+/// the clone `repository`. Nothing but the remote is changed.
 ///
 /// A push that loses a race is made again from where the branch is then, so no
 /// promotion is lost; and an older release never replaces a newer one.
@@ -33,13 +45,13 @@ pub enum Outcome {
 /// staging never ran, or the push fails for another reason than a race.
 pub fn promote(
     repository: &Path,
-    branch: &str,
+    origin: &Origin,
     environment: Environment,
     release: &Release,
     transport: Transport,
 ) -> Result<Outcome, Error> {
     check_registry(release, transport)?;
-    let mut worktree = Worktree::new(repository, branch)?;
+    let mut worktree = Worktree::new(repository, origin)?;
     let wanted = pins(release);
     with_retries(|| {
         worktree.update()?;
@@ -63,11 +75,11 @@ pub fn promote(
 /// Where there is no such promotion, or the push fails.
 pub fn roll_back(
     repository: &Path,
-    branch: &str,
+    origin: &Origin,
     environment: Environment,
     tag: Option<&str>,
 ) -> Result<String, Error> {
-    let mut worktree = Worktree::new(repository, branch)?;
+    let mut worktree = Worktree::new(repository, origin)?;
     with_retries(|| {
         worktree.update()?;
         let current = overlay::read(&worktree.read(&environment.file())?)?;

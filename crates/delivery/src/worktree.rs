@@ -7,8 +7,9 @@ use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
 use crate::Error;
+use crate::promote::Origin;
 
-/// A worktree at the tip of a branch of the remote `origin`. It shares objects
+/// A worktree at the tip of a branch of a remote. It shares objects
 /// and credentials with the repository that it belongs to, and is removed when
 /// it is dropped.
 #[derive(Debug)]
@@ -18,16 +19,16 @@ pub(crate) struct Worktree {
     /// In the worktree.
     inside: Shell,
     path: PathBuf,
-    branch: String,
+    origin: Origin,
     /// What the branch pointed to when it was last asked.
     base: String,
     _folder: TempDir,
 }
 
 impl Worktree {
-    /// Checks out `branch` as `origin` has it, beside the repository that
+    /// Checks out the branch of `origin`, beside the repository that
     /// `repository` is in.
-    pub(crate) fn new(repository: &Path, branch: &str) -> Result<Self, Error> {
+    pub(crate) fn new(repository: &Path, origin: &Origin) -> Result<Self, Error> {
         let outside = Shell::new()?;
         outside.change_dir(repository);
         let folder = TempDir::new().map_err(Error::file(std::env::temp_dir()))?;
@@ -37,7 +38,7 @@ impl Worktree {
             outside,
             inside,
             path,
-            branch: branch.to_owned(),
+            origin: origin.clone(),
             base: String::new(),
             _folder: folder,
         };
@@ -67,15 +68,15 @@ impl Worktree {
         Ok(())
     }
 
-    /// The commit that the branch points to at `origin`.
+    /// The commit that the branch points to at the remote.
     fn fetch(&self) -> Result<String, Error> {
         // Into a name of its own: two of us may fetch at the same time.
-        let (branch, process) = (&self.branch, std::process::id());
+        let (Origin { remote, branch }, process) = (&self.origin, std::process::id());
         let name = format!("refs/delivery/{process}");
         let fetched = format!("+refs/heads/{branch}:{name}");
         cmd!(
             self.outside,
-            "git fetch --quiet --no-write-fetch-head origin {fetched}"
+            "git fetch --quiet --no-write-fetch-head {remote} {fetched}"
         )
         .quiet()
         .run()?;
@@ -137,12 +138,24 @@ impl Worktree {
     /// Commits all changes and pushes them. [`Error::Moved`] where the branch
     /// is no longer where it was.
     pub(crate) fn publish(&self, message: &str) -> Result<(), Error> {
-        let branch = &self.branch;
         cmd!(self.inside, "git commit --quiet --all --message {message}")
             .quiet()
             .run()?;
+        self.push()
+    }
+
+    /// Merges `commit` and pushes that, as [`Worktree::publish`].
+    pub(crate) fn merge(&self, commit: &str) -> Result<(), Error> {
+        cmd!(self.inside, "git merge --quiet --no-edit {commit}")
+            .quiet()
+            .run()?;
+        self.push()
+    }
+
+    fn push(&self) -> Result<(), Error> {
+        let Origin { remote, branch } = &self.origin;
         let target = format!("HEAD:refs/heads/{branch}");
-        let push = cmd!(self.inside, "git push --quiet origin {target}").quiet();
+        let push = cmd!(self.inside, "git push --quiet {remote} {target}").quiet();
         match push.run() {
             Ok(()) => Ok(()),
             Err(_) if self.fetch()? != self.base => Err(Error::Moved(branch.clone())),

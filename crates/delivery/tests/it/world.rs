@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use testkit::ReservedPort;
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Everything that a delivery has to do with.
 pub(crate) struct World {
@@ -93,6 +93,20 @@ impl World {
             .unwrap();
         }
         self.commit("the start");
+    }
+
+    /// Ends the registry, so that somebody else may start one on its port.
+    pub(crate) fn stop_registry(&mut self) {
+        self.registry.kill().unwrap();
+        self.registry.wait().unwrap();
+    }
+
+    pub(crate) fn registry_configuration(&self) -> PathBuf {
+        self.folder.path().join("registry.yml")
+    }
+
+    pub(crate) fn registry_port(&self) -> u16 {
+        self.port.number()
     }
 
     pub(crate) fn origin(&self) -> PathBuf {
@@ -207,15 +221,7 @@ impl World {
             tag,
         ];
         arguments.extend(["--digests", path(digests)]);
-        let images: Vec<String> = ["todo-app", "todo-backend", "broadcaster"]
-            .iter()
-            .flat_map(|name| {
-                ["amd64", "arm64"].map(|architecture| {
-                    let content = format!("{name}-{content}");
-                    format!("--image={name}={}", self.image(&content, architecture))
-                })
-            })
-            .collect();
+        let images = self.images(content);
         arguments.extend(images.iter().map(String::as_str));
         self.delivery(&arguments)
     }
@@ -232,6 +238,19 @@ impl World {
             tag,
         ];
         self.delivery(&[&publish[..], &["--from", from, "--digests", digests]].concat())
+    }
+
+    /// Every image with this content for both architectures, as arguments.
+    pub(crate) fn images(&self, content: &str) -> Vec<String> {
+        let images = ["todo-app", "todo-backend", "broadcaster"]
+            .iter()
+            .flat_map(|name| {
+                ["amd64", "arm64"].map(|architecture| {
+                    let content = format!("{name}-{content}");
+                    format!("--image={name}={}", self.image(&content, architecture))
+                })
+            });
+        images.collect()
     }
 
     /// Promotes what [`World::publish`] published.

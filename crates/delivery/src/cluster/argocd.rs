@@ -1,0 +1,132 @@
+//! Argo CD, and what it is told to follow.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use xshell::{Shell, cmd};
+
+use super::{apply, ask_kubectl, kubectl};
+use crate::Error;
+
+/// How often Argo CD looks at the repository: nobody calls it on a laptop.
+const LOOK_EVERY: &str =
+    r#"{"data":{"timeout.reconciliation":"15s","timeout.reconciliation.jitter":"0s"}}"#;
+
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Applies `manifest`, Argo CD's own, and waits until it runs.
+pub(super) fn install(manifest: &Path) -> Result<(), Error> {
+    let manifest = manifest.display().to_string();
+    if ask_kubectl(&["get", "namespace", "argocd"])?.is_none() {
+        kubectl(&["create", "namespace", "argocd"])?;
+    }
+    let quietly = [
+        "-n",
+        "argocd",
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+    ];
+    for file in [manifest.as_str(), "argocd/argocd-cm.yaml"] {
+        // Its lines are as many as its objects, and nobody reads them.
+        let applied = ask_kubectl(&[&quietly[..], &["--filename", file]].concat())?;
+        if applied.is_none() {
+            return Err(Error::refused(format!("kubectl could not apply {file}")));
+        }
+    }
+    let patch = [
+        "-n",
+        "argocd",
+        "patch",
+        "configmap",
+        "argocd-cm",
+        "--type=merge",
+    ];
+    let patched = ask_kubectl(&[&patch[..], &["--patch", LOOK_EVERY]].concat())?;
+    if patched.is_some_and(|said| !said.contains("no change")) {
+        // It is read at the start alone.
+        kubectl(&[
+            "-n",
+            "argocd",
+            "rollout",
+            "restart",
+            "statefulset/argocd-application-controller",
+        ])?;
+    }
+    for part in [
+        "deployment/argocd-repo-server",
+        "deployment/argocd-server",
+        "statefulset/argocd-application-controller",
+    ] {
+        kubectl(&["-n", "argocd", "rollout", "status", part, "--timeout=600s"])?;
+    }
+    Ok(())
+}
+
+/// Applies the root application: of `repository`, or of the one that its file
+/// names.
+pub(super) fn follow(repository: Option<&str>) -> Result<(), Error> {
+    let path = "argocd/root.yaml";
+    let yaml = fs::read_to_string(path).map_err(Error::file(path))?;
+    let mut root: Value =
+        serde_saphyr::from_str(&yaml).map_err(|error| Error::malformed(path, error))?;
+    if let Some(repository) = repository {
+        root["spec"]["source"]["repoURL"] = repository.into();
+    }
+    apply(&root.to_string())
+}
+
+/// Waits until both environments answer, and says how it goes.
+pub(super) fn wait(port: u16, seconds: u64) -> Result<(), Error> {
+    let sh = Shell::new()?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut said = String::new();
+    for environment in ["staging", "production"] {
+        let url = format!("http://localhost:{port}/{environment}/");
+        loop {
+            let answers = cmd!(
+                sh,
+                "curl --fail --silent --max-time 5 --output /dev/null {url}"
+            )
+            .quiet()
+            .ignore_stderr()
+            .run()
+            .is_ok();
+            if answers {
+                println!("    {environment} answers");
+                break;
+            }
+            let now = applications()?;
+            if now != said {
+                println!("    {now}");
+                said = now;
+            }
+            if Instant::now() >= end {
+                return Err(Error::refused(format!(
+                    "{environment} does not answer after {seconds} s. `nix run .#cluster-status` shows what it waits for; \
+                     docs/runbooks/failed-sync.md says what to do; run this again to go on waiting"
+                )));
+            }
+            pause();
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing here is asynchronous")]
+fn pause() {
+    std::thread::sleep(PAUSE);
+}
+
+/// The applications in a line: name, whether in sync, whether well.
+fn applications() -> Result<String, Error> {
+    let columns = "jsonpath={range .items[*]}{.metadata.name} {.status.sync.status} {.status.health.status}, {end}";
+    let listed = ask_kubectl(&["-n", "argocd", "get", "applications", "--output", columns])?;
+    let listed = listed.unwrap_or_default();
+    Ok(match listed.trim_end_matches([' ', ',']) {
+        "" => "no application yet".to_owned(),
+        listed => listed.to_owned(),
+    })
+}

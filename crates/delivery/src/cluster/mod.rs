@@ -1,0 +1,230 @@
+//! A cluster on this machine with the whole delivery in it: k3d, a registry,
+//! Argo CD, and a Git repository that it follows.
+//!
+//! Every step looks at what is there and does what is missing, so that a run
+//! that was interrupted is made again, and a second run changes nothing.
+
+mod argocd;
+mod k3d;
+mod preflight;
+mod repository;
+mod secrets;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use xshell::{Shell, cmd};
+
+use crate::publish::Source;
+use crate::registry::Transport;
+use crate::{Environment, Error, promote, publish};
+
+/// The name of the cluster.
+pub const NAME: &str = "dwk-local";
+
+/// What [`up`] is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Follow the repository that argocd/root.yaml names, with the images that
+    /// its overlays pin, in place of a repository and a registry on this machine
+    #[arg(long)]
+    pub from_github: bool,
+
+    /// The images to run, as `publish` takes them. `nix run .#cluster-up` gives
+    /// them all
+    #[arg(long = "image", conflicts_with = "from_github")]
+    pub images: Vec<Source>,
+
+    /// Argo CD's install.yaml. `nix run .#cluster-up` gives it, by its hash
+    #[arg(long, env = "ARGOCD_MANIFEST")]
+    pub argocd_manifest: PathBuf,
+
+    /// A file with the address that production posts to; without it nothing
+    /// arrives anywhere, and events of production become dead letters
+    #[arg(long)]
+    pub slack_webhook_url_file: Option<PathBuf>,
+
+    /// For how many seconds to wait for the environments
+    #[arg(long, default_value_t = 900)]
+    pub wait_seconds: u64,
+
+    /// Where the environments answer
+    #[arg(long, default_value_t = 8081)]
+    pub port: u16,
+
+    /// Where the registry is pushed to
+    #[arg(long, default_value_t = 5000)]
+    pub registry_port: u16,
+
+    /// Where the Git repository is pushed to
+    #[arg(long, default_value_t = 9418)]
+    pub git_port: u16,
+}
+
+/// Makes the cluster, or what of it is missing, and waits until both
+/// environments answer.
+///
+/// # Errors
+/// What is missing on this machine, with what to do; or the step that failed,
+/// after which a second run goes on.
+pub fn up(options: &Options) -> Result<(), Error> {
+    step("Looking at this machine");
+    let exists = k3d::exists()?;
+    preflight::check(options, exists)?;
+
+    step(if exists {
+        "Starting the cluster"
+    } else {
+        "Creating the cluster"
+    });
+    k3d::ensure(options, exists)?;
+    step("Installing Argo CD");
+    argocd::install(&options.argocd_manifest)?;
+    step("Making secrets");
+    secrets::ensure(options.slack_webhook_url_file.as_deref())?;
+
+    let repository = if options.from_github {
+        None
+    } else {
+        step("Serving a Git repository");
+        repository::serve(options.git_port)?;
+        deliver(options)?;
+        Some(repository::INSIDE)
+    };
+    step("Handing over to Argo CD");
+    argocd::follow(repository)?;
+    step("Waiting for staging and production");
+    argocd::wait(options.port, options.wait_seconds)?;
+    say_what_now(options);
+    Ok(())
+}
+
+/// Publishes the images and promotes them, as the workflows do.
+fn deliver(options: &Options) -> Result<(), Error> {
+    let tag = repository::push()?;
+    let registry = format!("localhost:{}", options.registry_port);
+    let transport = Transport { insecure: true };
+    step(&format!("Publishing {tag}"));
+    let release = publish(&registry, &tag, &options.images, transport)?;
+    for environment in [Environment::Staging, Environment::Production] {
+        step(&format!("Promoting {} to {tag}", environment.title()));
+        let here = std::path::Path::new(".");
+        let origin = repository::origin();
+        promote(here, &origin, environment, &release, transport)?;
+    }
+    Ok(())
+}
+
+fn say_what_now(options: &Options) {
+    let Options { port, .. } = options;
+    println!(
+        "
+  Staging     http://localhost:{port}/staging/
+  Production  http://localhost:{port}/production/
+
+  Argo CD     kubectl --context k3d-{NAME} -n argocd port-forward svc/argocd-server 8443:443
+              https://localhost:8443, user admin, password:
+              argocd admin initial-password -n argocd --kube-context k3d-{NAME} | head -1
+"
+    );
+    if !options.from_github {
+        println!(
+            "  Next: change something and commit it, then
+    nix run .#publish-native -- --insecure --registry localhost:{0} --tag \"$(git rev-parse HEAD)\"
+    nix run .#promote -- staging --insecure --remote {1} --tag \"$(git rev-parse HEAD)\"
+",
+            options.registry_port,
+            repository::REMOTE
+        );
+    }
+    println!("  nix run .#cluster-status shows how it is, nix run .#cluster-down removes it.");
+}
+
+/// Removes the cluster with everything in it, its registry too.
+///
+/// # Errors
+/// Where k3d fails.
+pub fn down() -> Result<(), Error> {
+    if k3d::exists()? {
+        k3d::delete()?;
+    } else {
+        println!("there is no cluster {NAME}");
+    }
+    repository::forget()
+}
+
+/// Shows the nodes, the applications and the pods that are not well.
+///
+/// # Errors
+/// Where there is no cluster, or it does not answer.
+pub fn status() -> Result<(), Error> {
+    if !k3d::exists()? {
+        return Err(Error::refused(format!(
+            "there is no cluster {NAME}: nix run .#cluster-up makes it"
+        )));
+    }
+    kubectl(&["get", "nodes"])?;
+    kubectl(&["-n", "argocd", "get", "applications"])?;
+    for namespace in ["default", "staging", "production"] {
+        kubectl(&["-n", namespace, "get", "pods"])?;
+    }
+    Ok(())
+}
+
+fn step(what: &str) {
+    println!("==> {what}");
+}
+
+/// Runs kubectl on this cluster, whatever the current context is.
+fn kubectl(arguments: &[&str]) -> Result<(), Error> {
+    let sh = Shell::new()?;
+    let context = format!("k3d-{NAME}");
+    cmd!(sh, "kubectl --context {context}")
+        .args(arguments)
+        .quiet()
+        .run()?;
+    Ok(())
+}
+
+/// What kubectl prints; `None` where it fails.
+fn ask_kubectl(arguments: &[&str]) -> Result<Option<String>, Error> {
+    let sh = Shell::new()?;
+    let context = format!("k3d-{NAME}");
+    let output = cmd!(sh, "kubectl --context {context}")
+        .args(arguments)
+        .quiet()
+        .ignore_status()
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(output.status.success().then_some(text))
+}
+
+/// Applies `manifest`. It goes through a pipe: a secret in it is seen by nobody
+/// who lists processes.
+fn apply(manifest: &str) -> Result<(), Error> {
+    let run = || -> std::io::Result<bool> {
+        let mut child = Command::new("kubectl")
+            .args([
+                "--context",
+                &format!("k3d-{NAME}"),
+                "apply",
+                "--server-side",
+            ])
+            .args(["--force-conflicts", "--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(manifest.as_bytes())?;
+        }
+        Ok(child.wait()?.success())
+    };
+    match run() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::refused(
+            "kubectl could not apply a manifest; it says why above",
+        )),
+        Err(error) => Err(Error::malformed("kubectl", error)),
+    }
+}

@@ -1,0 +1,123 @@
+//! The Git repository of the cluster: what Argo CD follows where no account
+//! anywhere is wanted.
+
+use std::path::Path;
+use std::time::Duration;
+
+use backon::{BlockingRetryable, ConstantBuilder};
+use xshell::{Shell, cmd};
+
+use super::{apply, kubectl};
+use crate::Error;
+use crate::promote::Origin;
+
+const MANIFEST: &str = include_str!("git-server.yaml");
+
+/// Its address in the cluster.
+pub(super) const INSIDE: &str = "git://git-server.argocd.svc.cluster.local/todo.git";
+
+/// What the clone calls it.
+pub(super) const REMOTE: &str = "local";
+
+/// Starts the server and tells the clone about it.
+pub(super) fn serve(port: u16) -> Result<(), Error> {
+    apply(MANIFEST)?;
+    kubectl(&[
+        "-n",
+        "argocd",
+        "rollout",
+        "status",
+        "deployment/git-server",
+        "--timeout=300s",
+    ])?;
+    let sh = Shell::new()?;
+    let url = format!("git://127.0.0.1:{port}/todo.git");
+    if has_remote(&sh)? {
+        cmd!(sh, "git remote set-url {REMOTE} {url}")
+            .quiet()
+            .run()?;
+    } else {
+        cmd!(sh, "git remote add {REMOTE} {url}").quiet().run()?;
+    }
+    Ok(())
+}
+
+/// Pushes what is committed, and gives the tag of the images: the commit, and
+/// something of its own where not all is committed.
+///
+/// Promotions that are in the repository already stay: where the clone lacks
+/// them, nothing is pushed.
+pub(super) fn push() -> Result<String, Error> {
+    let sh = Shell::new()?;
+    // The port of a node answers a moment after the pod is ready.
+    let patience = ConstantBuilder::new()
+        .with_delay(Duration::from_secs(1))
+        .with_max_times(60);
+    let known = (|| {
+        cmd!(sh, "git ls-remote {REMOTE} refs/heads/main")
+            .quiet()
+            .ignore_stderr()
+            .read()
+    })
+    .retry(patience)
+    .call()?;
+    if known.is_empty() {
+        cmd!(sh, "git push --quiet {REMOTE} HEAD:refs/heads/main")
+            .quiet()
+            .run()?;
+    } else {
+        merge(&sh)?;
+    }
+    let commit = cmd!(sh, "git rev-parse HEAD").quiet().read()?;
+    let uncommitted = cmd!(sh, "git status --porcelain").quiet().read()?;
+    if uncommitted.is_empty() {
+        return Ok(commit);
+    }
+    println!("Not all is committed: the images have what is not, the manifests do not.");
+    let digest = crate::registry::sha256(uncommitted.as_bytes());
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let short = digest.get(7..15).unwrap_or_default();
+    Ok(format!("{commit}-dirty-{short}-{now}"))
+}
+
+/// Brings the commits of the clone to the repository, below the promotions that
+/// are there.
+fn merge(sh: &Shell) -> Result<(), Error> {
+    cmd!(sh, "git fetch --quiet {REMOTE} main").quiet().run()?;
+    let is_there = cmd!(sh, "git merge-base --is-ancestor HEAD FETCH_HEAD")
+        .quiet()
+        .ignore_stderr()
+        .run()
+        .is_ok();
+    if is_there {
+        return Ok(());
+    }
+    let worktree = crate::worktree::Worktree::new(Path::new("."), &origin())?;
+    let head = cmd!(sh, "git rev-parse HEAD").quiet().read()?;
+    worktree.merge(&head)
+}
+
+/// The branch that promotions go to.
+pub(super) fn origin() -> Origin {
+    Origin {
+        remote: REMOTE.to_owned(),
+        branch: "main".to_owned(),
+    }
+}
+
+/// Takes the server out of the clone.
+pub(super) fn forget() -> Result<(), Error> {
+    let sh = Shell::new()?;
+    if has_remote(&sh)? {
+        cmd!(sh, "git remote remove {REMOTE}").quiet().run()?;
+    }
+    Ok(())
+}
+
+fn has_remote(sh: &Shell) -> Result<bool, Error> {
+    let remotes = cmd!(sh, "git remote").quiet().read()?;
+    Ok(remotes.lines().any(|remote| remote == REMOTE))
+}

@@ -1,0 +1,329 @@
+//! The cluster, with stand-ins for k3d, docker and kubectl that record what
+//! they are asked for. Git, the registry, kustomize and skopeo are real.
+
+use std::env;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+use testkit::ReservedPort;
+
+use crate::world::{ROOT, World, printed, refused, succeeded};
+
+struct Laptop {
+    world: World,
+    state: TempDir,
+    port: ReservedPort,
+    git_port: ReservedPort,
+}
+
+impl Laptop {
+    fn new() -> Self {
+        let mut world = World::new();
+        world.stop_registry();
+        for file in [
+            "argocd/root.yaml",
+            "argocd/argocd-cm.yaml",
+            "kustomize/namespaces.yaml",
+        ] {
+            let copy = world.checkout().join(file);
+            fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            fs::copy(Path::new(ROOT).join(file), copy).unwrap();
+        }
+        world.commit("the manifests");
+        let state = TempDir::new().unwrap();
+        fs::create_dir(state.path().join("git")).unwrap();
+        fs::write(state.path().join("disk"), "50000").unwrap();
+        let configuration = fs::read_to_string(world.registry_configuration()).unwrap();
+        fs::write(state.path().join("registry.yml"), configuration).unwrap();
+        Self {
+            world,
+            state,
+            port: ReservedPort::reserve().unwrap(),
+            git_port: ReservedPort::reserve().unwrap(),
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.state.path().join(name)
+    }
+
+    fn touch(&self, name: &str) {
+        fs::write(self.file(name), "").unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    /// Runs `delivery cluster …`; curl says that the environments answer.
+    fn cluster(&self, arguments: &[&str]) -> Output {
+        let all = [&["cluster"], arguments].concat();
+        let stand_ins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/stand-ins");
+        let mut command =
+            self.world
+                .command(&self.world.checkout(), env!("CARGO_BIN_EXE_delivery"), &all);
+        let on_path: Vec<_> = command
+            .get_envs()
+            .find(|(name, _)| *name == "PATH")
+            .and_then(|(_, path)| path)
+            .map(|path| env::split_paths(path).collect())
+            .unwrap_or_default();
+        let folders = [stand_ins].into_iter().chain(on_path);
+        command
+            .env("PATH", env::join_paths(folders).unwrap())
+            .env("STATE", self.state.path())
+            .env("GIT_PORT", self.git_port.number().to_string())
+            .env("REGISTRY_PORT", self.world.registry_port().to_string())
+            .env("ARGOCD_MANIFEST", "install.yaml");
+        command.output().unwrap()
+    }
+
+    fn up(&self, more: &[&str]) -> Output {
+        let (port, git, registry) = (
+            self.port.number().to_string(),
+            self.git_port.number().to_string(),
+            self.world.registry_port().to_string(),
+        );
+        let ports = [
+            "--port",
+            &port,
+            "--git-port",
+            &git,
+            "--registry-port",
+            &registry,
+        ];
+        self.cluster(&[&["up"], &ports[..], more].concat())
+    }
+
+    fn up_with_images(&self) -> Output {
+        let images = self.world.images("first");
+        let images: Vec<&str> = images.iter().map(String::as_str).collect();
+        self.up(&images)
+    }
+
+    /// The overlay in the repository of the cluster.
+    fn overlay(&self, name: &str) -> String {
+        let object = format!("main:kustomize/overlays/{name}/kustomization.yaml");
+        let repository = self.file("git/todo.git");
+        let output = self
+            .world
+            .command(&repository, "git", &["show", &object])
+            .output();
+        printed(&output.unwrap())
+    }
+}
+
+impl Drop for Laptop {
+    fn drop(&mut self) {
+        for pid in self.read("pids").lines() {
+            // The shell's children are the servers.
+            let _ = Command::new("pkill").args(["-P", pid]).status();
+            let _ = Command::new("kill")
+                .arg(pid)
+                .stderr(std::process::Stdio::null())
+                .status();
+        }
+    }
+}
+
+#[test]
+fn the_whole_delivery_is_made_in_order() {
+    let laptop = Laptop::new();
+    let said = printed(&laptop.up_with_images());
+    let calls = laptop.read("calls");
+    let order = [
+        "docker info",
+        "k3d cluster create dwk-local",
+        "docker exec k3d-dwk-local-agent-0 chown 65532:65532 /tmp/kube-staging",
+        "kubectl create namespace argocd",
+        "kubectl -n argocd apply --server-side --force-conflicts --filename install.yaml",
+        "kubectl -n argocd rollout status statefulset/argocd-application-controller",
+        "kubectl apply --server-side --filename kustomize/namespaces.yaml",
+        "kubectl -n staging get secret postgres-db-secret",
+        "kubectl -n argocd rollout status deployment/git-server",
+        "curl ",
+    ];
+    let mut rest = calls.as_str();
+    for call in order {
+        let (_, after) = rest
+            .split_once(call)
+            .unwrap_or_else(|| panic!("{call} is not next in\n{calls}"));
+        rest = after;
+    }
+    for overlay in ["staging", "prod"] {
+        let overlay = laptop.overlay(overlay);
+        assert!(overlay.contains("newName: localhost:"), "{overlay}");
+        assert!(overlay.contains("digest: sha256:"), "{overlay}");
+    }
+    let applied = laptop.read("applied");
+    let root = applied
+        .lines()
+        .find(|line| line.contains("the-project/repository"));
+    assert!(
+        root.unwrap()
+            .contains("git://git-server.argocd.svc.cluster.local/todo.git")
+    );
+    assert!(
+        said.contains("http://localhost:") && said.contains("/staging/"),
+        "{said}"
+    );
+    assert!(said.contains("nix run .#cluster-down"), "{said}");
+}
+
+#[test]
+fn secrets_are_made_of_chance_and_never_shown() {
+    let laptop = Laptop::new();
+    let output = laptop.up_with_images();
+    let said = printed(&output);
+    let applied = laptop.read("applied");
+    let secrets: Vec<&str> = applied
+        .lines()
+        .filter(|line| line.contains("\"kind\":\"Secret\""))
+        .collect();
+    assert_eq!(secrets.len(), 6);
+    let value = |namespace: &str, name: &str, key: &str| {
+        let metadata = format!("\"name\":\"{name}\",\"namespace\":\"{namespace}\"");
+        let secret = secrets.iter().find(|secret| secret.contains(&metadata));
+        let (_, value) = secret
+            .unwrap()
+            .split_once(&format!("\"{key}\":\""))
+            .unwrap();
+        value.split_once("\"}").unwrap().0.to_owned()
+    };
+    value("production", "slack-webhook-secret", "webhook_url");
+    let accounts = value("default", "nats-accounts", "passwords.conf");
+    let mut passwords = Vec::new();
+    for environment in ["staging", "production"] {
+        passwords.push(value(
+            environment,
+            "postgres-db-secret",
+            "POSTGRES_PASSWORD",
+        ));
+        let nats = value(environment, "nats-client-secret", "password");
+        let account = format!("{environment}_password: \\\"{nats}\\\"");
+        assert!(accounts.contains(&account), "server and client agree");
+        passwords.push(nats);
+    }
+    let shown = said + &laptop.read("calls") + &String::from_utf8_lossy(&output.stderr);
+    for (number, password) in passwords.iter().enumerate() {
+        assert_eq!(password.len(), 49, "a letter and 24 bytes");
+        assert!(!passwords[..number].contains(password));
+        assert!(!shown.contains(password), "a secret is shown");
+    }
+}
+
+#[test]
+fn a_second_run_makes_nothing_anew() {
+    let laptop = Laptop::new();
+    succeeded(&laptop.up_with_images());
+    let overlay = laptop.overlay("staging");
+    let secrets = laptop
+        .read("applied")
+        .matches("\"kind\":\"Secret\"")
+        .count();
+    fs::remove_file(laptop.file("calls")).unwrap();
+    let said = printed(&laptop.up_with_images());
+    let calls = laptop.read("calls");
+    assert!(!calls.contains("cluster create"), "{calls}");
+    assert!(calls.contains("k3d cluster start dwk-local"), "{calls}");
+    assert!(!calls.contains("rollout restart"), "{calls}");
+    assert_eq!(
+        laptop
+            .read("applied")
+            .matches("\"kind\":\"Secret\"")
+            .count(),
+        secrets
+    );
+    assert_eq!(laptop.overlay("staging"), overlay);
+    assert_eq!(said.matches("there ").count(), 3, "{said}");
+}
+
+#[test]
+fn a_new_commit_comes_below_the_promotions_that_are_there() {
+    let laptop = Laptop::new();
+    succeeded(&laptop.up_with_images());
+    let commit = laptop.world.commit("a change");
+    let images = laptop.world.images("second");
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    succeeded(&laptop.up(&images));
+    for overlay in ["staging", "prod"] {
+        assert!(laptop.overlay(overlay).contains(&commit));
+    }
+}
+
+#[test]
+fn everything_that_is_in_the_way_is_named_before_anything_is_made() {
+    let laptop = Laptop::new();
+    laptop.touch("no-docker");
+    let _taken = TcpListener::bind(laptop.port.address()).unwrap();
+    let said = refused(&laptop.up(&[]));
+    assert!(said.contains("Docker does not answer"), "{said}");
+    let port = format!("port {} is in use", laptop.port.number());
+    assert!(said.contains(&port), "{said}");
+    assert!(said.contains("there are no images"), "{said}");
+    assert!(!laptop.read("calls").contains("create"));
+
+    fs::remove_file(laptop.file("no-docker")).unwrap();
+    fs::write(laptop.file("disk"), "100").unwrap();
+    let said = refused(&laptop.up(&["--from-github"]));
+    assert!(said.contains("has 100 MiB left"), "{said}");
+    assert!(said.contains("names no repository"), "{said}");
+    assert!(!laptop.read("calls").contains("create"));
+}
+
+#[test]
+fn a_step_that_fails_ends_the_run_and_the_next_run_goes_on() {
+    let laptop = Laptop::new();
+    laptop.touch("fail-create");
+    refused(&laptop.up_with_images());
+    assert!(
+        !laptop.read("calls").contains("kubectl"),
+        "nothing is asked of no cluster"
+    );
+    fs::remove_file(laptop.file("fail-create")).unwrap();
+    laptop.touch("fail-apply");
+    let said = refused(&laptop.up_with_images());
+    assert!(said.contains("could not apply"), "{said}");
+    fs::remove_file(laptop.file("fail-apply")).unwrap();
+    succeeded(&laptop.up_with_images());
+}
+
+#[test]
+fn environments_that_do_not_answer_end_the_wait_with_what_to_do() {
+    let laptop = Laptop::new();
+    laptop.touch("no-answer");
+    let mut arguments = laptop.world.images("first");
+    arguments.extend(["--wait-seconds".to_owned(), "0".to_owned()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let output = laptop.up(&arguments);
+    let said = refused(&output);
+    assert!(said.contains("staging does not answer after 0 s"), "{said}");
+    assert!(said.contains("failed-sync.md"), "{said}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        shown.contains("the-project-staging Synced Progressing"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn down_removes_the_cluster_and_its_remote_and_nothing_when_there_is_none() {
+    let laptop = Laptop::new();
+    let said = printed(&laptop.cluster(&["down"]));
+    assert!(said.contains("there is no cluster"), "{said}");
+    let said = refused(&laptop.cluster(&["status"]));
+    assert!(said.contains("cluster-up makes it"), "{said}");
+    succeeded(&laptop.up_with_images());
+    assert!(laptop.world.git(&["remote"]).contains("local"));
+    succeeded(&laptop.cluster(&["status"]));
+    succeeded(&laptop.cluster(&["down"]));
+    assert!(
+        laptop
+            .read("calls")
+            .contains("k3d cluster delete dwk-local")
+    );
+    assert!(!laptop.world.git(&["remote"]).contains("local"));
+}
