@@ -22,7 +22,7 @@ const OWNER: &str = "65532:65532";
 /// Whether there is the cluster, running or not.
 pub(super) fn exists() -> Result<bool, Error> {
     let sh = Shell::new()?;
-    let found = cmd!(sh, "k3d cluster get {NAME} --no-headers")
+    let found = cmd!(sh, "k3d cluster list {NAME} --no-headers")
         .quiet()
         .ignore_status()
         .output()?;

@@ -31,6 +31,16 @@ pub(super) fn check(options: &Options, exists: bool) -> Result<(), Error> {
     if !options.from_github && options.images.is_empty() {
         faults.push("there are no images: nix run .#cluster-up gives them".into());
     }
+    // Promotions are commits.
+    if cmd!(sh, "git var GIT_COMMITTER_IDENT")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .is_err()
+    {
+        faults
+            .push("git does not know you: git config --global user.name …, and user.email".into());
+    }
     let format = "{{.DockerRootDir}}";
     let docker = cmd!(sh, "docker info --format {format}")
         .quiet()
