@@ -25,8 +25,10 @@ use tracing::{info, warn};
 use crate::publisher::Publisher;
 use crate::store::{Outbox, RelayLease, StoreError};
 
-/// How many rows are taken at a time.
-const BATCH: u32 = 500;
+/// How many rows are taken at a time. Each batch costs a commit and some round
+/// trips, during which nothing is published; a batch of this size is some
+/// megabytes at most.
+const BATCH: u32 = 2000;
 
 /// How long the database may take for one statement.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(10);
