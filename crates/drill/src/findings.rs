@@ -14,8 +14,10 @@ pub struct Findings {
     pub delivered: usize,
     /// Deliveries of an event that had been delivered before.
     pub duplicates: usize,
-    /// Deliveries, first ones and others, behind a later event of the same todo.
+    /// First deliveries behind a later event of the same todo.
     pub inversions: usize,
+    /// Of the duplicates, how many came behind a later event of the same todo.
+    pub stale: usize,
     /// Deliveries of events that no acknowledged change caused.
     pub unasked: usize,
     /// From the acknowledgement of each change to its first delivery.
@@ -52,14 +54,14 @@ impl Findings {
                 continue;
             };
             let reached = reached.entry(receipt.event.todo).or_default();
-            if expected.place < *reached {
-                findings.inversions += 1;
-            }
+            let behind = usize::from(expected.place < *reached);
             *reached = expected.place.max(*reached);
             if std::mem::replace(&mut expected.delivered, true) {
                 findings.duplicates += 1;
+                findings.stale += behind;
             } else {
                 findings.delivered += 1;
+                findings.inversions += behind;
                 // A delivery may overtake the acknowledgement.
                 delays.push(receipt.at.saturating_duration_since(expected.change.at));
             }
@@ -186,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_behind_its_successor_is_an_inversion_too() {
+    fn a_duplicate_behind_its_successor_is_stale() {
         let found = findings(&[(1, "a"), (1, "b"), (1, "a"), (1, "c"), (2, "a")]);
-        assert_eq!((found.duplicates, found.inversions), (1, 1));
+        assert_eq!((found.duplicates, found.stale, found.inversions), (1, 1, 0));
     }
 
     #[test]

@@ -161,6 +161,12 @@ fn print_findings(name: &str, findings: &Findings) {
         millis(findings.delays.p99),
         millis(findings.delays.max)
     );
+    if findings.stale > 0 {
+        println!(
+            "{name}: {} of the duplicates came behind a later event",
+            findings.stale
+        );
+    }
     if findings.unasked > 0 {
         println!(
             "{name}: {} deliveries that nobody asked for",
