@@ -60,6 +60,9 @@ let
       )
     );
 
+  # Those for this machine.
+  native = lib.getAttrs [ stdenv.hostPlatform.go.GOARCH ] images;
+
   argocdManifest = fetchurl {
     url = "https://raw.githubusercontent.com/argoproj/argo-cd/v3.5.1/manifests/install.yaml";
     hash = "sha256-eVo6lyIk2mp/nTLD6UZEXwYrYPtGAoR2cVr/62iCNuM=";
@@ -67,13 +70,16 @@ let
 
   publish =
     name: architectures: description:
-    command name [
-      cosign
-      skopeo-nix2container
-      syft
-    ] description ''
-      exec delivery publish ${sourcesOf architectures} "$@"
-    '';
+    command name
+      [
+        cosign
+        skopeo-nix2container
+        syft
+      ]
+      description
+      ''
+        exec delivery publish ${sourcesOf architectures} "$@"
+      '';
 
   gitops = [
     git
@@ -84,9 +90,9 @@ in
 {
   publish = publish "publish" images "Push the images for all architectures and write their digests";
 
-  publish-native = publish "publish-native" {
-    inherit (images) ${stdenv.hostPlatform.go.GOARCH};
-  } "As publish, for the architecture of this machine alone";
+  publish-native =
+    publish "publish-native" native
+      "As publish, for the architecture of this machine alone";
 
   retag =
     command "retag" [ skopeo-nix2container ] "Give published images a second tag, without building"
@@ -104,25 +110,31 @@ in
     exec delivery rollback "$@"
   '';
 }
-// lib.mapAttrs' (
-  verb: arguments:
-  lib.nameValuePair "cluster-${verb}" (
-    command "cluster-${verb}" (
-      gitops
-      ++ [
-        argocd
-        curl
-        docker-client
-        k3d
-        kubectl
-      ]
-    ) "The cluster on this machine with the whole delivery in it: ${verb}" ''
-      export ARGOCD_MANIFEST=${argocdManifest}
-      exec delivery cluster ${verb} ${arguments} "$@"
-    ''
-  )
-) {
-  up = sourcesOf { inherit (images) ${stdenv.hostPlatform.go.GOARCH}; };
-  down = "";
-  status = "";
-}
+//
+  lib.mapAttrs'
+    (
+      verb: arguments:
+      lib.nameValuePair "cluster-${verb}" (
+        command "cluster-${verb}"
+          (
+            gitops
+            ++ [
+              argocd
+              curl
+              docker-client
+              k3d
+              kubectl
+            ]
+          )
+          "The cluster on this machine with the whole delivery in it: ${verb}"
+          ''
+            export ARGOCD_MANIFEST=${argocdManifest}
+            exec delivery cluster ${verb} ${arguments} "$@"
+          ''
+      )
+    )
+    {
+      up = sourcesOf native;
+      down = "";
+      status = "";
+    }
