@@ -55,16 +55,12 @@ pub(crate) async fn start(
     let first_todo = TodoText::new(environment.first_todo())?;
     todo_backend::prepare(&store, true, &first_todo).await?;
     let feed = Feed::new(lifecycle.shutdown());
-    let (publisher, inbox) = match &config.nats {
-        Some(nats) => (
-            over_nats(config, nats, environment, &feed, lifecycle).await?,
-            None,
-        ),
-        None => {
-            let inbox = open_inbox(config, environment, lifecycle).await?;
-            let bus: Arc<dyn Publisher> = Arc::new(Bus::new(feed.clone(), inbox.clone()));
-            (bus, Some(inbox))
-        }
+    let (publisher, inbox): (Arc<dyn Publisher>, _) = if let Some(nats) = &config.nats {
+        let publisher = over_nats(config, nats, environment, &feed, lifecycle).await?;
+        (publisher, None)
+    } else {
+        let inbox = open_inbox(config, environment, lifecycle).await?;
+        (Arc::new(Bus::new(feed.clone(), inbox.clone())), Some(inbox))
     };
     let metrics = RelayMetrics::register(&mut registry);
     let relay = Relay::new(store.outbox, publisher, metrics);

@@ -28,7 +28,7 @@ impl Ingress {
     /// Puts `services` below `/{environment}`.
     pub(crate) fn add(
         &mut self,
-        environment: Environment,
+        environment: &Environment,
         services: Services,
         shutdown: CancellationToken,
     ) {

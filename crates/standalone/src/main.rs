@@ -45,7 +45,7 @@ async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
     let mut ingress = Ingress::default();
     for environment in &config.environments {
         let services = environment::start(&config, environment, lifecycle).await?;
-        ingress.add(environment.clone(), services, lifecycle.shutdown());
+        ingress.add(environment, services, lifecycle.shutdown());
     }
     let address = format!("http://localhost:{}", listener.local_addr()?.port());
     let router = ingress.router(lifecycle.shutdown());

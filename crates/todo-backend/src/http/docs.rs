@@ -28,6 +28,7 @@ pub(super) fn routes(prefix: PublicPrefix) -> Router {
         Router::new()
             .route("/openapi.json", get(openapi))
             .route("/docs", get(page))
+            .route("/docs/", get(page))
             .route("/docs/style.css", get(style))
     };
     routes().nest("/todos", routes()).with_state(prefix)

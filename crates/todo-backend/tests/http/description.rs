@@ -215,9 +215,9 @@ async fn the_description_names_the_prefix(store: Store) {
 
 async fn the_page_needs_nothing_from_elsewhere(store: Store) {
     let client = Client::new(&store);
-    for base in ["", "/todos"] {
-        let page = client.get(&format!("{base}/docs")).await;
-        assert_eq!(page.status, 200);
+    for path in ["/docs", "/docs/", "/todos/docs", "/todos/docs/"] {
+        let page = client.get(path).await;
+        assert_eq!(page.status, 200, "{path}");
         assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
         let html = page.text();
         for foreign in [
@@ -229,7 +229,12 @@ async fn the_page_needs_nothing_from_elsewhere(store: Store) {
             assert!(html.contains(&path), "{path} is missing");
             assert!(methods.iter().all(|method| html.contains(method)), "{path}");
         }
-        let style = client.get(&format!("{base}/docs/style.css")).await;
+        // Whether with a slash at its end or without, its links lead somewhere.
+        for link in ["/todos/docs/style.css", "/todos/openapi.json"] {
+            assert!(html.contains(&format!("href=\"{link}\"")), "{html}");
+            assert_eq!(client.get(link).await.status, 200);
+        }
+        let style = client.get("/todos/docs/style.css").await;
         assert_eq!(style.header("content-type"), "text/css; charset=utf-8");
         assert!(!style.text().contains("url("));
     }
