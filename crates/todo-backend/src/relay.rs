@@ -22,13 +22,18 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::publisher::Publisher;
-use crate::store::{Outbox, RelayLease, StoreError};
+use crate::publisher::{Published, Publisher};
+use crate::store::{Outbox, OutboxRow, RelayLease, StoreError};
 
 /// How many rows are taken at a time. Each batch costs a commit and some round
 /// trips, during which nothing is published; a batch of this size is some
 /// megabytes at most.
 const BATCH: u32 = 2000;
+
+/// How many of the first rows may be in the broker already after a take-over or
+/// a failure: those of the last batch, and between them rows whose positions
+/// became visible late.
+const SUSPECTS: usize = 2 * BATCH as usize;
 
 /// How long the database may take for one statement.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(10);
@@ -103,10 +108,11 @@ impl Relay {
     ) -> Result<(), TaskError> {
         let mut measured = None;
         let mut delays = None;
+        let mut suspects = SUSPECTS;
         loop {
             let last = shutdown.is_cancelled();
             let round = tokio::select! {
-                round = self.round(&mut *lease, &mut measured) => round?,
+                round = self.round(&mut *lease, &mut measured, &mut suspects) => round?,
                 () = after(shutdown, GRACE) => return Ok(()),
             };
             if last {
@@ -149,6 +155,7 @@ impl Relay {
         &self,
         lease: &mut dyn RelayLease,
         measured: &mut Option<Instant>,
+        suspects: &mut usize,
     ) -> Result<Round, TaskError> {
         timeout(STATEMENT_DEADLINE, lease.check()).await??;
         if measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) {
@@ -157,10 +164,15 @@ impl Relay {
         }
         let batch = timeout(STATEMENT_DEADLINE, self.outbox.pending(BATCH)).await??;
         if batch.is_empty() {
+            *suspects = 0;
             return Ok(Round::Emptied);
         }
         let started = Instant::now();
-        let published = self.publisher.publish(&batch).await;
+        let published = if *suspects > 0 {
+            self.publish_singly(&batch).await
+        } else {
+            self.publisher.publish(&batch).await
+        };
         self.metrics
             .publish_duration
             .observe(started.elapsed().as_secs_f64());
@@ -170,11 +182,34 @@ impl Relay {
             timeout(STATEMENT_DEADLINE, self.outbox.remove(&positions)).await??;
             self.metrics.published.inc_by(positions.len() as u64);
         }
+        let is_full = batch.len() == BATCH as usize;
+        *suspects = match published.error {
+            Some(_) => SUSPECTS,
+            None if is_full => suspects.saturating_sub(batch.len()),
+            None => 0,
+        };
         Ok(match published.error {
             Some(error) => Round::Stopped(error),
-            None if batch.len() == BATCH as usize => Round::Full,
+            None if is_full => Round::Full,
             None => Round::Emptied,
         })
+    }
+
+    /// Publishes each row of `batch` after the one before was acknowledged.
+    async fn publish_singly(&self, batch: &[OutboxRow]) -> Published {
+        for (acknowledged, row) in batch.iter().enumerate() {
+            let published = self.publisher.publish(std::slice::from_ref(row)).await;
+            if published.error.is_some() {
+                return Published {
+                    acknowledged,
+                    ..published
+                };
+            }
+        }
+        Published {
+            acknowledged: batch.len(),
+            error: None,
+        }
     }
 
     async fn measure(&self) -> Result<(), TaskError> {

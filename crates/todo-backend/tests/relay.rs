@@ -290,6 +290,41 @@ async fn an_event_is_not_stored_while_its_predecessor_is_missing() {
     assert_eq!(chain[2].expected_last.as_ref(), Some(&chain[1].event));
 }
 
+/// The position of an event may become visible after a later one of another
+/// todo was published. When the relay dies before it removes what it published,
+/// the missing event stands between stored ones.
+#[tokio::test]
+async fn a_stored_event_lets_no_later_one_overtake_a_missing_one() {
+    let fixture = sqlite().await;
+    let nats = Nats::start().await.unwrap();
+    let store = &fixture.store;
+    let before = store.outbox.pending(500).await.unwrap();
+    let positions: Vec<i64> = before.iter().map(|row| row.position).collect();
+    store.outbox.remove(&positions).await.unwrap();
+    let create = async |name| {
+        let todo = store.todos.create(&text(name), &Origin::now(None)).await;
+        todo.unwrap().todo.id
+    };
+    let id = create("a0").await;
+    rename(store, id, "a1").await;
+    create("b0").await;
+    rename(store, id, "a2").await;
+    let batch = store.outbox.pending(500).await.unwrap();
+    let publisher = publisher(&nats).await;
+    let without_a1 = [batch[0].clone(), batch[2].clone()];
+    eventually(SOON, async || {
+        let outcome = publisher.publish(&without_a1).await;
+        outcome.error.map_or(Ok(()), Err)
+    })
+    .await
+    .unwrap();
+
+    let _relay = relay(store, &nats).await;
+    let stored = published(store, &nats).await;
+    let texts: Vec<&str> = stored.iter().map(|one| one.todo.text.as_str()).collect();
+    assert_eq!(texts, ["a0", "b0", "a1", "a2"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_takes_over_from_a_relay_that_is_killed() {
     let nats = Nats::start().await.unwrap();

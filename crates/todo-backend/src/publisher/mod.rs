@@ -16,10 +16,10 @@ use crate::store::OutboxRow;
 pub trait Publisher: Debug + Send + Sync {
     /// Publishes `batch` in its order.
     ///
-    /// It may be called again with rows that it took before, whether it
-    /// acknowledged them or not, as long as the order stays: a row is not
-    /// published behind a later one of the same todo. The future may be
-    /// dropped at any point; that counts as no acknowledgement.
+    /// It may be called again with a row that it took before, whether it
+    /// acknowledged it or not, in a batch of its own and as long as the order
+    /// stays: a row is not published behind a later one of the same todo. The
+    /// future may be dropped at any point; that counts as no acknowledgement.
     async fn publish(&self, batch: &[OutboxRow]) -> Published;
 }
 

@@ -27,9 +27,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// lost event would be stored behind its successor. So every event but the
 /// first of a batch names its predecessor (`Nats-Expected-Last-Msg-Id`), and
 /// the server refuses it unless that is the last one in the stream: what is
-/// stored of a batch is always its beginning. Events that are stored already
-/// are acknowledged before that check, by their `Nats-Msg-Id`, so a batch that
-/// is sent again runs through.
+/// stored of a batch is always its beginning.
+///
+/// The server acknowledges an event that it has before it looks at that. Within
+/// a batch such an event would vouch for one that is missing before it, so it
+/// comes in a batch of its own.
 #[derive(Debug)]
 pub struct NatsPublisher {
     connection: Connection,
