@@ -1,6 +1,8 @@
 //! A checkout of its own for each change, so that nobody's working tree is
 //! touched.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -19,10 +21,16 @@ pub(crate) struct Worktree {
     /// In the worktree.
     inside: Shell,
     path: PathBuf,
-    origin: Origin,
+    /// The address of the remote: by its name every fetch and push would keep
+    /// note in the repository, which is somebody's.
+    url: String,
+    branch: String,
     /// What the branch pointed to when it was last asked.
     base: String,
     _folder: TempDir,
+    /// Held as long as this lives: git's worktrees of one repository get in
+    /// each other's way.
+    _lock: File,
 }
 
 impl Worktree {
@@ -31,6 +39,11 @@ impl Worktree {
     pub(crate) fn new(repository: &Path, origin: &Origin) -> Result<Self, Error> {
         let outside = Shell::new()?;
         outside.change_dir(repository);
+        let remote = &origin.remote;
+        let url = cmd!(outside, "git remote get-url {remote}")
+            .quiet()
+            .read()?;
+        let lock = lock(&outside)?;
         let folder = TempDir::new().map_err(Error::file(std::env::temp_dir()))?;
         let path = folder.path().join("worktree");
         let inside = Shell::new()?;
@@ -38,9 +51,11 @@ impl Worktree {
             outside,
             inside,
             path,
-            origin: origin.clone(),
+            url,
+            branch: origin.branch.clone(),
             base: String::new(),
             _folder: folder,
+            _lock: lock,
         };
         worktree.base = worktree.fetch()?;
         let Self { path, base, .. } = &worktree;
@@ -71,12 +86,12 @@ impl Worktree {
     /// The commit that the branch points to at the remote.
     fn fetch(&self) -> Result<String, Error> {
         // Into a name of its own: two of us may fetch at the same time.
-        let (Origin { remote, branch }, process) = (&self.origin, std::process::id());
+        let (url, branch, process) = (&self.url, &self.branch, std::process::id());
         let name = format!("refs/delivery/{process}");
         let fetched = format!("+refs/heads/{branch}:{name}");
         cmd!(
             self.outside,
-            "git fetch --quiet --no-write-fetch-head {remote} {fetched}"
+            "git fetch --quiet --no-write-fetch-head {url} {fetched}"
         )
         .quiet()
         .run()?;
@@ -153,15 +168,32 @@ impl Worktree {
     }
 
     fn push(&self) -> Result<(), Error> {
-        let Origin { remote, branch } = &self.origin;
+        let (url, branch) = (&self.url, &self.branch);
         let target = format!("HEAD:refs/heads/{branch}");
-        let push = cmd!(self.inside, "git push --quiet {remote} {target}").quiet();
+        let push = cmd!(self.inside, "git push --quiet {url} {target}").quiet();
         match push.run() {
             Ok(()) => Ok(()),
             Err(_) if self.fetch()? != self.base => Err(Error::Moved(branch.clone())),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Waits until nobody else has a worktree of the repository.
+fn lock(repository: &Shell) -> Result<File, Error> {
+    let folder = cmd!(
+        repository,
+        "git rev-parse --path-format=absolute --git-common-dir"
+    )
+    .quiet()
+    .read()?;
+    let path = Path::new(&folder).join("delivery.lock");
+    let open = || -> io::Result<File> {
+        let file = File::create(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    open().map_err(Error::file(&path))
 }
 
 impl Drop for Worktree {

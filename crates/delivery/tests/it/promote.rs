@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::world::{World, printed, refused, succeeded};
@@ -132,7 +133,9 @@ fn promoters_at_the_same_time_lose_nothing() {
     let (production, _) = world.publish("v1", "first");
     let next = world.commit("the next");
     let (second, _) = world.publish(&next, "second");
-    let start = |environment: &str, tag: &str, digests: &str| {
+    // Two have a clone of their own, as runners have; two share one, as people do.
+    let other = world.clone_again();
+    let start = |clone: &Path, environment: &str, tag: &str, digests: &str| {
         let arguments = [
             "promote",
             environment,
@@ -142,22 +145,16 @@ fn promoters_at_the_same_time_lose_nothing() {
             "--digests",
             digests,
         ];
-        let mut command = world.command(
-            &world.checkout(),
-            env!("CARGO_BIN_EXE_delivery"),
-            &arguments,
-        );
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        let mut command = world.command(clone, env!("CARGO_BIN_EXE_delivery"), &arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     };
+    let shared = world.checkout();
     let promoters = [
-        start("staging", &next, &second),
-        start("production", "v1", &production),
-        start("staging", &commit, &first),
-        start("staging", &next, &second),
+        start(&shared, "staging", &next, &second),
+        start(&other, "production", "v1", &production),
+        start(&shared, "staging", &commit, &first),
+        start(&world.clone_again(), "staging", &next, &second),
     ];
     for promoter in promoters {
         succeeded(&promoter.wait_with_output().unwrap());

@@ -117,6 +117,14 @@ impl World {
         self.folder.path().join("checkout")
     }
 
+    /// Another clone of the remote.
+    pub(crate) fn clone_again(&self) -> PathBuf {
+        let clone = TempDir::new_in(self.folder.path()).unwrap().keep();
+        let origin = self.origin();
+        self.run(&clone, "git", &["clone", "--quiet", path(&origin), "."]);
+        clone
+    }
+
     /// `host:port/team`, as in the address of an image.
     pub(crate) fn registry(&self) -> String {
         format!("{}/team", self.port.address())
