@@ -105,6 +105,7 @@ let
               LISTEN_ADDR = local ports.todo-backend;
               DATABASE_URL = "postgres://dev@${local ports.postgresql}/postgres";
               NATS_URL = "nats://${local ports.nats}";
+              MIGRATE_ON_START = "true";
             }
             [
               "nats"
