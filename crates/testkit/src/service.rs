@@ -44,8 +44,8 @@ impl Builder {
         self
     }
 
-    /// Sets a variable of the environment. The service sees these, `LISTEN_ADDR`, `ADMIN_ADDR` and
-    /// `PATH`, and nothing of what happens to be set where the tests run.
+    /// Sets a variable of the environment. The service sees these, `LISTEN_ADDR`, `ADMIN_ADDR`,
+    /// `PATH` and `SSL_CERT_FILE`, and nothing else of what happens to be set where the tests run.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
@@ -115,6 +115,8 @@ impl Builder {
             .args(&self.arguments)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
+            // Where the roots of trust are, on systems that have them nowhere else.
+            .envs(env::var_os("SSL_CERT_FILE").map(|file| ("SSL_CERT_FILE", file)))
             .env("LISTEN_ADDR", main.address().to_string())
             .env("ADMIN_ADDR", admin.address().to_string())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
