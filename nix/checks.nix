@@ -3,6 +3,7 @@
   lib,
   stdenv,
   actionlint,
+  cacert,
   craneLib,
   curl,
   distribution,
@@ -121,6 +122,8 @@ in
       preCheck = ''
         mkdir -p target/tools
         ln -s ${schemas} target/tools/schemas
+        # The programs read the roots of trust at their start, and a build has none.
+        export SSL_CERT_FILE=${cacert}/etc/ssl/certs/ca-bundle.crt
       '';
     }
   );
