@@ -157,10 +157,12 @@ fn is_to_push(image: &str, digest: &str, transport: Transport) -> Result<bool, E
     }
 }
 
+/// Whom to trust is not decided here, and not every machine has a policy for
+/// it: what is copied was built, or is known by its digest.
 fn copy(from: &str, image: &str, transport: Transport) -> Result<(), Error> {
     let sh = Shell::new()?;
     let tls = transport.tls_verify();
-    cmd!(sh, "skopeo copy --quiet --all --preserve-digests --src-tls-verify={tls} --dest-tls-verify={tls}")
+    cmd!(sh, "skopeo --insecure-policy copy --quiet --all --preserve-digests --src-tls-verify={tls} --dest-tls-verify={tls}")
         .args([from, &format!("docker://{image}")])
         .quiet()
         .run()?;
@@ -188,7 +190,6 @@ impl Layout {
         let path = folder.path();
         for (number, location) in locations.iter().enumerate() {
             let target = format!("oci:{}:{number}", path.display());
-            // Nothing here decides whom to trust: the images were built, not received.
             cmd!(
                 sh,
                 "skopeo --insecure-policy copy --quiet {location} {target}"
