@@ -108,6 +108,7 @@ in
     // {
       # Without all features, for a test that builds the programs itself does so as `cargo test` does.
       cargoExtraArgs = "--locked --workspace";
+      cargoTestExtraArgs = "--no-fail-fast";
       nativeCheckInputs = [
         curl
         distribution

@@ -74,6 +74,7 @@ rec {
     ../argocd
     ../clippy.toml
     ../deny.toml
+    ../docs/kubernetes.md
     ../kustomize
   ];
 
