@@ -10,7 +10,7 @@ mod preflight;
 mod repository;
 mod secrets;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -215,10 +215,16 @@ fn apply(manifest: &str) -> Result<(), Error> {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()?;
-        if let Some(mut input) = child.stdin.take() {
-            input.write_all(manifest.as_bytes())?;
+        let sent = child
+            .stdin
+            .take()
+            .map_or(Ok(()), |mut input| input.write_all(manifest.as_bytes()));
+        let applied = child.wait()?.success();
+        match sent {
+            // It ended without reading all, and its own words say why.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            sent => sent.map(|()| applied),
         }
-        Ok(child.wait()?.success())
     };
     match run() {
         Ok(true) => Ok(()),

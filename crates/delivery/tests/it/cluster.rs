@@ -292,6 +292,21 @@ fn a_step_that_fails_ends_the_run_and_the_next_run_goes_on() {
 }
 
 #[test]
+fn what_kubectl_refuses_unread_is_told_as_a_refusal() {
+    let laptop = Laptop::new();
+    succeeded(&laptop.up_with_images());
+    laptop.touch("fail-apply");
+    let more_than_a_pipe_holds = laptop.file("webhook");
+    fs::write(&more_than_a_pipe_holds, "x".repeat(1 << 20)).unwrap();
+    let mut arguments = laptop.world.images("first");
+    arguments.push("--slack-webhook-url-file".to_owned());
+    arguments.push(more_than_a_pipe_holds.display().to_string());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let said = refused(&laptop.up(&arguments));
+    assert!(said.contains("could not apply"), "{said}");
+}
+
+#[test]
 fn environments_that_do_not_answer_end_the_wait_with_what_to_do() {
     let laptop = Laptop::new();
     laptop.touch("no-answer");
