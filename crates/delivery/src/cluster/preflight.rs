@@ -9,11 +9,11 @@ use xshell::{Shell, cmd};
 use super::Options;
 use crate::Error;
 
-/// What three nodes with their images need, in MiB.
+/// What three nodes with their images take when they are made, in MiB.
 const DISK: u64 = 8 * 1024;
 
-/// Fails with all that is in the way. Ports are looked at only where the
-/// cluster does not exist yet: else it is the one that uses them.
+/// Fails with all that is in the way. Ports and disk are looked at only where
+/// the cluster does not exist yet: else it is the one that uses them.
 pub(super) fn check(options: &Options, exists: bool) -> Result<(), Error> {
     let sh = Shell::new()?;
     let mut faults: Vec<String> = Vec::new();
@@ -47,7 +47,8 @@ pub(super) fn check(options: &Options, exists: bool) -> Result<(), Error> {
         .ignore_stderr()
         .read();
     match docker {
-        Ok(folder) => faults.extend(disk_fault(&sh, &folder)),
+        Ok(folder) if !exists => faults.extend(disk_fault(&sh, &folder)),
+        Ok(_) => {}
         Err(_) => faults.push(
             "Docker does not answer: start it, and see that `docker info` works for you without sudo".into(),
         ),

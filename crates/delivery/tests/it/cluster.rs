@@ -225,6 +225,8 @@ fn a_second_run_makes_nothing_anew() {
         .matches("\"kind\":\"Secret\"")
         .count();
     fs::remove_file(laptop.file("calls")).unwrap();
+    // It is the cluster that took the disk.
+    fs::write(laptop.file("disk"), "100").unwrap();
     let said = printed(&laptop.up_with_images());
     let calls = laptop.read("calls");
     assert!(!calls.contains("cluster create"), "{calls}");
