@@ -1,8 +1,10 @@
 //! TCP ports that stay the same over a restart and that nobody else takes meanwhile.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
+
+use tokio::net::TcpSocket;
 
 use crate::Error;
 
@@ -41,8 +43,12 @@ impl ReservedPort {
     fn claim(number: u16) -> io::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
         let claim = UdpSocket::bind(address)?;
-        // Claimed is not yet free: a program that knows nothing of claims may listen there.
-        TcpListener::bind(address)?;
+        // Claimed is not yet free: a program that knows nothing of claims may listen there. It is
+        // met by binding alone. A socket that had listened would do so until the last copy of it is
+        // closed, and a program that is being started holds a copy until it is itself.
+        let probe = TcpSocket::new_v4()?;
+        probe.set_reuseaddr(true)?;
+        probe.bind(address)?;
         Ok(Self {
             number,
             _claim: claim,

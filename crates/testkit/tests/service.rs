@@ -1,7 +1,10 @@
 //! Child processes under test. The program is the one that this package builds: it starts servers
 //! of its own, so it also shows what becomes of them when a test process dies.
 
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
@@ -161,6 +164,30 @@ async fn readiness_may_be_elsewhere_and_has_a_deadline() -> Outcome {
     Ok(())
 }
 
+/// A program that is being started holds, until it is itself, whatever its
+/// parent has open.
+#[test]
+fn a_reserved_port_is_free_while_programs_are_started() {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = Command::new("true").status();
+                }
+            });
+        }
+        let taken = (0..3000).find_map(|_| match ReservedPort::reserve() {
+            Ok(port) => TcpListener::bind(port.address())
+                .err()
+                .map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(taken.is_none(), "{taken:?}");
+    });
+}
+
 #[test]
 fn a_reserved_port_is_given_once_and_again_after_its_end() -> Outcome {
     let ports = (0..200)
@@ -170,6 +197,6 @@ fn a_reserved_port_is_given_once_and_again_after_its_end() -> Outcome {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), ports.len());
-    std::net::TcpListener::bind(ports[0].address())?;
+    TcpListener::bind(ports[0].address())?;
     Ok(())
 }
