@@ -2,9 +2,9 @@
 {
   lib,
   stdenv,
-  delivery,
   dev,
   programs,
+  release,
 }:
 let
   app = program: {
@@ -17,4 +17,4 @@ in
   default = app programs.native.standalone;
   dev = app dev;
 }
-// lib.optionalAttrs stdenv.hostPlatform.isLinux (lib.mapAttrs (_: app) delivery)
+// lib.optionalAttrs stdenv.hostPlatform.isLinux (lib.mapAttrs (_: app) release)

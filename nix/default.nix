@@ -25,7 +25,7 @@ let
     manifests = call ./manifests.nix;
     format = call ./format.nix;
     dev = call ./dev.nix;
-    delivery = call ./delivery.nix;
+    release = call ./release.nix;
   };
 in
 {

@@ -1,4 +1,4 @@
-# The commands of crates/delivery, with the programs that they call.
+# The commands of crates/release, with the programs that they call.
 {
   lib,
   stdenv,
@@ -20,10 +20,10 @@
 }:
 let
   common = {
-    pname = "delivery";
+    pname = "release";
     inherit ((lib.importTOML ../Cargo.toml).workspace.package) version;
     cargoVendorDir = craneLib.vendorCargoDeps { cargoLock = ../Cargo.lock; };
-    cargoExtraArgs = "--locked --package delivery";
+    cargoExtraArgs = "--locked --package release";
     strictDeps = true;
     # Tests have a check of their own.
     doCheck = false;
@@ -32,7 +32,7 @@ let
   program = craneLib.buildPackage (
     common
     // {
-      src = sources.program "delivery";
+      src = sources.program "release";
       cargoArtifacts = craneLib.buildDepsOnly (
         common
         // {
@@ -51,7 +51,7 @@ let
       meta = { inherit description; };
     };
 
-  # The services of some architectures, as `delivery publish` wants to be told.
+  # The services of some architectures, as `release publish` wants to be told.
   sourcesOf =
     architectures:
     lib.concatStringsSep " " (
@@ -78,7 +78,7 @@ let
       ]
       description
       ''
-        exec delivery publish ${sourcesOf architectures} "$@"
+        exec release publish ${sourcesOf architectures} "$@"
       '';
 
   gitops = [
@@ -97,17 +97,17 @@ in
   retag =
     command "retag" [ skopeo-nix2container ] "Give published images a second tag, without building"
       ''
-        exec delivery publish "$@"
+        exec release publish "$@"
       '';
 
   promote =
     command "promote" gitops "Pin published images in the overlay of an environment, and push that"
       ''
-        exec delivery promote "$@"
+        exec release promote "$@"
       '';
 
   rollback = command "rollback" gitops "Pin what an environment ran before, and push that" ''
-    exec delivery rollback "$@"
+    exec release rollback "$@"
   '';
 }
 //
@@ -129,7 +129,7 @@ in
           "The cluster on this machine with the whole delivery in it: ${verb}"
           ''
             export ARGOCD_MANIFEST=${argocdManifest}
-            exec delivery cluster ${verb} ${arguments} "$@"
+            exec release cluster ${verb} ${arguments} "$@"
           ''
       )
     )

@@ -28,7 +28,7 @@ fn publishing_again_pushes_nothing_and_gives_the_same_digests() {
     let said = printed(&again);
     assert_eq!(said.matches("there ").count(), 3, "{said}");
     assert_eq!(said.matches("pushed ").count(), 0, "{said}");
-    assert_eq!(delivery::Release::read(digests.as_ref()).unwrap(), first);
+    assert_eq!(release::Release::read(digests.as_ref()).unwrap(), first);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn an_image_that_is_missing_is_named_before_anything_is_pushed_under_its_name() 
     let world = World::new();
     let image = format!("--image=broadcaster={}", world.image("only", "amd64"));
     let registry = world.registry();
-    let output = world.delivery(&[
+    let output = world.release(&[
         "publish",
         "--insecure",
         "--registry",
@@ -77,7 +77,7 @@ fn a_second_tag_gets_the_same_bytes_and_builds_nothing() {
     assert_ne!(head, commit);
     for (from, tag) in [(&commit, "v1"), (&head, "v2")] {
         succeeded(&world.retag(from, tag, &digests));
-        let tagged = delivery::Release::read(digests.as_ref()).unwrap();
+        let tagged = release::Release::read(digests.as_ref()).unwrap();
         assert_eq!(tagged.tag, tag);
         assert_eq!(tagged.digests, first.digests);
     }

@@ -1,10 +1,10 @@
-//! The commands of the delivery, as workflows and people call them.
+//! The commands of a release, as workflows and people call them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use delivery::{Environment, Error, Origin, Outcome, Release, Source, Transport, cluster};
+use release::{Environment, Error, Origin, Outcome, Release, Source, Transport, cluster};
 
 /// From a commit to a running environment.
 #[derive(Debug, Parser)]
@@ -22,7 +22,7 @@ enum Command {
     Promote(Promote),
     /// Pin what the environment ran before, and push that
     Rollback(Rollback),
-    /// The whole delivery on this machine
+    /// A cluster on this machine with all of it
     #[command(subcommand)]
     Cluster(Cluster),
 }
@@ -130,11 +130,11 @@ fn run_publish(options: Publish) -> Result<(), Error> {
         transport,
     } = options;
     let release = match from {
-        Some(from) => delivery::retag(Path::new("."), &registry, &from, &tag, transport)?,
-        None => delivery::publish(&registry, &tag, &images, transport)?,
+        Some(from) => release::retag(Path::new("."), &registry, &from, &tag, transport)?,
+        None => release::publish(&registry, &tag, &images, transport)?,
     };
     if sign {
-        delivery::sign(&release)?;
+        release::sign(&release)?;
     }
     release.write(&digests)?;
     println!("digests are in {}", digests.display());
@@ -152,7 +152,7 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
         )));
     }
     let environment = options.environment;
-    let outcome = delivery::promote(
+    let outcome = release::promote(
         Path::new("."),
         &options.origin,
         environment,
@@ -172,7 +172,7 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
 
 fn run_rollback(options: &Rollback) -> Result<(), Error> {
     let environment = options.environment;
-    let tag = delivery::roll_back(
+    let tag = release::roll_back(
         Path::new("."),
         &options.origin,
         environment,

@@ -145,7 +145,7 @@ fn promoters_at_the_same_time_lose_nothing() {
             "--digests",
             digests,
         ];
-        let mut command = world.command(clone, env!("CARGO_BIN_EXE_delivery"), &arguments);
+        let mut command = world.command(clone, env!("CARGO_BIN_EXE_release"), &arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     };
@@ -176,7 +176,7 @@ fn a_rollback_pins_what_ran_before_or_what_had_a_tag() {
         succeeded(&world.promote("staging", &commit, &digests));
         releases.push(release);
     }
-    let said = printed(&world.delivery(&["rollback", "staging"]));
+    let said = printed(&world.release(&["rollback", "staging"]));
     assert!(
         said.contains(&format!("Staging is back at {}", releases[1].tag)),
         "{said}"
@@ -186,7 +186,7 @@ fn a_rollback_pins_what_ran_before_or_what_had_a_tag() {
             .overlay("staging")
             .contains(&releases[1].digests["todo-app"])
     );
-    succeeded(&world.delivery(&["rollback", "staging", "--to", &releases[0].tag]));
+    succeeded(&world.release(&["rollback", "staging", "--to", &releases[0].tag]));
     assert!(
         world
             .overlay("staging")
@@ -196,8 +196,8 @@ fn a_rollback_pins_what_ran_before_or_what_had_a_tag() {
         world.subjects()[0],
         format!("GitOps Staging Project {}", releases[0].tag)
     );
-    let said = refused(&world.delivery(&["rollback", "staging", "--to", "v9"]));
+    let said = refused(&world.release(&["rollback", "staging", "--to", "v9"]));
     assert!(said.contains("never ran v9"), "{said}");
-    let said = refused(&world.delivery(&["rollback", "production"]));
+    let said = refused(&world.release(&["rollback", "production"]));
     assert!(said.contains("ran nothing else before"), "{said}");
 }

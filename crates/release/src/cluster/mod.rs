@@ -1,4 +1,4 @@
-//! A cluster on this machine with the whole delivery in it: k3d, a registry,
+//! A cluster on this machine with all of it: k3d, a registry,
 //! Argo CD, and a Git repository that it follows.
 //!
 //! Every step looks at what is there and does what is missing, so that a run

@@ -87,7 +87,7 @@ impl Worktree {
     fn fetch(&self) -> Result<String, Error> {
         // Into a name of its own: two of us may fetch at the same time.
         let (url, branch, process) = (&self.url, &self.branch, std::process::id());
-        let name = format!("refs/delivery/{process}");
+        let name = format!("refs/release/{process}");
         let fetched = format!("+refs/heads/{branch}:{name}");
         cmd!(
             self.outside,
@@ -187,7 +187,7 @@ fn lock(repository: &Shell) -> Result<File, Error> {
     )
     .quiet()
     .read()?;
-    let path = Path::new(&folder).join("delivery.lock");
+    let path = Path::new(&folder).join("release.lock");
     let open = || -> io::Result<File> {
         let file = File::create(&path)?;
         file.lock()?;

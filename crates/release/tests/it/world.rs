@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use delivery::Release;
+use release::Release;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -202,9 +202,9 @@ impl World {
         format!("oci:{}", layout.display())
     }
 
-    /// Runs `delivery` in the checkout.
-    pub(crate) fn delivery(&self, arguments: &[&str]) -> Output {
-        self.command(&self.checkout(), env!("CARGO_BIN_EXE_delivery"), arguments)
+    /// Runs `release` in the checkout.
+    pub(crate) fn release(&self, arguments: &[&str]) -> Output {
+        self.command(&self.checkout(), env!("CARGO_BIN_EXE_release"), arguments)
             .output()
             .unwrap()
     }
@@ -231,7 +231,7 @@ impl World {
         arguments.extend(["--digests", path(digests)]);
         let images = self.images(content);
         arguments.extend(images.iter().map(String::as_str));
-        self.delivery(&arguments)
+        self.release(&arguments)
     }
 
     /// Gives what was published for the commit `from` another tag.
@@ -245,7 +245,7 @@ impl World {
             "--tag",
             tag,
         ];
-        self.delivery(&[&publish[..], &["--from", from, "--digests", digests]].concat())
+        self.release(&[&publish[..], &["--from", from, "--digests", digests]].concat())
     }
 
     /// Every image with this content for both architectures, as arguments.
@@ -263,7 +263,7 @@ impl World {
 
     /// Promotes what [`World::publish`] published.
     pub(crate) fn promote(&self, environment: &str, tag: &str, digests: &str) -> Output {
-        self.delivery(&[
+        self.release(&[
             "promote",
             environment,
             "--insecure",

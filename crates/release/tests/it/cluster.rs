@@ -58,13 +58,13 @@ impl Laptop {
         fs::read_to_string(self.file(name)).unwrap_or_default()
     }
 
-    /// Runs `delivery cluster …`; curl says that the environments answer.
+    /// Runs `release cluster …`; curl says that the environments answer.
     fn cluster(&self, arguments: &[&str]) -> Output {
         let all = [&["cluster"], arguments].concat();
         let stand_ins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/stand-ins");
         let mut command =
             self.world
-                .command(&self.world.checkout(), env!("CARGO_BIN_EXE_delivery"), &all);
+                .command(&self.world.checkout(), env!("CARGO_BIN_EXE_release"), &all);
         let on_path: Vec<_> = command
             .get_envs()
             .find(|(name, _)| *name == "PATH")
