@@ -62,6 +62,19 @@ impl Environment {
     pub fn broadcaster_consumer(&self) -> String {
         format!("{self}-broadcaster-workers")
     }
+
+    /// The bucket of the ids of delivered events: `STAGING_DELIVERED`.
+    #[must_use]
+    pub fn delivered_bucket(&self) -> String {
+        format!("{}_DELIVERED", self.0.to_ascii_uppercase())
+    }
+
+    /// Where the broadcaster that the server pinned as `pin` gives signs of
+    /// life: `staging.broadcaster.<pin>`. No stream takes it.
+    #[must_use]
+    pub fn broadcaster_alive(&self, pin: &str) -> String {
+        format!("{self}.broadcaster.{pin}")
+    }
 }
 
 impl fmt::Display for Environment {
@@ -110,6 +123,8 @@ mod tests {
             staging.broadcaster_consumer(),
             "staging-broadcaster-workers"
         );
+        assert_eq!(staging.delivered_bucket(), "STAGING_DELIVERED");
+        assert_eq!(staging.broadcaster_alive("pin"), "staging.broadcaster.pin");
     }
 
     #[test]

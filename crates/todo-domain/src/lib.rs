@@ -4,6 +4,7 @@
 //! This crate does no I/O and depends on no other crate of the workspace, so
 //! that every service means the same thing by the same name.
 
+pub mod budget;
 mod environment;
 mod event;
 mod text;
