@@ -7,10 +7,12 @@
 pub mod budget;
 mod environment;
 mod event;
+mod search;
 mod text;
 mod todo;
 
 pub use environment::{Environment, InvalidEnvironment};
 pub use event::{EventKind, TodoEvent, UnknownEventKind};
+pub use search::{SearchTerm, SearchTooLong};
 pub use text::{InvalidText, MAX_TEXT_CODE_POINTS, TodoText};
 pub use todo::{Todo, TodoId, TodoPatch};

@@ -208,7 +208,8 @@ pub(super) struct TodoSchema {
 #[schema(as = NewTodo, example = json!({"text": "Water the plants"}))]
 #[expect(dead_code, reason = "only its description is used")]
 pub(super) struct NewTodoSchema {
-    /// 1 to 140 Unicode code points; kept as it is.
+    /// 1 to 140 Unicode code points, one of which can be seen. Line breaks
+    /// become spaces; the rest is kept as it is.
     #[schema(min_length = 1, max_length = 140)]
     text: String,
 }
@@ -218,7 +219,7 @@ pub(super) struct NewTodoSchema {
 #[schema(as = TodoPatch, example = json!({"completed": true}))]
 #[expect(dead_code, reason = "only its description is used")]
 pub(super) struct TodoPatchSchema {
-    /// The new text, not null.
+    /// The new text by the rules of a new todo, not null.
     #[schema(min_length = 1, max_length = 140, nullable = false)]
     text: Option<String>,
     /// The new state, not null.

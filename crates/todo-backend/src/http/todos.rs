@@ -203,7 +203,7 @@ pub(super) async fn read(
         (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
         (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
         (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
-        (status = 422, description = "The text is missing, empty or too long", body = docs::ErrorSchema),
+        (status = 422, description = "The text is missing, too long, or has no visible character", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
     )
 )]

@@ -8,6 +8,8 @@ use crate::client::Client;
 crate::on_both_stores!(
     a_text_is_kept_to_the_letter,
     a_text_has_1_to_140_code_points,
+    line_breaks_become_spaces,
+    a_text_that_shows_nothing_is_refused,
     fields_that_a_client_may_not_set_are_ignored,
     a_body_without_a_text_is_refused,
     a_body_that_is_no_json_is_refused,
@@ -29,9 +31,8 @@ async fn read_back(client: &Client, text: &str) -> String {
 async fn a_text_is_kept_to_the_letter(store: Store) {
     let client = Client::new(&store);
     for text in [
-        " ",
         "  pad  ",
-        "\t\r\n\u{1}\u{7f}",
+        "\ttab, \u{1} and \u{7f}",
         "<script>alert('1')</script> & \"quotes\" \\",
         "'; DROP TABLE todos; --",
         "\u{feff}\u{202e}\u{fffd}\u{10ffff}",
@@ -74,13 +75,53 @@ async fn a_text_has_1_to_140_code_points(store: Store) {
     let empty = client.post(r#"{"text": ""}"#).await;
     insta::allow_duplicates!(insta::assert_snapshot!(
         empty.text(),
-        @r#"{"detail":[{"type":"string_too_short","loc":["body","text"],"msg":"Text should have at least 1 character"}]}"#
+        @r#"{"detail":[{"type":"string_too_short","loc":["body","text"],"msg":"Text should have at least 1 visible character"}]}"#
     ));
     let nul = client.post(r#"{"text": "a\u0000b"}"#).await;
     insta::allow_duplicates!(insta::assert_snapshot!(
         nul.text(),
         @r#"{"detail":[{"type":"value_error","loc":["body","text"],"msg":"Text should not contain the NUL character"}]}"#
     ));
+}
+
+async fn line_breaks_become_spaces(store: Store) {
+    let client = Client::new(&store);
+    let id = client.make("Buy milk\r\nand\u{2028}bread").await;
+    let path = format!("/todos/{id}");
+    assert_eq!(client.get(&path).await.json()["text"], "Buy milk and bread");
+    let etag = client.get(&path).await.header("etag").to_owned();
+    let same = json!({"text": "Buy\nmilk and\u{b}bread"}).to_string();
+    let changed = client.put(&path, same).await;
+    assert_eq!(changed.json()["text"], "Buy milk and bread");
+    assert_eq!(changed.header("etag"), etag, "it changes nothing");
+}
+
+async fn a_text_that_shows_nothing_is_refused(store: Store) {
+    let client = Client::new(&store);
+    for text in [
+        " ",
+        "\n",
+        "\t\u{1}",
+        "\u{200b}",
+        "\u{2060}",
+        "\u{3164}",
+        "\u{2800}",
+        "\u{ad}\u{a0}",
+        "\u{fe0f}",
+        "\u{e0041}",
+    ] {
+        let body = json!({"text": text}).to_string();
+        for answer in [
+            client.post(body.clone()).await,
+            client.put("/todos/1", body).await,
+        ] {
+            assert_eq!(
+                answer.faults(),
+                [r#"string_too_short ["body","text"]"#],
+                "{text:?}"
+            );
+        }
+    }
 }
 
 async fn fields_that_a_client_may_not_set_are_ignored(store: Store) {

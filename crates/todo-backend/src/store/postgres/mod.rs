@@ -462,8 +462,7 @@ impl FromRow<'_, PgRow> for Stored {
         Ok(Self(Versioned {
             todo: Todo {
                 id: TodoId(row.try_get(0)?),
-                text: TodoText::new(row.try_get::<String, _>(1)?)
-                    .map_err(|error| sqlx::Error::Decode(error.into()))?,
+                text: TodoText::stored(row.try_get(1)?),
                 completed: row.try_get(2)?,
                 created_at: row.try_get(3)?,
             },

@@ -357,14 +357,13 @@ struct Stored(Versioned);
 
 impl FromRow<'_, SqliteRow> for Stored {
     fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        let decode = |error| sqlx::Error::Decode(error);
         Ok(Self(Versioned {
             todo: Todo {
                 id: TodoId(row.try_get(0)?),
-                text: TodoText::new(row.try_get::<String, _>(1)?)
-                    .map_err(|error| decode(error.into()))?,
+                text: TodoText::stored(row.try_get(1)?),
                 completed: row.try_get(2)?,
-                created_at: from_micros(row.try_get(3)?).map_err(|error| decode(error.into()))?,
+                created_at: from_micros(row.try_get(3)?)
+                    .map_err(|error| sqlx::Error::Decode(error.into()))?,
             },
             version: row.try_get(4)?,
         }))

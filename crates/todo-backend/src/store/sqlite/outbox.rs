@@ -84,8 +84,7 @@ impl FromRow<'_, SqliteRow> for Waiting {
             .try_get::<String, _>(2)?
             .parse()
             .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let text = TodoText::new(row.try_get::<String, _>(4)?)
-            .map_err(|error| sqlx::Error::Decode(error.into()))?;
+        let text = TodoText::stored(row.try_get(4)?);
         Ok(Self(OutboxRow {
             position: row.try_get(0)?,
             event: TodoEvent {
