@@ -61,6 +61,15 @@ fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
+/// The components that docs/kubernetes.md adds to production on a managed cluster, in its order.
+pub const MANAGED: &[&str] = &[
+    "ephemeral-cache",
+    "cloudnative-pg",
+    "hpa",
+    "monitoring",
+    "gateway-api",
+];
+
 /// A tree with the folders `kustomize` and `argocd`: that of the repository, or a copy to be edited.
 #[derive(Debug)]
 pub struct Tree {
@@ -134,6 +143,19 @@ impl Tree {
     /// As [`Tree::render`], and [`Failure::Yaml`].
     pub fn manifests(&self, folder: &str) -> Result<Manifests, Failure> {
         Manifests::parse(&self.render(folder)?)
+    }
+
+    /// Adds components to the kustomization of a folder, as a person would.
+    ///
+    /// # Errors
+    /// [`Failure::Missing`] and [`Failure::Refused`].
+    pub fn add_components(&self, folder: &str, components: &[&str]) -> Result<(), Failure> {
+        let up = "../".repeat(folder.split('/').count() - 1);
+        for component in components {
+            let path = format!("{up}components/{component}");
+            self.edit(folder, ["add", "component", &path])?;
+        }
+        Ok(())
     }
 
     /// Runs `kustomize edit …` in a folder of the tree.

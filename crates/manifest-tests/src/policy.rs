@@ -1,6 +1,8 @@
 //! The rules that every render keeps, one function each. A rule returns what breaks it, in words for the person who has
 //! to mend it.
 
+mod disruption;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
@@ -22,8 +24,11 @@ pub const RULES: &[(&str, Rule)] = &[
     ("liveness is not readiness", liveness),
     ("pinned images", images),
     ("stable selectors", selectors),
+    ("recommended labels", recommended_labels),
     ("time to drain", drain),
-    ("disruption budget and spread", availability),
+    ("disruption budget and spread", disruption::availability),
+    ("no budget blocks a drain", disruption::drains),
+    ("autoscaling starts at its least", disruption::autoscaling),
     ("no Secret in git", no_secrets),
     ("secrets as known files", secret_files),
     ("references exist in time", references),
@@ -240,16 +245,18 @@ fn images(manifests: &Manifests) -> Vec<String> {
 
 /// `name:tag@sha256:…` with a tag that says something.
 fn is_pinned(image: &str) -> bool {
-    let Some((tagged, digest)) = image.split_once("@sha256:") else {
+    let Some((_, digest)) = image.split_once("@sha256:") else {
         return false;
     };
-    let tag = tagged
-        .rsplit('/')
-        .next()
-        .and_then(|last| last.split_once(':'));
     digest.len() == 64
         && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && tag.is_some_and(|(_, tag)| !tag.is_empty() && tag != "latest")
+        && tag(image).is_some_and(|tag| !tag.is_empty() && tag != "latest")
+}
+
+/// The tag of an image.
+fn tag(image: &str) -> Option<&str> {
+    let last = image.split('@').next()?.rsplit('/').next()?;
+    Some(last.split_once(':')?.1)
 }
 
 /// The name of the image if it is one of ours.
@@ -292,6 +299,32 @@ fn selectors(manifests: &Manifests) -> Vec<String> {
     found
 }
 
+/// The labels by which people and dashboards find pods, and of other people's programs the version.
+fn recommended_labels(manifests: &Manifests) -> Vec<String> {
+    let mut found = Vec::new();
+    for pod in manifests.pods() {
+        let actual = pod.labels();
+        for label in ["name", "instance", "component", "part-of"] {
+            let label = format!("app.kubernetes.io/{label}");
+            if !actual.contains_key(label.as_str()) {
+                found.push(format!("{}: its pods have no label {label}", pod.owner));
+            }
+        }
+    }
+    for container in manifests.containers() {
+        let labels = container.pod.labels();
+        let version = labels.get("app.kubernetes.io/version").copied();
+        let tag = tag(container.text("/image")).unwrap_or_default();
+        let is_said = version.is_some_and(|version| tag.split('-').next() == Some(version));
+        if our_image(container).is_none() && !is_said {
+            found.push(format!(
+                "{container}: of version {tag}, labelled {version:?}"
+            ));
+        }
+    }
+    found
+}
+
 fn drain(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
     for container in servers(manifests).filter(|container| our_image(*container).is_some()) {
@@ -309,31 +342,6 @@ fn drain(manifests: &Manifests) -> Vec<String> {
             found.push(format!(
                 "{container}: needs {needed:?} s to end and gets {given:?} s"
             ));
-        }
-    }
-    found
-}
-
-fn availability(manifests: &Manifests) -> Vec<String> {
-    let mut found = Vec::new();
-    for pod in manifests
-        .pods()
-        .filter(|pod| pod.owner.kind() == "Deployment")
-    {
-        let peer = Peer::from(pod);
-        let budgets: Vec<_> = manifests
-            .of_kind("PodDisruptionBudget")
-            .filter(|budget| budget.namespace() == peer.namespace)
-            .filter(|budget| network::matches(&budget.0["spec"]["selector"], &peer.labels))
-            .collect();
-        if budgets.len() != 1 || budgets[0].0["spec"].get("minAvailable").is_some() {
-            found.push(format!(
-                "{}: needs one budget, of maxUnavailable",
-                pod.owner
-            ));
-        }
-        if list(pod.spec(), "/topologySpreadConstraints").is_empty() {
-            found.push(format!("{}: may have all pods on one node", pod.owner));
         }
     }
     found

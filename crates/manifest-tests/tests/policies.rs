@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use manifest_tests::policy::{self, RULES, SECRETS};
-use manifest_tests::{Failure, Manifests, Tree};
+use manifest_tests::{Failure, MANAGED, Manifests, Tree};
 use serde_json::{Value, json};
 
 fn environment(folder: &str) -> Result<Manifests, Failure> {
@@ -24,6 +24,15 @@ fn production_keeps_every_rule() -> Result<(), Failure> {
     let found = policy::violations(&environment("kustomize/overlays/prod")?);
     assert!(found.is_empty(), "{found:#?}");
     Ok(())
+}
+
+/// Production on a managed cluster.
+fn managed() -> Result<Manifests, Failure> {
+    let tree = Tree::copy()?;
+    tree.add_components("kustomize/overlays/prod", MANAGED)?;
+    tree.add_components("kustomize/nats", &["nats-cluster"])?;
+    let nats = tree.manifests("kustomize/nats")?;
+    Ok(tree.manifests("kustomize/overlays/prod")?.and(nats))
 }
 
 /// What somebody might do to a render: the rule that has to notice, the kind and name of the object, and the change.
@@ -137,6 +146,49 @@ const MISTAKES: &[Mistake] = &[
             remove(pod(object), "topologySpreadConstraints");
         },
     ),
+    (
+        "no budget blocks a drain",
+        "PodDisruptionBudget",
+        "production-broadcaster",
+        |object| {
+            object["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] = json!("todo-app");
+        },
+    ),
+    (
+        "no budget blocks a drain",
+        "PodDisruptionBudget",
+        "production-broadcaster",
+        |object| {
+            object["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] =
+                json!("postgresql-db");
+        },
+    ),
+    (
+        "autoscaling starts at its least",
+        "HorizontalPodAutoscaler",
+        "production-todo-app",
+        |object| {
+            object["spec"]["minReplicas"] = json!(3);
+        },
+    ),
+    (
+        "autoscaling starts at its least",
+        "HorizontalPodAutoscaler",
+        "production-todo-backend",
+        |object| {
+            object["spec"]["scaleTargetRef"]["name"] = json!("todo-backend-dep");
+        },
+    ),
+    ("recommended labels", "Deployment", BACKEND, |object| {
+        remove(
+            &mut object["spec"]["template"]["metadata"]["labels"],
+            "app.kubernetes.io/instance",
+        );
+    }),
+    ("recommended labels", "StatefulSet", DATABASE, |object| {
+        object["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/version"] =
+            json!("18.6");
+    }),
     (
         "no Secret in git",
         "ConfigMap",
@@ -305,13 +357,15 @@ const MISTAKES: &[Mistake] = &[
 
 #[test]
 fn every_mistake_breaks_the_rule_against_it() -> Result<(), Failure> {
-    let good = environment("kustomize/overlays/prod")?;
+    let goods = [environment("kustomize/overlays/prod")?, managed()?];
     for (number, (rule, kind, name, make)) in MISTAKES.iter().enumerate() {
-        let mut bad = good.clone();
-        make(
-            bad.find_mut(kind, name)
-                .unwrap_or_else(|| panic!("there is no {kind} {name}")),
-        );
+        let has_it = |good: &&Manifests| good.of_kind(kind).any(|object| object.name() == *name);
+        let mut bad = goods
+            .iter()
+            .find(has_it)
+            .unwrap_or_else(|| panic!("there is no {kind} {name}"))
+            .clone();
+        make(bad.find_mut(kind, name).expect("it was just found"));
         let found = policy::violations(&bad);
         assert!(
             found

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use manifest_tests::policy::OUR_IMAGES;
 use manifest_tests::schema::{Failure, Schemas};
-use manifest_tests::{Manifests, Tree};
+use manifest_tests::{MANAGED, Manifests, Tree};
 use serde_json::json;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -87,23 +87,7 @@ fn argocd() -> Outcome {
 fn production_on_a_managed_cluster() -> Outcome {
     let tree = Tree::copy()?;
     let overlay = "kustomize/overlays/prod";
-    let file = tree.path("kustomize/overlays/prod/kustomization.yaml");
-    let text = std::fs::read_to_string(&file)?;
-    let replicas = "replicas:\n  - name: todo-app-dep\n    count: 2\n  - name: todo-backend-dep\n    count: 2\n";
-    assert!(text.contains(replicas));
-    std::fs::write(&file, text.replace(replicas, ""))?;
-    for component in [
-        "ephemeral-cache",
-        "cloudnative-pg",
-        "hpa",
-        "monitoring",
-        "gateway-api",
-    ] {
-        tree.edit(
-            overlay,
-            ["add", "component", &format!("../../components/{component}")],
-        )?;
-    }
+    tree.add_components(overlay, MANAGED)?;
 
     let render = tree.render(overlay)?;
 
@@ -115,10 +99,7 @@ fn production_on_a_managed_cluster() -> Outcome {
 #[test]
 fn nats_cluster() -> Outcome {
     let tree = Tree::copy()?;
-    tree.edit(
-        "kustomize/nats",
-        ["add", "component", "../components/nats-cluster"],
-    )?;
+    tree.add_components("kustomize/nats", &["nats-cluster"])?;
 
     let render = tree.render("kustomize/nats")?;
 
