@@ -34,10 +34,72 @@ fn applications() -> Result<Manifests, Failure> {
     tree.manifests("argocd/apps")
 }
 
+/// What an application applies: Argo CD appends its patches to those of the folder.
+fn applied(application: &Object) -> Result<Manifests, Failure> {
+    let tree = Tree::copy()?;
+    let folder = application.text("/spec/source/path");
+    let file = tree.path(folder).join("kustomization.yaml");
+    let mut kustomization: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file)?)?;
+    let mut patches = match kustomization["patches"].take() {
+        Value::Array(patches) => patches,
+        _ => Vec::new(),
+    };
+    patches.extend_from_slice(application.list("/spec/source/kustomize/patches"));
+    kustomization["patches"] = patches.into();
+    std::fs::write(&file, kustomization.to_string())?;
+    tree.manifests(folder)
+}
+
+fn is_of_the_database(object: &Object) -> bool {
+    let component = object.text("/metadata/labels/app.kubernetes.io~1component");
+    ["database", "backup"].contains(&component)
+}
+
+#[test]
+fn services_and_database_are_two_applications_that_are_the_overlay_together() -> Result<(), Failure>
+{
+    let manifests = applications()?;
+    for (environment, overlay) in [("staging", "staging"), ("production", "prod")] {
+        let of = |name: &str| -> Result<Manifests, Failure> {
+            let application = manifests.find("Application", "argocd", name);
+            applied(application.expect("the application"))
+        };
+        let services = of(&format!("the-project-{environment}"))?;
+        let database = of(&format!("the-project-{environment}-database"))?;
+        assert!(database.iter().all(is_of_the_database));
+        assert!(!services.iter().any(is_of_the_database));
+        assert!(database.of_kind("StatefulSet").count() == 1);
+
+        let mut both: Vec<_> = services
+            .iter()
+            .chain(database.iter())
+            .map(Object::to_string)
+            .collect();
+        let overlay = Tree::repository().manifests(&format!("kustomize/overlays/{overlay}"))?;
+        let mut whole: Vec<_> = overlay.iter().map(Object::to_string).collect();
+        both.sort();
+        whole.sort();
+        assert_eq!(both, whole);
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_that_never_fails_holds_up_a_service() -> Result<(), Failure> {
+    // Kubernetes gives a Deployment a deadline and a StatefulSet none: a broken one is `Progressing` for ever.
+    for application in applications()?.of_kind("Application") {
+        let objects = applied(application)?;
+        let services = objects.of_kind("Deployment").count();
+        let endless = objects.of_kind("StatefulSet").count();
+        assert!(services == 0 || endless == 0, "{application}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_repository_is_named_in_the_root_application_alone() -> Result<(), Failure> {
     let manifests = applications()?;
-    assert_eq!(manifests.of_kind("Application").count(), 3);
+    assert_eq!(manifests.of_kind("Application").count(), 5);
     for application in manifests.of_kind("Application") {
         assert_eq!(
             application.text("/spec/source/repoURL"),
@@ -84,7 +146,7 @@ fn the_project_allows_what_the_overlays_hold_and_no_more_of_the_cluster() -> Res
                 .any(|one| one["namespace"] == namespace),
             "{application}"
         );
-        let objects = Tree::repository().manifests(application.text("/spec/source/path"))?;
+        let objects = applied(application)?;
         for object in objects.iter() {
             assert!(!refused(object), "{object}");
             if object.namespace().is_empty() {
@@ -106,7 +168,7 @@ fn the_project_allows_what_the_overlays_hold_and_no_more_of_the_cluster() -> Res
 }
 
 #[test]
-fn applications_heal_prune_retry_and_apply_on_the_server() -> Result<(), Failure> {
+fn applications_heal_prune_never_retry_for_ever_and_apply_on_the_server() -> Result<(), Failure> {
     let root = std::fs::read_to_string(Tree::repository().path("argocd/root.yaml"))?;
     for application in applications()?
         .and(Manifests::parse(&root)?)
@@ -120,19 +182,46 @@ fn applications_heal_prune_retry_and_apply_on_the_server() -> Result<(), Failure
                 "{application}: {field}"
             );
         }
-        assert!(
-            application
-                .0
-                .pointer("/spec/syncPolicy/retry/backoff")
-                .is_some(),
-            "{application}"
-        );
+        let retry = &application.0["spec"]["syncPolicy"]["retry"];
+        assert!(retry["backoff"]["maxDuration"].is_string(), "{application}");
+        // Without an end, and without `refresh`, a revision that fails is tried for ever and a rollback is never seen.
+        let limit = retry["limit"].as_i64().unwrap_or_default();
+        assert!((1..=20).contains(&limit), "{application}: {limit} attempts");
+        assert_eq!(retry["refresh"], Value::Bool(true), "{application}");
         let options = application.list("/spec/syncPolicy/syncOptions");
         assert!(
             options
                 .iter()
                 .any(|option| option == "ServerSideApply=true"),
             "{application}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sync_that_hangs_ends_but_not_before_the_services_had_their_time() -> Result<(), Failure> {
+    let file = Tree::repository().path("argocd/argocd-cmd-params-cm.yaml");
+    let parameters = Manifests::parse(&std::fs::read_to_string(file)?)?;
+    let timeout: u64 = parameters
+        .find("ConfigMap", "argocd", "argocd-cmd-params-cm")
+        .map(|map| map.text("/data/controller.sync.timeout.seconds"))
+        .and_then(|seconds| seconds.parse().ok())
+        .expect("a number of seconds");
+    assert!((1..=900).contains(&timeout), "{timeout} s");
+    for application in applications()?.of_kind("Application") {
+        // A wave begins when the one before is healthy, and within a wave all wait at the same time.
+        let mut waves: BTreeMap<i64, u64> = BTreeMap::new();
+        for object in applied(application)?.of_kind("Deployment") {
+            let deadline = object.0["spec"]["progressDeadlineSeconds"].as_u64();
+            let deadline = deadline.expect("a deadline");
+            let longest = waves.entry(object.wave()).or_default();
+            *longest = deadline.max(*longest);
+        }
+        let together: u64 = waves.values().sum();
+        assert!(
+            together < timeout,
+            "{application}: {together} s of {timeout} s"
         );
     }
     Ok(())

@@ -75,6 +75,7 @@ fn argocd() -> Outcome {
     for file in [
         "argocd/root.yaml",
         "argocd/argocd-cm.yaml",
+        "argocd/argocd-cmd-params-cm.yaml",
         "kustomize/namespaces.yaml",
     ] {
         accepted(&std::fs::read_to_string(tree.path(file))?)?;
