@@ -2,6 +2,7 @@
 
 import { after, before } from "node:test";
 
+import { serveAssets } from "./assets.js";
 import { launch, TodoPage } from "./browser.js";
 
 /**
@@ -19,9 +20,17 @@ export function suite(start) {
     await state.browser?.close();
     await state.system?.stop();
   });
-  state.open = async ({ path = "/staging/", ...options } = {}) => {
-    const context = await state.browser.newContext(options);
-    contexts.add(context);
+  /**
+   * `prepare(context)` may set traps before the page is there; `context` is a
+   * browser of before, for one more tab in it.
+   */
+  state.open = async ({ path = "/staging/", prepare, context, ...options } = {}) => {
+    if (!context) {
+      context = await state.browser.newContext(options);
+      contexts.add(context);
+      await serveAssets(context);
+      await prepare?.(context);
+    }
     const page = await context.newPage();
     page.setDefaultTimeout(10_000);
     page.on("dialog", (dialog) => {
@@ -29,7 +38,7 @@ export function suite(start) {
     });
     await page.goto(state.system.url + path);
     const scripted = options.javaScriptEnabled ?? true;
-    if (scripted && (await page.locator("#board").count())) await page.locator("body.scripted").waitFor();
+    if (scripted && (await page.locator("#board").count())) await started(page);
     return new TodoPage(page);
   };
   /** Leaves an empty list and no page open. */
@@ -39,6 +48,11 @@ export function suite(start) {
     await state.api.empty();
   };
   return state;
+}
+
+/** Waits until every part of the page's scripts has started, or failed. */
+export async function started(page) {
+  await page.locator("html[data-parts=started]").waitFor({ state: "attached" });
 }
 
 /** The REST API, as `curl` calls it. */

@@ -3,7 +3,7 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { eventually, suite } from "../lib/suite.js";
+import { eventually, started, suite } from "../lib/suite.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -191,7 +191,7 @@ test("a todo that somebody else deletes during an edit can be added again", asyn
   // Without the stream, so that the page learns of it by the answer.
   await todo.page.route("**/events", (route) => route.abort());
   await todo.page.reload();
-  await todo.page.locator("body.scripted").waitFor();
+  await started(todo.page);
   await todo.button("Edit", "Milk").click();
   await world.api.remove(milk.id);
   await todo.editor("Milk").fill("Oat milk");

@@ -1,5 +1,7 @@
 // Keyboard shortcuts, and the dialog that tells them.
 
+import { keep, read } from "./kept.js";
+
 const SWITCH = "shortcuts";
 
 /** @param commands by key, as `KeyboardEvent.key` names it */
@@ -9,9 +11,9 @@ export function useKeys({ dialog, opener, toggle, commands }) {
   opener.addEventListener("click", open);
 
   // Single keys get in the way of some people's tools (WCAG 2.1.4).
-  toggle.checked = localStorage.getItem(SWITCH) !== "off";
+  toggle.checked = read(SWITCH) !== "off";
   toggle.addEventListener("change", () => {
-    localStorage.setItem(SWITCH, toggle.checked ? "on" : "off");
+    keep(SWITCH, toggle.checked ? "on" : "off");
   });
 
   document.addEventListener("keydown", (event) => {

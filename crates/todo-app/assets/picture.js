@@ -52,6 +52,6 @@ export function followPicture(figure) {
     setTimeout(() => look().catch(() => plan(null)), Math.min(left + pause, 24 * 3600 * 1000));
   }
 
-  const expires = fact("next").dateTime;
+  const expires = fact("next")?.dateTime;
   plan(expires ? { expires_at: expires } : null);
 }

@@ -17,24 +17,17 @@ function relative(seconds) {
   return seconds > 0 ? "in a moment" : "just now";
 }
 
-/** Makes a `<time>` element say when `at` (RFC 3339) is. */
+/** Makes a `<time>` element say when `at` (RFC 3339) is, or nothing where it is no date. */
 export function setTime(element, at) {
-  const date = new Date(at);
+  const date = new Date(at ?? "");
+  if (Number.isNaN(date.getTime())) {
+    element.removeAttribute("datetime");
+    element.removeAttribute("title");
+    element.textContent = "";
+    return;
+  }
   if (element.dateTime !== at) element.dateTime = at;
   element.title = EXACT.format(date);
   const words = relative((date - Date.now()) / 1000);
   if (element.textContent !== words) element.textContent = words;
-}
-
-/** Keeps every `<time>` element of the page true. */
-export function keepTimes() {
-  const update = () => {
-    if (document.hidden) return;
-    for (const element of document.querySelectorAll("time[datetime]")) {
-      setTime(element, element.dateTime);
-    }
-  };
-  update();
-  setInterval(update, 30_000);
-  document.addEventListener("visibilitychange", update);
 }

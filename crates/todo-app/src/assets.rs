@@ -126,7 +126,9 @@ impl Assets {
 }
 
 /// Imported modules before those that import them.
-const SCRIPTS: [(&str, &str); 10] = [
+const SCRIPTS: [(&str, &str); 14] = [
+    ("run.js", include_str!("../assets/run.js")),
+    ("kept.js", include_str!("../assets/kept.js")),
     ("api.js", include_str!("../assets/api.js")),
     ("pause.js", include_str!("../assets/pause.js")),
     ("time.js", include_str!("../assets/time.js")),
@@ -136,6 +138,8 @@ const SCRIPTS: [(&str, &str); 10] = [
     ("notices.js", include_str!("../assets/notices.js")),
     ("picture.js", include_str!("../assets/picture.js")),
     ("keys.js", include_str!("../assets/keys.js")),
+    ("board.js", include_str!("../assets/board.js")),
+    ("times.js", include_str!("../assets/times.js")),
     ("app.js", include_str!("../assets/app.js")),
 ];
 
