@@ -1,12 +1,10 @@
 //! The connection to NATS and what the broadcaster keeps there.
 
-use std::io;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, AckKind, consumer, kv, stream};
-use async_nats::{Client, ConnectOptions, Request};
+use async_nats::{Client, Request};
 use bytes::Bytes;
-use service_kit::nats::NatsConfig;
 use todo_domain::Environment;
 
 /// How long the server waits for an acknowledgement, or for a sign of life in
@@ -39,19 +37,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// For how long a delivered event is remembered.
 const REMEMBER_DELIVERED: Duration = Duration::from_hours(24);
-
-/// A client that reconnects for ever. With `patient` it also waits for a server
-/// that is not there yet.
-pub(crate) async fn connect(config: &NatsConfig, patient: bool) -> Result<Client, io::Error> {
-    let mut options = ConnectOptions::new()
-        .name("broadcaster")
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .max_reconnects(None);
-    if patient {
-        options = options.retry_on_initial_connect();
-    }
-    config.connect(options).await
-}
 
 /// The `JetStream` of `client`, which nobody waits for longer than a moment: what
 /// is cut off is asked again.

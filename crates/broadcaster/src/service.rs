@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::Client;
-use async_nats::connection::State;
 use backon::Retryable;
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
-use service_kit::nats::NatsConfig;
+use service_kit::nats::{Connection, NatsConfig};
 use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
 use todo_domain::Environment;
 use tokio::sync::watch;
@@ -45,8 +43,8 @@ async fn look_after_dead_letters(
     config: &Config,
     command: DeadLetterCommand,
 ) -> Result<(), TaskError> {
-    let client = nats::connect(&config.nats, false).await?;
-    let jetstream = nats::jetstream(client);
+    let connection = config.nats.connect_now("broadcaster").await?;
+    let jetstream = nats::jetstream(connection.client().clone());
     let mut out = Vec::new();
     let result = dead_letters::run(command, &jetstream, &config.environment, &mut out).await;
     // What was done before a failure is worth knowing too.
@@ -79,7 +77,7 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
 #[derive(Debug)]
 pub struct Broadcaster {
     environment: Environment,
-    client: Client,
+    connection: Connection,
     webhook: Option<Arc<Webhook>>,
     retry_for: Duration,
     metrics: Metrics,
@@ -105,7 +103,7 @@ impl Broadcaster {
         };
         Ok(Self {
             environment,
-            client: nats::connect(nats, true).await?,
+            connection: nats.connect("broadcaster").await?,
             webhook,
             retry_for,
             metrics: Metrics::register(registry),
@@ -116,10 +114,10 @@ impl Broadcaster {
     /// Connected, and either at work or next in line.
     #[must_use]
     pub fn readiness(&self, shutdown: CancellationToken) -> Readiness {
-        let (client, consuming) = (self.client.clone(), self.consuming.clone());
+        let (connection, consuming) = (self.connection.clone(), self.consuming.clone());
         Readiness::new(shutdown)
             .check("nats", move || {
-                let connected = client.connection_state() == State::Connected;
+                let connected = connection.is_up();
                 async move { connected.then_some(()).ok_or("not connected") }
             })
             .check("consumer", move || {
@@ -135,12 +133,18 @@ impl Broadcaster {
             forwards = self.webhook.is_some(),
             "starting"
         );
+        lifecycle.spawn_support(
+            "nats",
+            self.connection
+                .clone()
+                .require_version(lifecycle.support_shutdown()),
+        );
         let shutdown = lifecycle.shutdown();
         lifecycle.spawn("consumer", self.deliver(shutdown));
     }
 
     async fn deliver(self, shutdown: CancellationToken) -> Result<(), TaskError> {
-        let jetstream = nats::jetstream(self.client.clone());
+        let jetstream = nats::jetstream(self.connection.client().clone());
         let setup = || {
             let (jetstream, environment) = (jetstream.clone(), self.environment.clone());
             async move {
@@ -156,7 +160,7 @@ impl Broadcaster {
         };
         let delivery = Delivery {
             environment: self.environment,
-            client: self.client,
+            client: self.connection.client().clone(),
             jetstream: jetstream.clone(),
             delivered: delivered?,
             webhook: self.webhook,

@@ -104,6 +104,11 @@ async fn over_nats(
     lifecycle: &mut Lifecycle,
 ) -> Result<Arc<dyn Publisher>, TaskError> {
     let connection = Connection::open(nats, environment.clone()).await?;
+    let version = connection.clone();
+    lifecycle.spawn_support(
+        "nats",
+        version.require_version(lifecycle.support_shutdown()),
+    );
     lifecycle.spawn(
         "feed",
         feed::follow(connection.clone(), feed.clone(), lifecycle.shutdown()),

@@ -12,8 +12,8 @@ use crate::process::{Process, show_log};
 use crate::scratch::{LastSignal, Scratch};
 use crate::{Error, ReservedPort, Signal};
 
-/// The oldest server that has what production uses (atomic batches, per-message TTL).
-const OLDEST: (u32, u32) = (2, 12);
+/// The oldest server that the services work with (consumers that can be reset).
+const OLDEST: (u32, u32) = (2, 14);
 
 /// Where `cargo xtask setup` puts programs, and where Debian does.
 const FOLDERS: &[&str] = &[
@@ -29,7 +29,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// folder.
 ///
 /// The program is taken from `PATH`, from Debian's places, or from where `cargo xtask setup` puts
-/// it; it must be 2.12 or newer. Dropping the value ends the server at once and removes its store.
+/// it; it must be 2.14 or newer. Dropping the value ends the server at once and removes its store.
 #[derive(Debug)]
 pub struct Nats {
     program: PathBuf,
@@ -217,7 +217,7 @@ fn find() -> Result<PathBuf, Error> {
         }
     }
     Err(Error::Missing {
-        program: "nats-server 2.12 or newer",
+        program: "nats-server 2.14 or newer",
         advice: too_old.concat() + "`cargo xtask setup` puts a current one into target/tools/bin.",
     })
 }

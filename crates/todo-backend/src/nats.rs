@@ -3,21 +3,14 @@
 use std::io;
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::jetstream::context::{CreateStreamError, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::{self, ErrorCode, stream};
-use async_nats::{ConnectOptions, Event};
+use service_kit::TaskError;
 use service_kit::nats::NatsConfig;
 use todo_domain::Environment;
 use tokio::sync::watch;
-use tracing::{info, warn};
-
-/// How long the server may take to answer anything but a publish.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often an idle connection is asked for a sign of life; two that stay
-/// without an answer end it.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 /// How long an event is kept for those who have not read it.
 const MAX_AGE: Duration = Duration::from_hours(7 * 24);
@@ -29,13 +22,12 @@ const MAX_BYTES: i64 = 128 * 1024 * 1024;
 /// How long a second publish of an event is recognised.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 
-/// A connection that comes back by itself, and the stream of an environment on
-/// it. Cheap to clone.
+/// A connection and the stream of an environment on it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connection {
     environment: Environment,
+    server: service_kit::nats::Connection,
     jetstream: jetstream::Context,
-    losses: watch::Receiver<u64>,
 }
 
 impl Connection {
@@ -45,29 +37,20 @@ impl Connection {
     /// # Errors
     /// Where the credentials cannot be read.
     pub async fn open(config: &NatsConfig, environment: Environment) -> io::Result<Self> {
-        let (losses, seen) = watch::channel(0);
-        let options = ConnectOptions::new()
-            .name("todo-backend")
-            .retry_on_initial_connect()
-            .request_timeout(Some(REQUEST_TIMEOUT))
-            .ping_interval(PING_INTERVAL)
-            .event_callback(move |event| {
-                if let Event::Disconnected = event {
-                    losses.send_modify(|losses| *losses += 1);
-                }
-                async move {
-                    match event {
-                        Event::Connected => info!("connected to NATS"),
-                        event => warn!(%event, "NATS"),
-                    }
-                }
-            });
-        let client = config.connect(options).await?;
+        let server = config.connect("todo-backend").await?;
         Ok(Self {
             environment,
-            jetstream: jetstream::new(client),
-            losses: seen,
+            jetstream: jetstream::new(server.client().clone()),
+            server,
         })
+    }
+
+    /// Runs until `shutdown`, or until a server is met that is too old.
+    ///
+    /// # Errors
+    /// Where the server is too old.
+    pub async fn require_version(self, shutdown: CancellationToken) -> Result<(), TaskError> {
+        self.server.require_version(shutdown).await
     }
 
     /// The environment whose events these are.
@@ -80,16 +63,14 @@ impl Connection {
         &self.jetstream
     }
 
-    /// Whether there is a server at the other end, as far as is known.
+    /// See [`service_kit::nats::Connection::is_up`].
     pub(crate) fn is_up(&self) -> bool {
-        self.jetstream.client().connection_state() == State::Connected
+        self.server.is_up()
     }
 
-    /// Counts how often the connection was lost. What waits for an answer has
-    /// nothing to wait for once it changes: answers find their way only over
-    /// the connection of their request.
+    /// See [`service_kit::nats::Connection::losses`].
     pub(crate) fn losses(&self) -> watch::Receiver<u64> {
-        self.losses.clone()
+        self.server.losses()
     }
 
     /// The stream of the events, made or brought to what it should be.

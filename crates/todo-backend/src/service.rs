@@ -94,6 +94,10 @@ async fn serve_api(
     );
     serving.store(true, Ordering::Relaxed);
     let nats = Connection::open(&config.nats, config.environment).await?;
+    lifecycle.spawn_support(
+        "nats",
+        nats.clone().require_version(lifecycle.support_shutdown()),
+    );
     let publisher = Arc::new(NatsPublisher::new(nats.clone()));
     let relay = Relay::new(store.outbox, publisher, relay_metrics);
     // To the end of the API, so that what its last requests change goes out.

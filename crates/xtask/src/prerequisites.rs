@@ -34,7 +34,7 @@ const PREREQUISITES: &[Prerequisite] = &[
                 .is_ok()
         },
         debian_packages: &["python3-pip"],
-        elsewhere: "pip for Python 3, or nats-py in Python and nats-server 2.12 or newer on PATH \
+        elsewhere: "pip for Python 3, or nats-py in Python and nats-server 2.14 or newer on PATH \
                     (macOS: brew install nats-server)",
     },
     Prerequisite {

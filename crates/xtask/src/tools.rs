@@ -181,11 +181,11 @@ fn has_current_nats(sh: &Shell) -> bool {
     version.is_ok_and(|text| is_current(&text))
 }
 
-/// 2.12 or newer, from `nats-server: v2.15.1`.
+/// 2.14 or newer, from `nats-server: v2.15.1`.
 fn is_current(version: &str) -> bool {
     let mut numbers = version.rsplit('v').next().unwrap_or_default().split('.');
     let mut next = || numbers.next()?.parse::<u32>().ok();
-    (next(), next()) >= (Some(2), Some(12))
+    (next(), next()) >= (Some(2), Some(14))
 }
 
 #[cfg(test)]
@@ -193,10 +193,10 @@ mod tests {
     use super::is_current;
 
     #[test]
-    fn only_nats_2_12_and_newer_is_current() {
-        assert!(is_current("nats-server: v2.12.0"));
+    fn only_nats_2_14_and_newer_is_current() {
+        assert!(is_current("nats-server: v2.14.0"));
         assert!(is_current("nats-server: v3.0.1\n"));
-        assert!(!is_current("nats-server: v2.9.10"));
+        assert!(!is_current("nats-server: v2.12.15"));
         assert!(!is_current("nats-server: unknown"));
     }
 }
