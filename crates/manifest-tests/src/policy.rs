@@ -2,6 +2,7 @@
 //! to mend it.
 
 mod disruption;
+mod storage;
 
 use std::collections::BTreeSet;
 
@@ -39,6 +40,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("flows are open", flows),
     ("one name for the environment", names),
     ("volumes belong to their claims", volumes),
+    ("the database fits its volume", storage::database),
+    ("backups fit their volume", storage::backups),
 ];
 
 /// The Secrets that the operator makes, and their keys: the table of docs/kubernetes.md.
@@ -48,6 +51,8 @@ pub const SECRETS: &[(&str, &[&str])] = &[
     ("slack-webhook-secret", &["webhook_url"]),
     ("nats-accounts", &["passwords.conf"]),
 ];
+
+pub use storage::DATABASE_AT_ITS_QUOTAS;
 
 /// Our images. Their measured footprint is 12 MB, so that a large limit would only hide a leak.
 pub const OUR_IMAGES: &[&str] = &["todo-app", "todo-backend", "broadcaster"];
@@ -170,7 +175,7 @@ fn resources(manifests: &Manifests) -> Vec<String> {
     found
 }
 
-fn mebibytes(quantity: &str) -> u64 {
+pub(crate) fn mebibytes(quantity: &str) -> u64 {
     let number = |unit| quantity.strip_suffix(unit)?.parse::<u64>().ok();
     number("Mi")
         .or_else(|| number("Gi").map(|gibibytes| gibibytes * 1024))

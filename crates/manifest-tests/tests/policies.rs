@@ -338,6 +338,45 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
+        "the database fits its volume",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            // The default of PostgreSQL.
+            for argument in first(object)["args"].as_array_mut().expect("arguments") {
+                if *argument == "max_wal_size=256MB" {
+                    *argument = json!("max_wal_size=1024MB");
+                }
+            }
+        },
+    ),
+    (
+        "the database fits its volume",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            let arguments = first(object)["args"].as_array_mut().expect("arguments");
+            arguments.retain(|argument| *argument != "temp_file_limit=64MB");
+        },
+    ),
+    (
+        "the database fits its volume",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            object["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] =
+                json!("1Gi");
+        },
+    ),
+    (
+        "backups fit their volume",
+        "PersistentVolumeClaim",
+        "production-postgres-backup-claim",
+        |object| {
+            object["spec"]["resources"]["requests"]["storage"] = json!("1Gi");
+        },
+    ),
+    (
         "volumes belong to their claims",
         "PersistentVolume",
         "production-local-pv",
