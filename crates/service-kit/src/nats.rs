@@ -238,6 +238,7 @@ fn is_supported(server: &ServerInfo) -> bool {
 mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -259,10 +260,10 @@ mod tests {
     }
 
     /// Answers as a server of `version` would until the client has connected.
-    async fn server(version: &'static str) -> NatsConfig {
+    async fn server(version: &'static str) -> (NatsConfig, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
+        let server = async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (reader, mut writer) = stream.into_split();
                 let info = format!(
@@ -276,14 +277,15 @@ mod tests {
                     }
                 }
             }
-        });
+        };
         let url = format!("nats://{address}");
-        NatsConfig::check(&url, NatsArgs::default(), &mut Faults::default()).unwrap()
+        let config = NatsConfig::check(&url, NatsArgs::default(), &mut Faults::default());
+        (config.unwrap(), JoinSet::from_iter([server]))
     }
 
     #[tokio::test]
     async fn an_older_server_ends_the_program_with_both_versions() {
-        let config = server("2.12.15").await;
+        let (config, _server) = server("2.12.15").await;
         let told =
             "the NATS server is version \"2.12.15\"; version 2.14 or newer is needed".to_owned();
 
@@ -299,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_current_server_is_taken() {
-        let config = server("2.14.1").await;
+        let (config, _server) = server("2.14.1").await;
         assert!(config.connect_now("test").await.unwrap().is_up());
     }
 }

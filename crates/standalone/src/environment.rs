@@ -65,6 +65,10 @@ pub(crate) async fn start(
     let metrics = RelayMetrics::register(&mut registry);
     let relay = Relay::new(store.outbox, publisher, metrics);
     lifecycle.spawn_support("relay", relay.run(lifecycle.support_shutdown()));
+    lifecycle.spawn(
+        "counts",
+        feed::count(feed.clone(), store.todos.clone(), lifecycle.shutdown()),
+    );
     let api = Api {
         store: store.todos,
         prefix: prefix.clone(),

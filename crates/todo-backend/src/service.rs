@@ -107,6 +107,10 @@ async fn serve_api(
         "feed",
         feed::follow(nats, feed.clone(), lifecycle.shutdown()),
     );
+    lifecycle.spawn(
+        "counts",
+        feed::count(feed.clone(), store.todos.clone(), lifecycle.shutdown()),
+    );
 
     let api = Api {
         store: store.todos,

@@ -92,8 +92,28 @@ impl Page {
         }
     }
 
-    /// The next block that is more than a comment; `None` at the end.
+    /// The next event about the list; `None` at the end.
     async fn next_or_end(&mut self) -> Option<Event> {
+        loop {
+            let event = self.next_of_any_kind().await?;
+            if !matches!(event.name.as_deref(), Some("counts" | "heartbeat")) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// The data of the next event of this name.
+    async fn next_named(&mut self, name: &str) -> Value {
+        loop {
+            let event = self.next_of_any_kind().await.unwrap();
+            if event.name.as_deref() == Some(name) {
+                assert_eq!(event.id, None);
+                return event.data.unwrap();
+            }
+        }
+    }
+
+    async fn next_of_any_kind(&mut self) -> Option<Event> {
         loop {
             while let Some((block, rest)) = self.read.split_once("\n\n") {
                 let event = Event::read(block);
@@ -193,6 +213,52 @@ async fn a_page_that_cannot_go_on_is_told_to_start_anew() {
         // A browser would drop an event without data.
         assert_eq!(event.data, Some(json!({})));
     }
+}
+
+#[tokio::test]
+async fn a_page_is_told_how_many_todos_there_are_at_the_start_and_after_changes() {
+    let system = System::start(2).await;
+    let mut page = Page::open(&system.replicas[1], None).await;
+    assert_eq!(
+        page.next_named("counts").await,
+        json!({"total": 1, "active": 1})
+    );
+    for text in ["second", "third"] {
+        system.post(text).await;
+    }
+    // Changes that come together may be counted together.
+    while page.next_named("counts").await != json!({"total": 3, "active": 3}) {}
+
+    let completed = client()
+        .put(system.replicas[0].url("/todos/1"))
+        .json(&json!({"completed": true}))
+        .send();
+    assert_eq!(completed.await.unwrap().status(), 200);
+    assert_eq!(
+        page.next_named("counts").await,
+        json!({"total": 3, "active": 2})
+    );
+}
+
+#[tokio::test]
+async fn a_page_sees_a_heartbeat_whatever_else_it_is_told() {
+    let system = System::start(1).await;
+    let mut page = system.page(0).await;
+    let start = Instant::now();
+    let mut beats = Vec::new();
+    while beats.len() < 2 {
+        let event = page.next_of_any_kind().await.unwrap();
+        if event.name.as_deref() == Some("heartbeat") {
+            assert_eq!((event.id, event.data), (None, Some(json!({}))));
+            beats.push(start.elapsed());
+            system.post("in between").await;
+        }
+    }
+    let apart = beats[1].saturating_sub(beats[0]);
+    assert!(
+        (Duration::from_secs(8)..Duration::from_secs(15)).contains(&apart),
+        "{beats:?}"
+    );
 }
 
 #[tokio::test]

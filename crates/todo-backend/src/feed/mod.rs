@@ -3,6 +3,7 @@
 //! Every replica keeps the latest changes in a ring ([`RING`]) so that a page
 //! whose connection broke gets what it missed, whichever replica it comes to.
 
+mod counts;
 mod nats;
 
 use std::collections::VecDeque;
@@ -10,10 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, BoxStream, StreamExt};
 use todo_domain::EventKind;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use counts::count;
 pub use nats::follow;
+
+use self::counts::Counts;
+use crate::store::Count;
 
 /// How many changes are kept for those who missed some.
 pub const RING: usize = 4096;
@@ -48,6 +53,7 @@ pub enum Message {
 #[derive(Clone, Debug)]
 pub struct Feed {
     state: Arc<Mutex<State>>,
+    counts: Arc<Counts>,
     shutdown: CancellationToken,
 }
 
@@ -78,6 +84,7 @@ impl Feed {
                 live: false,
                 pages: broadcast::Sender::new(BEHIND),
             })),
+            counts: Arc::default(),
             shutdown,
         }
     }
@@ -105,6 +112,7 @@ impl Feed {
             state.live = true;
             // Fails where nobody listens.
             let _ = state.pages.send(Message::Reset(state.latest()));
+            self.counts.invalidate();
         }
     }
 
@@ -122,6 +130,7 @@ impl Feed {
         if state.live {
             // Fails where nobody listens.
             let _ = state.pages.send(Message::Change(change));
+            self.counts.invalidate();
         }
     }
 
@@ -141,6 +150,13 @@ impl Feed {
             .chain(later)
             .take_until(self.shutdown.clone().cancelled_owned())
             .boxed()
+    }
+
+    /// How many todos there are, for a page: at once where it is known, and
+    /// whenever it changes, as long as [`count`] runs. `None` means not known.
+    #[must_use]
+    pub fn counts(&self) -> watch::Receiver<Option<Count>> {
+        self.counts.subscribe()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
