@@ -135,13 +135,13 @@ test("Clear completed can be undone, and what is ticked meanwhile stays", async 
 test("the characters that are left are counted as the server counts them", async () => {
   const todo = await world.open();
   const hint = todo.page.locator("#new-todo-hint");
-  equal(await hint.textContent(), "140 characters left");
-  await todo.newTodo.fill("👩‍👩‍👧");
-  equal(await hint.textContent(), "135 characters left");
+  equal(await hint.textContent(), "");
+  await todo.newTodo.fill("x".repeat(125) + "👩‍👩‍👧");
+  equal(await hint.textContent(), "10 characters left");
   await todo.newTodo.fill("x".repeat(139));
   equal(await hint.textContent(), "1 character left");
   await todo.newTodo.fill("x".repeat(143));
-  equal(await hint.textContent(), "-3 characters left");
+  equal(await hint.textContent(), "3 too many");
 });
 
 test("single keys do what the dialog says, and can be switched off", async () => {
@@ -196,33 +196,7 @@ test("a todo that somebody else deletes during an edit can be added again", asyn
   await world.api.remove(milk.id);
   await todo.editor("Milk").fill("Oat milk");
   await todo.page.keyboard.press("Enter");
-  await todo.alert.filter({ hasText: "deleted by somebody else" }).waitFor();
+  await todo.alert.filter({ hasText: "Somebody else deleted this todo" }).waitFor();
   await todo.page.getByRole("button", { name: "Add it again" }).click();
   await eventually(() => world.api.texts(), (texts) => String(texts) === "Oat milk");
-});
-
-test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async () => {
-  const numbers = Array.from({ length: 10_000 }, (_, n) => n);
-  while (numbers.length > 0) {
-    await Promise.all(numbers.splice(0, 50).map((n) => world.api.add(`Todo number ${n}`)));
-  }
-  const todo = await world.open();
-  equal(await todo.left.textContent(), "10000 items left");
-  ok((await todo.texts()).length <= 200);
-  const timing = await todo.page.evaluate(() => performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd);
-  ok(timing < 2_000, `the page took ${timing} ms`);
-
-  // Scrolling brings the rest, and the page stays quick.
-  for (let loaded = 0; loaded < 1_000; ) {
-    await todo.page.mouse.wheel(0, 20_000);
-    loaded = await eventually(() => todo.list.locator("li").count(), (count) => count > loaded);
-  }
-  const ticked = await todo.page.evaluate(async () => {
-    const start = performance.now();
-    document.querySelector("#todos .tick").click();
-    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
-    return performance.now() - start;
-  });
-  ok(ticked < 500, `a tick took ${ticked} ms`);
-  await eventually(() => todo.left.textContent(), (left) => left === "9999 items left");
 });

@@ -9,10 +9,29 @@ export class Refused extends Error {
 }
 
 /** Nobody answered, or somebody who is not ready: worth another try. */
-export class Unreachable extends Error {}
+export class Unreachable extends Error {
+  /**
+   * @param {{wait?: number, alone?: boolean}} details after how many
+   *   milliseconds to try again, where the server says it, and whether only
+   *   this request is concerned
+   */
+  constructor(message, { wait = 0, alone = false } = {}) {
+    super(message);
+    this.wait = wait;
+    this.alone = alone;
+  }
+}
 
 const TIMEOUT = 10_000;
-const PASSING = new Set([408, 425, 429]);
+/** What may pass: who is not signed in, too, can sign in and go on. */
+const PASSING = new Set([401, 403, 407, 408, 409, 421, 425, 429]);
+/** What is about one request, and no reason to let the others wait. */
+const ALONE = new Set([409, 500, 501, 507]);
+/** How long a server may make us wait. */
+const LONGEST_WAIT = 60_000;
+
+/** @typedef {{id: number, text: string, completed: boolean, created_at: string}} Todo */
+/** @typedef {{todo: Todo, etag: string | null}} Versioned */
 
 export class Api {
   #base;
@@ -27,44 +46,53 @@ export class Api {
   }
 
   /** A page of the list: `{todos, next, total, active}`. */
-  async list({ filter = "all", cursor = "", limit = 50 } = {}) {
+  async list({ filter = "all", search = "", cursor = "", limit = 50 } = {}) {
     const query = new URLSearchParams({ limit: String(limit) });
     if (filter !== "all") query.set("completed", String(filter === "completed"));
+    if (search) query.set("q", search);
     if (cursor) query.set("cursor", cursor);
-    const response = await this.#call("GET", `?${query}`);
+    const { headers, body } = await this.#call("GET", `?${query}`);
     return {
-      todos: await response.json(),
-      next: cursorOf(response.headers.get("link")),
-      total: Number(response.headers.get("x-total-count")),
-      active: Number(response.headers.get("x-active-count")),
+      todos: body,
+      next: cursorOf(headers.get("link")),
+      total: Number(headers.get("x-total-count")),
+      active: Number(headers.get("x-active-count")),
     };
   }
 
-  /** Makes a todo; a repetition with the same key makes no second one. */
-  async create(text, key) {
-    const headers = { "idempotency-key": key };
-    return (await this.#call("POST", "", { body: { text }, headers })).json();
+  /** @returns {Promise<Versioned>} */
+  async read(id) {
+    return versioned(await this.#call("GET", String(id)));
   }
 
-  async update(id, change) {
-    return (await this.#call("PUT", String(id), { body: change })).json();
+  /**
+   * Makes a todo; a repetition with the same key makes no second one.
+   *
+   * @returns {Promise<Versioned>}
+   */
+  async create(text, key) {
+    return versioned(await this.#call("POST", "", { body: { text }, headers: { "idempotency-key": key } }));
+  }
+
+  /**
+   * @param {string | null} match only if the todo still has this ETag
+   * @returns {Promise<Versioned>}
+   */
+  async update(id, change, match = null) {
+    return versioned(await this.#call("PUT", String(id), { body: change, headers: ifMatch(match) }));
   }
 
   /** Deletes a todo; one that is gone already is fine. */
-  async remove(id, { keepalive = false } = {}) {
+  async remove(id, match = null, { keepalive = false } = {}) {
     try {
-      await this.#call("DELETE", String(id), { keepalive });
+      await this.#call("DELETE", String(id), { headers: ifMatch(match), keepalive });
     } catch (error) {
       if (!(error instanceof Refused && error.status === 404)) throw error;
     }
   }
 
-  async clearCompleted({ keepalive = false } = {}) {
-    await this.#call("DELETE", "?completed=true", { keepalive });
-  }
-
   async #call(method, path, { body, headers = {}, keepalive = false } = {}) {
-    const options = { method, headers: { ...headers, accept: "application/json" }, keepalive };
+    const options = { method, headers: { ...headers, accept: "application/json" }, keepalive, cache: "no-cache" };
     if (body) {
       options.headers["content-type"] = "application/json";
       options.body = JSON.stringify(body);
@@ -72,18 +100,25 @@ export class Api {
     // A request that outlives the page cannot be given a limit by it.
     if (!keepalive) options.signal = AbortSignal.timeout(TIMEOUT);
     let response;
+    let answer;
     try {
       response = await fetch(this.#base + path, options);
+      // A page to sign in, or one of a proxy, is no answer of the API.
+      answer = await response.json().catch(() => null);
     } catch (error) {
       throw new Unreachable(error.message);
     }
-    if (response.ok) return response;
-    if (response.status >= 500 || PASSING.has(response.status)) {
-      throw new Unreachable(`status ${response.status}`);
+    const { status, headers: head } = response;
+    if (response.ok && answer !== null) return { headers: head, body: answer };
+    if (response.ok || status >= 500 || PASSING.has(status)) {
+      throw new Unreachable(reasonOf(answer, status), { wait: waitOf(head), alone: ALONE.has(status) });
     }
-    throw new Refused(response.status, await reasonOf(response));
+    throw new Refused(status, reasonOf(answer, status));
   }
 }
+
+const versioned = ({ headers, body }) => ({ todo: body, etag: headers.get("etag") });
+const ifMatch = (etag) => (etag ? { "if-match": etag } : {});
 
 /** The cursor in `<…?cursor=…>; rel="next"`. */
 function cursorOf(link) {
@@ -91,11 +126,16 @@ function cursorOf(link) {
   return target ? (new URL(target, location.href).searchParams.get("cursor") ?? "") : "";
 }
 
-async function reasonOf(response) {
-  try {
-    const { detail } = await response.json();
-    return Array.isArray(detail) ? detail.map((fault) => fault.msg).join(", ") : String(detail);
-  } catch {
-    return `status ${response.status}`;
-  }
+/** `Retry-After` in milliseconds (RFC 9110, section 10.2.3); 0 where there is none. */
+function waitOf(headers) {
+  const value = headers.get("retry-after");
+  if (!value) return 0;
+  const wait = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
+  return Math.min(LONGEST_WAIT, Math.max(0, wait || 0));
+}
+
+function reasonOf(answer, status) {
+  const detail = answer?.detail;
+  if (Array.isArray(detail)) return detail.map((fault) => fault.msg).join(", ");
+  return typeof detail === "string" ? detail : `status ${status}`;
 }

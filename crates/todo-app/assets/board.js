@@ -1,144 +1,207 @@
 // The list with its forms, which work without this too.
 
+import { Actions } from "./actions.js";
 import { Api } from "./api.js";
-import { keep, read } from "./kept.js";
+import { Database } from "./database.js";
+import { Drafts } from "./drafts.js";
+import { bdi, button } from "./elements.js";
+import { Field } from "./field.js";
+import { guardPresses } from "./guard.js";
 import { Notices } from "./notices.js";
-import { cleaned, faultOf, lengthOf, Rows } from "./rows.js";
+import { addressOf, belongs, placeOf, showPlace, useAddress } from "./place.js";
+import { Rows } from "./rows.js";
+import { report } from "./run.js";
 import { Store } from "./store.js";
 
 const $ = (id) => document.getElementById(id);
 const main = $("board");
-/** Each environment has a list of its own. */
-const UNSAVED = `unsaved ${main.dataset.api}`;
 const limit = Number(main.dataset.limit);
-const input = $("new-todo");
-const hint = $("new-todo-hint");
+/** Each environment has a list of its own. */
+const name = `todos ${main.dataset.api}`;
 const older = $("older");
 
-const notices = new Notices($("alerts"), $("toasts"));
 const api = new Api(main.dataset.api);
+const db = new Database(name, (opened) => {
+  opened.createObjectStore("ops", { keyPath: "seq", autoIncrement: true });
+  opened.createObjectStore("drafts", { keyPath: "tab" });
+});
+const notices = new Notices($("alerts"), $("toasts"), $("new-todo"));
+const drafts = new Drafts(db, name);
+
+// What is not saved, in words.
+
+const isLate = (item) => Boolean(store.queue.failure) && item.changes.some((change) => !change.held);
+
+function stateOf(item) {
+  const held = item.held?.held;
+  if (held?.why === "refused") return `not saved: ${held.message}`;
+  if (!isLate(item)) return "";
+  return item.removal ? "not deleted yet" : "not saved yet";
+}
+
+const isListed = (item) =>
+  (!item.removal || (isLate(item) && item.removal.tried)) &&
+  (rows.isEditing(item) || item.held || belongs(item, store));
+
 const rows = new Rows($("todos"), {
   rowTemplate: $("row-template"),
   editorTemplate: $("editor-template"),
   limit,
-  saved: (item, text) => store.change(item, { text }),
+  on: {
+    state: stateOf,
+    save: (item, text, seen) => actions.rewrite(item, text, seen),
+    giveUp: (item) => store.giveUp(item),
+    addAgain: (item, text) => actions.addAgain(item, text),
+    typed: saveDraft,
+    closed(item) {
+      saveDraft();
+      if (item.gone) store.release(item);
+      else show(item);
+    },
+  },
 });
 
-const isListed = (item) =>
-  !item.hidden &&
-  (!item.wish.deleted || item.failed) &&
-  (store.filter === "all" ||
-    item.completed === (store.filter === "completed") ||
-    rows.isEditing(item));
+function show(item) {
+  if (!isListed(item)) return rows.drop(item, false);
+  rows.show(item);
+  const held = item.held?.held;
+  const needsChoice = held?.why === "conflict" || held?.why === "gone";
+  if (!needsChoice || rows.isEditing(item)) return undefined;
+  // A removal of what somebody else changed is not done; it can be asked for again.
+  if (item.held.kind === "remove") {
+    const { theirs } = held;
+    store.giveUp(item);
+    return notices.alert("kept", ["It was changed to “", bdi(theirs), "” by somebody else, and was not deleted."]);
+  }
+  return rows.edit(item, { focus: false, seen: item.held.was.text, text: item.held.text });
+}
 
-const store = new Store(api, {
-  show: (item) => (isListed(item) ? rows.show(item) : rows.drop(item)),
-  drop: (item) => rows.drop(item),
+const store = new Store(api, db, name, {
+  show,
+  drop(item, byOthers) {
+    if (byOthers && rows.holdsFocus(item)) notices.say("“", bdi(item.text), "” was deleted by somebody else.");
+    rows.drop(item, byOthers);
+  },
+  isEditing: (item) => rows.isEditing(item),
   count,
-  trouble(failed) {
-    const changes = failed === 1 ? "One change is" : `${failed} changes are`;
-    const message = `${changes} not saved: the todos cannot be reached. It is kept here and sent again by itself.`;
-    notices.alert("unsaved", failed ? message : "", { label: "Try now", run: () => store.retry() });
-  },
-  refused(item, wish, error) {
-    const text = wish.text ?? item.text;
-    const gone = error.status === 404;
-    const message = gone
-      ? `“${text}” was deleted by somebody else.`
-      : `“${text}” was not saved: ${error.message}`;
-    const again = { label: "Add it again", run: () => addAgain(text) };
-    notices.alert("refused", message, gone && wish.text ? again : null);
-  },
+  waiting,
   reached() {
     $("trouble").hidden = true;
     count();
-    notices.alert("unreached", "");
+    notices.alert("unreached");
   },
   unreached() {
     if (!$("trouble").hidden) return;
-    notices.alert("unreached", "The todos cannot be reached. What you see may be old; trying again.");
+    notices.alert("unreached", ["The todos cannot be reached. What you see may be old; trying again."], [
+      button("Try now", () => store.retry()),
+    ]);
   },
 });
 
-const reload = () => store.reload().catch((error) => notices.alert("unreached", error.message));
+const actions = new Actions(store, rows, notices);
 
-function addAgain(text) {
-  notices.alert("refused", "");
-  store.add(text);
+/** Says what waits, and what would be lost with the page. */
+function waiting(queue) {
+  const late = queue.failure ? queue.changes.filter((change) => !change.held).length : 0;
+  const changes = late === 1 ? "One change is" : `${late} changes are`;
+  const reason = queue.failure?.alone ? `the server says “${queue.failure.message}”` : "the todos cannot be reached";
+  const kept = queue.isKept
+    ? "It is kept here and sent again by itself."
+    : "This browser keeps nothing for the page: leave it open until it is saved.";
+  const words = late > 0 ? [`${changes} not saved: ${reason}. ${kept}`] : [];
+  notices.alert("unsaved", words, [button("Try now", () => store.retry())]);
+  if (!queue.isFull) notices.alert("full");
 }
 
+const wouldBeLost = () => !store.queue.isKept || (!drafts.isKept && (field.text !== "" || rows.edits.length > 0));
+addEventListener("beforeunload", (event) => wouldBeLost() && event.preventDefault());
+
+let counting = false;
+
+/** Says how many there are, once for all changes of a moment. */
 function count() {
-  const { total, active } = store.counts;
-  const words = `${active} ${active === 1 ? "item" : "items"} left`;
-  if ($("left").textContent !== words) $("left").textContent = words;
-  $("clear").hidden = total <= active;
-  $("loading").hidden = !store.loading || rows.size > 0;
-  $("empty").hidden = store.loading || rows.size > 0 || Boolean(store.next);
-  older.hidden = !store.next;
-  // Without the list of the server there may be todos that it does not have yet.
-  $("list").hidden = !$("trouble").hidden && rows.size === 0;
+  if (counting) return;
+  counting = true;
+  queueMicrotask(() => {
+    counting = false;
+    const { total, active } = store.counts;
+    const words = `${active} ${active === 1 ? "item" : "items"} left`;
+    if ($("left").textContent !== words) $("left").textContent = words;
+    const counts = { all: total, active, completed: total - active };
+    for (const element of document.querySelectorAll("[data-count]")) {
+      const text = String(counts[element.dataset.count]);
+      if (element.textContent !== text) element.textContent = text;
+    }
+    $("clear").hidden = total <= active;
+    $("loading").hidden = !store.loading || rows.size > 0;
+    $("empty").hidden = store.loading || rows.size > 0 || Boolean(store.next);
+    older.hidden = !store.next;
+    // Without the list of the server there may be todos that it does not have yet.
+    $("list").hidden = !$("trouble").hidden && rows.size === 0;
+    const tally = $("tally");
+    if (tally) tally.hidden = $("list").hidden;
+  });
 }
 
-function sayBesideField(message, { fault, role }) {
-  hint.classList.toggle("error", fault);
-  hint.setAttribute("role", role);
-  hint.textContent = message;
-  if (fault) input.setAttribute("aria-invalid", "true");
-  else input.removeAttribute("aria-invalid");
+// What is typed
+
+const field = new Field($("new-todo"), $("new-todo-hint"), {
+  limit,
+  on: {
+    add: (texts) => actions.add(texts),
+    typed: saveDraft,
+    down: () => rows.move(1),
+    ask: (lines) => ask(lines),
+  },
+});
+
+function saveDraft() {
+  const edits = rows.edits
+    .filter(([item]) => !item.held && typeof item.name === "number")
+    .map(([item, seen, text]) => ({ item: item.name, seen, text }));
+  drafts.save({ text: field.text, edits });
 }
 
-function countCharacters() {
-  const left = limit - lengthOf(cleaned(input.value));
-  const message = left === 1 ? "1 character left" : `${left} characters left`;
-  // Only when it matters is it said aloud while somebody writes.
-  sayBesideField(message, { fault: left < 0, role: left <= 20 ? "status" : "note" });
-}
-
-function add() {
-  const text = cleaned(input.value);
-  const fault = faultOf(text, limit);
-  if (fault) {
-    sayBesideField(fault, { fault: true, role: "alert" });
-    return;
+async function resumeDraft() {
+  const { text, edits } = await drafts.resume();
+  field.text ||= text;
+  for (const edit of edits) {
+    const item = await store.bring(edit.item, edit.seen);
+    if (!rows.isEditing(item)) rows.edit(item, { ...edit, focus: false });
   }
-  store.add(text);
-  input.value = "";
-  countCharacters();
-  input.focus();
+  saveDraft();
 }
 
-const short = (text) => (lengthOf(text) > 40 ? `${[...text].slice(0, 39).join("")}…` : text);
-
-function remove(item) {
-  store.hide([item]);
-  notices.offerUndo(`Deleted “${short(item.text)}”`, {
-    commit: (how) => store.remove(item, how),
-    undo() {
-      store.unhide([item]);
-      rows.focus(item, "remove");
-    },
+/** Asks before many todos are made of a paste. */
+function ask(lines) {
+  const dialog = document.createElement("dialog");
+  const question = document.createElement("h2");
+  question.textContent = `Add ${lines} todos?`;
+  question.id = "question";
+  dialog.setAttribute("aria-labelledby", question.id);
+  const yes = button(`Add ${lines} todos`, () => dialog.close("yes"));
+  yes.classList.add("primary");
+  dialog.append(question, yes, " ", button("Cancel", () => dialog.close()));
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((answer) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      answer(dialog.returnValue === "yes");
+    });
   });
 }
 
-let clearing = null;
+// What is pressed
 
-function clearCompleted() {
-  const items = store.hideCompleted();
-  clearing = notices.offerUndo("Cleared what was completed", {
-    commit: (how) => store.clear(items, how),
-    undo: () => store.unclear(items),
-  });
-  input.focus();
-}
-
-function toggle(item) {
-  // What is ticked now must not be cleared with what was ticked before.
-  clearing?.commit(false);
-  clearing = null;
-  store.change(item, { completed: !item.completed });
-}
-
-const forms = { add, clear: clearCompleted, toggle, delete: remove, open: (item) => rows.edit(item) };
+const forms = {
+  add: () => field.submit(),
+  clear: () => actions.clearCompleted(),
+  search: () => goTo({ filter: store.filter, search: $("search").value.trim() }),
+  toggle: (item) => actions.toggle(item),
+  delete: (item) => actions.remove(item),
+  open: (item) => rows.edit(item),
+};
 
 document.addEventListener("submit", (event) => {
   const run = forms[event.target.dataset.form];
@@ -148,46 +211,43 @@ document.addEventListener("submit", (event) => {
   if (item || run.length === 0) run(item);
 });
 
-$("todos").addEventListener("dblclick", (event) => {
-  if (event.target.closest(".text")) rows.edit(rows.itemAt(event.target));
+$("todos").addEventListener("click", (event) => {
+  // Who selects a part of the text does not want to edit it.
+  if (!event.target.closest(".text") || event.target.closest(".edit") || !getSelection().isCollapsed) return;
+  const item = rows.itemAt(event.target);
+  if (item) rows.edit(item);
 });
 
-// The list of another filter, without leaving the page.
+guardPresses([$("todos"), $("toasts")]);
 
-const filterOf = (url) => new URL(url).searchParams.get("filter") ?? "all";
+// Another part of the list, without leaving the page
 
-async function setFilter(filter) {
-  store.filter = filter;
+const reload = () => store.reload().catch((error) => notices.alert("unreached", [error.message]));
+
+function arrive(place) {
+  store.filter = place.filter;
+  store.search = place.search;
   store.next = "";
-  for (const link of document.querySelectorAll("[data-filter]")) {
-    if (link.dataset.filter === filter) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
-  for (const text of document.querySelectorAll("[data-empty]")) {
-    text.hidden = text.dataset.empty !== filter;
-  }
-  for (const item of store.items) {
-    if (isListed(item)) rows.show(item);
-    else rows.drop(item);
-  }
+  showPlace(place);
+  for (const item of store.items) show(item);
   count();
-  await reload();
+  return reload();
 }
 
-function goTo(url) {
-  history.pushState(null, "", url);
-  setFilter(filterOf(url));
-}
+const goTo = useAddress(arrive);
+const goToFilter = (filter) => goTo({ filter, search: store.search });
 
-document.querySelector(".filters").addEventListener("click", (event) => {
-  const link = event.target.closest("[data-filter]");
-  if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
-  goTo(link.href);
+// Search while it is typed: the address follows, and Back leads out of it at once.
+let typing = 0;
+$("search")?.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(() => {
+    const search = $("search").value.trim();
+    if (search !== store.search) goTo({ filter: store.filter, search }, Boolean(store.search));
+  }, 200);
 });
-addEventListener("popstate", () => setFilter(filterOf(location.href)));
 
-// More of the list, as one gets to its end.
+// More of the list, as one gets to its end
 
 const more = () => store.more().catch(() => {});
 older.addEventListener("click", (event) => {
@@ -198,79 +258,83 @@ new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecti
   rootMargin: "400px",
 }).observe(older);
 
-// Start: what the server rendered becomes ours.
+// Start: what the server rendered becomes ours
 
 const { total, active, next, unreached } = main.dataset;
 const address = new URL(location.href);
 const editing = address.searchParams.get("edit");
-store.filter = filterOf(address);
+Object.assign(store, placeOf(address));
 store.adopt(rows.adopt(), { total: Number(total), active: Number(active), next });
-history.replaceState(null, "", store.filter === "all" ? location.pathname : `?filter=${store.filter}`);
-document.body.classList.add("scripted");
 if (unreached !== undefined || editing || address.searchParams.has("cursor")) {
   $("newest")?.remove();
   reload().then(() => {
-    const item = store.items.find((item) => item.key === editing);
+    const item = editing && store.find(editing);
     if (item) rows.edit(item);
   });
 }
+history.replaceState(null, "", addressOf(store));
+document.body.classList.add("scripted");
+count();
 
-input.addEventListener("input", countCharacters);
-input.addEventListener("keydown", (event) => {
-  if (event.isComposing) return;
-  if (event.key === "Escape") input.blur();
-  if (event.key === "ArrowDown") rows.move(1);
-});
-countCharacters();
+store.queue.resume().catch((error) => report("queue", error));
+resumeDraft().catch((error) => report("drafts", error));
 
-const events = {
-  url: api.events,
-  changed: (kind, todo) => store.learn(kind, todo),
-  missed() {
-    store.retry();
-    reload();
-  },
-  state(connected) {
-    // A backend without a stream is no fault of the moment.
-    if (connected) $("live").hidden = false;
-    $("live").dataset.connected = connected;
-    $("live").textContent = connected ? "Live" : "Not live: connecting again";
-  },
-};
 addEventListener("online", () => store.retry());
-addEventListener("pagehide", () => {
-  notices.commitAll();
-  keep(UNSAVED, JSON.stringify(store.unsaved()), "sessionStorage");
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) store.queue.hurry();
+  else store.retry();
 });
-store.resume(JSON.parse(read(UNSAVED, "sessionStorage") ?? "[]"));
-keep(UNSAVED, "[]", "sessionStorage");
-// What was sent as the page went away is not known to a page that comes back.
-addEventListener("pageshow", (event) => event.persisted && location.reload());
+addEventListener("pagehide", () => store.queue.hurry());
+addEventListener("pageshow", ({ persisted }) => {
+  if (!persisted) return;
+  store.queue.resume().catch((error) => report("queue", error));
+  reload();
+});
 
-const current = (run) => (target) => {
+const atRow = (run) => (target) => {
   const item = rows.itemAt(target);
   if (item) run(item);
 };
+
 /** What other parts of the page need of this one. */
 export const board = {
-  events,
+  events: {
+    url: api.events,
+    changed: (kind, todo) => store.learn(kind, todo),
+    counts: (counts) => store.learnCounts(counts),
+    missed() {
+      store.forgetCounts();
+      store.retry();
+      reload();
+    },
+    state(connected) {
+      // A backend without a stream is no fault of the moment.
+      if (connected) $("live").hidden = false;
+      $("live").dataset.connected = connected;
+      $("live").textContent = connected ? "Live" : "Not live: connecting again";
+    },
+  },
   keys: {
     dialog: $("help"),
     opener: $("help-opener"),
     toggle: $("shortcuts"),
+    undo: () => notices.undoLast(),
     commands: {
-      n: () => input.focus(),
+      n: () => field.focus(),
+      "/": () => $("search")?.focus(),
       j: () => rows.move(1),
       k: () => rows.move(-1),
       ArrowDown: () => rows.move(1),
       ArrowUp: () => rows.move(-1),
-      x: current(toggle),
-      e: current((item) => rows.edit(item)),
-      d: current(remove),
       u: () => notices.undoLast(),
-      1: () => goTo(document.querySelector("[data-filter=all]").href),
-      2: () => goTo(document.querySelector("[data-filter=active]").href),
-      3: () => goTo(document.querySelector("[data-filter=completed]").href),
+      1: () => goToFilter("all"),
+      2: () => goToFilter("active"),
+      3: () => goToFilter("completed"),
     },
-},
+    rowCommands: {
+      x: atRow((item) => actions.toggle(item)),
+      e: atRow((item) => rows.edit(item)),
+      d: atRow((item) => actions.remove(item)),
+    },
+  },
 };

@@ -1,28 +1,55 @@
 // Keyboard shortcuts, and the dialog that tells them.
 
+import { isSeen } from "./focus.js";
 import { keep, read } from "./kept.js";
 
 const SWITCH = "shortcuts";
+const FIELDS = "input:not([type=checkbox]), textarea, select, [contenteditable]";
 
-/** @param commands by key, as `KeyboardEvent.key` names it */
-export function useKeys({ dialog, opener, toggle, commands }) {
+/**
+ * @param commands by key, as `KeyboardEvent.key` names it
+ * @param rowCommands the same, for the row that has the focus: `run(target)`
+ * @param undo for Ctrl-Z outside of fields
+ */
+export function useKeys({ dialog, opener, toggle, commands, rowCommands, undo }) {
   const open = () => dialog.open || dialog.showModal();
   opener.hidden = false;
   opener.addEventListener("click", open);
 
   // Single keys get in the way of some people's tools (WCAG 2.1.4).
   toggle.checked = read(SWITCH) !== "off";
-  toggle.addEventListener("change", () => {
-    keep(SWITCH, toggle.checked ? "on" : "off");
+  toggle.addEventListener("change", () => keep(SWITCH, toggle.checked ? "on" : "off"));
+
+  /** A key that ran a command is done until it is let go, wherever the focus went. */
+  let held = null;
+  addEventListener("keyup", ({ key }) => {
+    if (key === held) held = null;
+  });
+  addEventListener("blur", () => {
+    held = null;
   });
 
+  function commandOf(event) {
+    if (event.ctrlKey || event.metaKey) {
+      return event.key.toLowerCase() === "z" && !event.shiftKey && !event.altKey ? undo : null;
+    }
+    if (event.altKey || !toggle.checked) return null;
+    if (event.key === "?") return open;
+    const forRow = rowCommands[event.key];
+    if (forRow) return isSeen() ? () => forRow(event.target) : null;
+    return commands[event.key] ?? null;
+  }
+
   document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.isComposing || !toggle.checked || dialog.open) return;
-    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
-    const command = event.key === "?" ? open : commands[event.key];
+    if (event.repeat && event.key === held) return event.preventDefault();
+    if (event.defaultPrevented || event.isComposing || dialog.open || document.querySelector("dialog[open]")) return;
+    if (event.target.closest?.(FIELDS)) return;
+    const command = commandOf(event);
     if (!command) return;
+    // To move on through the list is no harm.
+    if (event.repeat && !/^(j|k|Arrow)/.test(event.key)) return event.preventDefault();
     event.preventDefault();
-    command(event.target);
+    if (!/^(j|k|Arrow)/.test(event.key)) held = event.key;
+    command();
   });
 }

@@ -29,6 +29,7 @@ export function follow(url, on) {
       // The browser reconnects by itself, but not after an answer of failure.
       if (source?.readyState === EventSource.CLOSED) reopen();
     });
+    source.addEventListener("counts", (event) => on.counts(JSON.parse(event.data)));
     source.addEventListener("reset", () => on.missed());
     for (const kind of ["created", "updated", "deleted"]) {
       source.addEventListener(kind, (event) => on.changed(kind, JSON.parse(event.data)));

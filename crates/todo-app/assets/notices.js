@@ -1,94 +1,151 @@
-// What the page says by itself: alerts that stay while they are true, and
-// short notices with a way back.
+// What the page says by itself: alerts that stay while they are true, words for
+// those who listen, and one short notice with the way back.
 
-/** How long a change may be undone. */
-const UNDO_TIME = 7_000;
+import { button, paragraph } from "./elements.js";
+import { give } from "./focus.js";
+import { UNDO_TIME } from "./queue.js";
+
+/** How many changes can be undone. */
+const UNDO_LIMIT = 50;
+
+/** @typedef {(string | Node)[]} Words a message; what a person wrote is in `<bdi>` */
 
 export class Notices {
   #alerts;
   #toasts;
-  #pending = new Set();
+  #voice;
+  #home;
+  #undos = [];
+  #toast = null;
+  #timer = 0;
+  #from = null;
 
-  constructor(alerts, toasts) {
+  /** @param {HTMLElement} home what gets the focus when a notice had it and goes */
+  constructor(alerts, toasts, home) {
     this.#alerts = alerts;
     this.#toasts = toasts;
+    this.#home = home;
+    this.#voice = document.createElement("p");
+    this.#voice.className = "visually-hidden";
+    this.#voice.setAttribute("role", "status");
+    toasts.after(this.#voice);
+    document.addEventListener("keydown", (event) => this.#tab(event), true);
   }
 
   /**
-   * Shows an alert in place of the one with the same name; none where
-   * `message` is empty. It stays until it is replaced or dismissed.
+   * Shows an alert in place of the one with the same name; none without words.
+   * It stays until it is replaced or dismissed.
+   *
+   * @param {Words} words
+   * @param {HTMLButtonElement[]} actions
    */
-  alert(name, message, action = null) {
+  alert(name, words = [], actions = []) {
     const old = this.#alerts.querySelector(`[data-name="${name}"]`);
-    if (old?.firstChild?.textContent === message) return;
-    old?.remove();
-    if (!message) return;
+    const message = paragraph(...words);
+    if (old?.firstChild.textContent === message.textContent) return;
+    if (old) this.#takeAway(old);
+    if (words.length === 0) return;
     const alert = document.createElement("div");
     alert.className = "alert";
     alert.dataset.name = name;
-    alert.append(paragraph(message));
-    const close = () => alert.remove();
-    alert.append(action ? button(action.label, action.run) : button("Dismiss", close));
+    const close = () => this.#takeAway(alert);
+    alert.append(message, ...(actions.length > 0 ? actions : [button("Dismiss", close)]));
     this.#alerts.append(alert);
   }
 
+  /** Tells those who listen. @param {Words} words */
+  say(...words) {
+    this.#voice.replaceChildren(...words);
+  }
+
   /**
-   * Says what was done and offers to undo it for a while. Then, or when the
-   * page goes away (`last`), `commit` is called.
+   * Offers to undo what was done: by key for long, by a button for a while.
+   * One button at a time, of the newest.
+   *
+   * @param {Words} words
+   * @param {() => void} undo
+   * @param {{quiet?: boolean}} options no button where what was done is in sight
    */
-  offerUndo(message, { commit, undo }) {
+  offerUndo(words, undo, { quiet = false } = {}) {
+    const entry = { words, undo, until: Date.now() + UNDO_TIME, quiet };
+    this.#undos.push(entry);
+    if (this.#undos.length > UNDO_LIMIT) this.#undos.shift();
+    if (quiet) this.say(...words.map((word) => word.cloneNode?.(true) ?? word), ". Undo with U or Control Z.");
+    else this.#show(entry);
+    return entry;
+  }
+
+  /** Undoes the last change. */
+  undoLast() {
+    const entry = this.#undos.at(-1);
+    if (entry) this.#undo(entry);
+    else this.say("There is nothing to undo.");
+  }
+
+  #undo(entry) {
+    this.#undos = this.#undos.filter((other) => other !== entry);
+    const hadFocus = this.#toast?.contains(document.activeElement);
+    entry.undo();
+    this.say("Undone.");
+    this.#showNext();
+    if (hadFocus && (document.activeElement === document.body || this.#toasts.contains(document.activeElement))) this.#giveBack();
+  }
+
+  #show(entry) {
+    clearTimeout(this.#timer);
     const toast = document.createElement("div");
     toast.className = "toast";
-    const entry = {
-      end: (run) => {
-        if (!this.#pending.delete(entry)) return;
-        clearTimeout(timer);
-        toast.remove();
-        run();
-      },
-      commit: (last) => entry.end(() => commit({ last })),
-      undo: () => entry.end(undo),
-    };
-    let timer;
+    const undo = button("Undo", () => this.#undo(entry));
+    undo.setAttribute("aria-keyshortcuts", "u Control+Z");
+    toast.append(paragraph(...entry.words), undo);
     const start = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => entry.commit(false), UNDO_TIME);
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#showNext(), Math.max(0, entry.until - Date.now()));
     };
-    const stop = () => clearTimeout(timer);
+    const stop = () => {
+      clearTimeout(this.#timer);
+      entry.until = Math.max(entry.until, Date.now() + 2_000);
+    };
     // Who is about to press the button must not lose it.
     toast.addEventListener("pointerenter", stop);
     toast.addEventListener("pointerleave", start);
     toast.addEventListener("focusin", stop);
     toast.addEventListener("focusout", start);
-    toast.append(paragraph(message), button("Undo", entry.undo));
-    this.#pending.add(entry);
-    this.#toasts.append(toast);
+    this.#toasts.replaceChildren(toast);
+    this.#toast = toast;
+    this.#from = null;
     start();
-    return entry;
   }
 
-  /** Undoes the last change that can be undone. */
-  undoLast() {
-    [...this.#pending].at(-1)?.undo();
+  #showNext() {
+    clearTimeout(this.#timer);
+    this.#toasts.replaceChildren();
+    this.#toast = null;
+    const next = this.#undos.findLast((entry) => !entry.quiet && entry.until > Date.now());
+    if (next) this.#show(next);
   }
 
-  commitAll() {
-    for (const entry of [...this.#pending]) entry.commit(true);
+  /** The way to Undo is one Tab, from wherever one is, and one Tab back. */
+  #tab(event) {
+    if (event.key !== "Tab" || event.ctrlKey || event.altKey || event.metaKey || !this.#toast) return;
+    if (this.#toast.contains(document.activeElement)) {
+      event.preventDefault();
+      this.#giveBack();
+    } else if (!this.#from && !event.shiftKey && !document.querySelector("dialog[open]")) {
+      event.preventDefault();
+      this.#from = document.activeElement;
+      this.#toast.querySelector("button").focus();
+    }
   }
-}
 
-function paragraph(text) {
-  const element = document.createElement("p");
-  element.textContent = text;
-  element.dir = "auto";
-  return element;
-}
+  #giveBack() {
+    const from = this.#from;
+    give(from?.isConnected && from !== document.body ? from : this.#home);
+  }
 
-function button(label, run) {
-  const element = document.createElement("button");
-  element.type = "button";
-  element.className = "button";
-  element.textContent = label;
-  element.addEventListener("click", run);
-  return element;
+  #takeAway(alert) {
+    const hadFocus = alert.contains(document.activeElement);
+    alert.remove();
+    if (hadFocus) give(this.#home);
+  }
 }

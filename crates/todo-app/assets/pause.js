@@ -7,8 +7,11 @@ const LONGEST = 30_000;
 export class Pauses {
   #sleepers = new Set();
 
-  /** @param {number} tries how many have failed so far, 1 or more */
-  wait(tries) {
+  /**
+   * @param {number} tries how many have failed so far, 1 or more
+   * @param {number} least how many milliseconds it takes at least
+   */
+  wait(tries, least = 0) {
     const limit = Math.min(LONGEST, FIRST * 2 ** (tries - 1));
     return new Promise((resolve) => {
       const done = () => {
@@ -16,12 +19,12 @@ export class Pauses {
         this.#sleepers.delete(done);
         resolve();
       };
-      const timer = setTimeout(done, limit * (0.5 + Math.random() / 2));
+      const timer = setTimeout(done, Math.max(least, limit * (0.5 + Math.random() / 2)));
       this.#sleepers.add(done);
     });
   }
 
   wake() {
-    for (const done of this.#sleepers) done();
+    for (const done of [...this.#sleepers]) done();
   }
 }

@@ -1,19 +1,8 @@
-// The list as it is seen: one row an item, in order, with its editor.
+// The list as it is seen: one row an item, in order.
 
+import { Editor } from "./editor.js";
+import { give } from "./focus.js";
 import { setTime } from "./time.js";
-
-/** How many characters a text has, as the server counts them: code points. */
-export const lengthOf = (text) => [...text].length;
-
-/** Why `text` cannot be saved; empty where it can. */
-export function faultOf(text, limit) {
-  if (text === "") return "Write what is to be done.";
-  const length = lengthOf(text);
-  return length > limit ? `Make it shorter: it has ${length} characters, and ${limit} fit.` : "";
-}
-
-/** What is saved of what was typed. */
-export const cleaned = (text) => (text.toWellFormed?.() ?? text).trim();
 
 /** The row of one item. */
 class Row {
@@ -26,22 +15,34 @@ class Row {
     this.unsaved = find(".unsaved");
     this.edit = find("[data-form=open] button");
     this.remove = find("[data-form=delete] button");
+    /** @type {Editor | null} */
     this.editor = null;
   }
 
-  update(item) {
+  /** @param {string} state what is to say about what is not saved; may be empty */
+  update(item, state) {
     const { key, text, completed } = item;
-    this.element.dataset.key = key;
-    this.words.id = `text-${key}`;
-    this.words.textContent = text;
-    this.tick.setAttribute("aria-labelledby", this.words.id);
-    this.tick.setAttribute("aria-checked", String(completed));
-    this.edit.setAttribute("aria-label", `Edit ${text}`);
-    this.remove.setAttribute("aria-label", `Delete ${text}`);
-    setTime(this.time, item.createdAt ?? new Date().toISOString());
-    this.element.classList.toggle("failed", item.failed);
-    this.unsaved.hidden = !item.failed;
-    this.unsaved.textContent = item.wish.deleted ? "not deleted yet" : "not saved yet";
+    const { element, words, tick, unsaved } = this;
+    if (element.dataset.key !== key) {
+      element.dataset.key = key;
+      element.id = `todo-${key}`;
+      words.id = `text-${key}`;
+      tick.setAttribute("aria-labelledby", words.id);
+    }
+    // Only what changed: a screen reader hears of every write.
+    if (words.textContent !== text || !this.edit.hasAttribute("aria-label")) {
+      words.textContent = text;
+      this.edit.setAttribute("aria-label", `Edit ${text}`);
+      this.remove.setAttribute("aria-label", `Delete ${text}`);
+    }
+    if (tick.getAttribute("aria-checked") !== String(completed)) tick.setAttribute("aria-checked", String(completed));
+    if (item.createdAt !== this.at || !item.createdAt) {
+      this.at = item.createdAt;
+      setTime(this.time, item.createdAt ?? new Date().toISOString());
+    }
+    element.classList.toggle("failed", Boolean(state));
+    unsaved.hidden = !state;
+    if (unsaved.textContent !== state) unsaved.textContent = state;
   }
 }
 
@@ -49,19 +50,24 @@ export class Rows {
   #list;
   #rowTemplate;
   #editorTemplate;
+  #on;
   #limit;
   #rendered = new Map();
   #rows = new Map();
   #items = new Map();
-  #saved;
+  /** From where the next step goes on, when the row that had the focus is gone. */
+  #lost = null;
 
-  /** @param saved is called with an item and the text that was edited */
-  constructor(list, { rowTemplate, editorTemplate, limit, saved }) {
+  /**
+   * @param on `state(item)` says what is not saved of it, and what the editor
+   *   wants: see {@link Editor}
+   */
+  constructor(list, { rowTemplate, editorTemplate, limit, on }) {
     this.#list = list;
     this.#rowTemplate = rowTemplate;
     this.#editorTemplate = editorTemplate;
     this.#limit = limit;
-    this.#saved = saved;
+    this.#on = on;
   }
 
   get size() {
@@ -91,7 +97,7 @@ export class Rows {
 
   /** The item whose row holds `node`. */
   itemAt(node) {
-    return this.#items.get(node.closest?.(".todo"));
+    return this.#items.get(node?.closest?.(".todo"));
   }
 
   /** Puts the row of `item` where it belongs, or brings it up to date. */
@@ -105,116 +111,113 @@ export class Rows {
       else this.#place(row.element, item);
       this.#items.set(row.element, item);
     }
-    row.update(item);
+    row.update(item, this.#on.state(item));
+    row.editor?.update();
   }
 
-  drop(item) {
+  /**
+   * Takes the row of `item` away. Where the person did it, the focus goes to
+   * the row beside it; where somebody else did, it goes nowhere, and the next
+   * step goes on from there.
+   */
+  drop(item, byOthers) {
     const row = this.#rows.get(item);
     if (!row) return;
     const { element } = row;
-    if (element.contains(document.activeElement)) this.#focusBeside(element);
+    const beside = element.nextElementSibling ?? element.previousElementSibling;
+    if (element.contains(document.activeElement)) {
+      this.#lost = { next: element.nextElementSibling, previous: element.previousElementSibling };
+      if (!byOthers) give(beside?.querySelector(".tick") ?? document.getElementById("new-todo"));
+    }
+    row.editor?.end();
     this.#rows.delete(item);
     this.#items.delete(element);
     element.remove();
   }
 
   focus(item, part = "tick") {
-    this.#rows.get(item)?.[part].focus();
+    const row = this.#rows.get(item);
+    if (row) give(row[part]);
+    return Boolean(row);
   }
 
-  /** Moves the focus `step` rows down, from the row that has it. */
+  /** Moves the focus `step` rows down, from the row that has it; the person asked for it. */
   move(step) {
-    const rows = [...this.#list.children];
-    const at = rows.findIndex((element) => element.contains(document.activeElement));
-    const next = at < 0 ? (step > 0 ? 0 : -1) : Math.min(rows.length - 1, Math.max(0, at + step));
-    const element = rows.at(next);
-    (element?.querySelector(".edit input") ?? element?.querySelector(".tick"))?.focus();
-    element?.scrollIntoView({ block: "nearest" });
+    const current = document.activeElement?.closest(".todo");
+    const lost = this.#lost;
+    this.#lost = null;
+    let next;
+    if (current) next = step > 0 ? current.nextElementSibling : current.previousElementSibling;
+    else if (lost?.next?.isConnected || lost?.previous?.isConnected) next = step > 0 ? lost.next : lost.previous;
+    else next = step > 0 ? this.#list.firstElementChild : this.#list.lastElementChild;
+    next ??= current;
+    (next?.querySelector(".edit [name=text]") ?? next?.querySelector(".tick"))?.focus();
+    next?.scrollIntoView({ block: "nearest" });
+  }
+
+  has(item) {
+    return this.#rows.has(item);
+  }
+
+  holdsFocus(item) {
+    return this.#rows.get(item)?.element.contains(document.activeElement) ?? false;
   }
 
   isEditing(item) {
     return Boolean(this.#rows.get(item)?.editor);
   }
 
-  /** Turns the row into a field. */
-  edit(item) {
+  /** The editors that are open: `[item, text that was seen, text in the field]`. */
+  get edits() {
+    const edits = [];
+    for (const [item, { editor }] of this.#rows) if (editor?.isChanged) edits.push([item, editor.seen, editor.text]);
+    return edits;
+  }
+
+  /**
+   * Turns the row into a field.
+   *
+   * @param {{focus?: boolean, seen?: string, text?: string}} draft what is in it,
+   *   where it is not the text of the item
+   */
+  edit(item, { focus = true, ...draft } = {}) {
     const row = this.#rows.get(item);
-    if (!row || row.editor) return;
-    const form = this.#editorTemplate.content.firstElementChild.cloneNode(true);
-    const input = form.elements.namedItem("text");
-    const fault = form.querySelector(".error");
-    fault.id = `fault-${item.key}`;
-    input.value = item.text;
-    input.setAttribute("aria-label", `Edit ${item.text}`);
-
-    const say = (message) => {
-      fault.textContent = message;
-      fault.hidden = !message;
-      if (message) {
-        input.setAttribute("aria-invalid", "true");
-        input.setAttribute("aria-describedby", fault.id);
-      } else {
-        input.removeAttribute("aria-invalid");
-        input.removeAttribute("aria-describedby");
-      }
-    };
-    const close = (focus) => {
-      if (row.editor !== form) return;
-      row.editor = null;
-      row.element.classList.remove("editing");
-      form.remove();
-      if (focus) row.edit.focus();
-    };
-    const save = (focus) => {
-      if (row.editor !== form) return;
-      const text = cleaned(input.value);
-      const message = faultOf(text, this.#limit);
-      if (message) {
-        say(message);
-        return;
-      }
-      close(focus);
-      if (text !== item.text) this.#saved(item, text);
-    };
-
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      save(true);
-    });
-    form.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || event.isComposing) return;
-      event.stopPropagation();
-      close(true);
-    });
-    form.querySelector(".cancel").addEventListener("click", () => close(true));
-    input.addEventListener("input", () => say(""));
-    form.addEventListener("focusout", (event) => {
-      // The window lost the focus, not the field; or it went to our buttons.
-      if (document.activeElement === input || form.contains(event.relatedTarget)) return;
-      save(false);
-    });
-
-    row.editor = form;
-    row.element.classList.add("editing");
-    row.element.append(form);
-    input.focus();
-    input.setSelectionRange(input.value.length, input.value.length);
+    if (!row) return;
+    if (!row.editor) {
+      const form = this.#editorTemplate.content.firstElementChild.cloneNode(true);
+      row.editor = new Editor(form, item, {
+        ...draft,
+        limit: this.#limit,
+        on: this.#on,
+        closed: (back) => {
+          row.editor = null;
+          row.element.classList.remove("editing");
+          form.remove();
+          if (back && row.element.isConnected) row.edit.focus();
+          this.#on.closed(item);
+        },
+      });
+      row.element.classList.add("editing");
+      row.element.append(form);
+      row.editor.update();
+    }
+    if (focus) row.editor.focus();
   }
 
   #place(element, item) {
-    const last = this.#items.get(this.#list.lastElementChild);
+    const { firstElementChild: first, lastElementChild: last } = this.#list;
+    const isAbove = (other) => item.isAbove(this.#items.get(other));
+    if (!first || isAbove(first)) return this.#list.prepend(element);
     // A page of the list is longer below: no search there.
-    const isLast = !last || !item.isAbove(last);
-    const below = isLast
-      ? null
-      : [...this.#list.children].find((other) => item.isAbove(this.#items.get(other)));
-    this.#list.insertBefore(element, below ?? null);
-  }
-
-  /** Gives the focus to the row below, or above, or nobody. */
-  #focusBeside(element) {
-    const beside = element.nextElementSibling ?? element.previousElementSibling;
-    const control = beside?.querySelector(".tick") ?? document.getElementById("new-todo");
-    control.focus({ preventScroll: true });
+    if (!isAbove(last)) return this.#list.append(element);
+    const rows = [...this.#list.children];
+    let low = 0;
+    let high = rows.length - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (isAbove(rows[middle])) high = middle;
+      else low = middle + 1;
+    }
+    return rows[low].before(element);
   }
 }

@@ -1,193 +1,237 @@
-// The todos of this page: what the server has, what the person wants, and the
-// way from one to the other.
-//
-// A change is shown at once and sent until it is saved. What the server has
-// not taken stays a wish of its item, so nothing that was typed gets lost.
+// The todos of this page: what the server has, with the changes that wait in
+// the queue over it.
 
 import { Refused } from "./api.js";
 import { Pauses } from "./pause.js";
+import { Queue, UNDO_TIME } from "./queue.js";
 
-let made = 0;
+/** How long after a change of ours the server's counts may be of before it. */
+const SETTLE = 1_000;
+/** How long a todo of the stream waits for the answer that tells whose it is. */
+const HOLD = 2_000;
 
 /** A todo on this page. */
 export class Item {
   /** Names the item in the page, also before it has an id. */
   key;
-  /** The todo as the server has it; null until it is made. */
+  #name;
+  /** The todo as the server has it; null until it is made, and when it is gone. */
   server;
-  /** What is different in the person's mind: `text`, `completed`, `deleted`. */
-  wish = {};
-  /** Deleted, but it may be undone yet. */
-  hidden = false;
-  /** The last try to save it failed. */
-  failed = false;
-  /** With which text and key the todo is being made. */
-  making = null;
-  saving = false;
+  /** The changes of it that wait. @type {import("./queue.js").Change[]} */
+  changes = [];
+  /** It is no more on the server, but a change of it waits. */
+  gone = false;
 
-  constructor(server, wish = {}) {
+  /** @param {number | string} name what the queue knows it by until it has an id */
+  constructor(server, name = server.id) {
     this.server = server;
-    this.wish = wish;
-    this.key = server ? String(server.id) : `new-${(made += 1)}`;
+    this.key = String(name);
+    this.#name = name;
+  }
+
+  /** What the queue knows it by. */
+  get name() {
+    return this.server?.id ?? this.#name;
   }
 
   get text() {
-    return this.wish.text ?? this.server?.text ?? "";
+    return this.#wished("text") ?? this.server?.text ?? "";
   }
 
   get completed() {
-    return this.wish.completed ?? this.server?.completed ?? false;
+    return this.#wished("completed") ?? this.server?.completed ?? false;
   }
 
   get createdAt() {
     return this.server?.created_at ?? null;
   }
 
-  get unsaved() {
-    return !this.server || Object.keys(this.wish).length > 0;
+  get removal() {
+    return this.changes.find((change) => change.kind === "remove") ?? null;
+  }
+
+  /** The change that waits for the person, and why. */
+  get held() {
+    return this.changes.find((change) => change.held) ?? null;
   }
 
   /** Whether it belongs above `other`: newest first, what is being made on top. */
   isAbove(other) {
-    if (!this.server || !other.server) return !this.server;
+    if (!this.server || !other.server) return !this.server && Boolean(other.server);
     const age = Date.parse(other.createdAt) - Date.parse(this.createdAt);
     return age === 0 ? this.server.id > other.server.id : age < 0;
+  }
+
+  #wished(name) {
+    return this.changes.findLast((change) => change[name] !== undefined && change.kind !== "remove")?.[name];
   }
 }
 
 export class Store {
   #api;
   #view;
-  #items = new Set();
-  #byId = new Map();
+  #queue;
+  /** @type {Map<string | number, Item>} */
+  #byName = new Map();
+  /** Items with changes that wait. @type {Set<Item>} */
+  #changing = new Set();
   #counts = { total: 0, active: 0 };
+  #settledAt = -Infinity;
+  #countTimer = 0;
+  #areCountsTold = false;
+  #heldTodos = [];
   #pauses = new Pauses();
-  #making = 0;
-  #heldEvents = [];
-  #recount = 0;
-  #loading = 0;
+  #loading = false;
   #reloading = 0;
-  #barrier = Promise.resolve();
-  #clearing = false;
 
   filter = "all";
+  search = "";
   /** Where the next page starts; empty where there is none. */
   next = "";
 
   /**
-   * @param view is told what changed: `show(item)`, `drop(item)`, `count()`,
-   *   `trouble(n)` with the number of items that could not be saved, and
-   *   `refused(item, wish, error)`
+   * @param {import("./api.js").Api} api
+   * @param {import("./database.js").Database} db
+   * @param {string} name of the queue
+   * @param view is told what changed: `show(item)`, `drop(item, byOthers)`,
+   *   `count()`, `waiting(queue)`, `reached()` and `unreached()`
    */
-  constructor(api, view) {
+  constructor(api, db, name, view) {
     this.#api = api;
     this.#view = view;
+    this.#queue = new Queue(api, db, name, {
+      changed: () => this.#overlay(),
+      sent: (change, todo) => this.#sent(change, todo),
+    });
+  }
+
+  get queue() {
+    return this.#queue;
   }
 
   get items() {
-    return [...this.#items];
+    return [...new Set(this.#byName.values())];
   }
 
-  /** How many there are, and how many of them are active, wishes included. */
+  find(name) {
+    return this.#byName.get(name) ?? this.#byName.get(Number(name));
+  }
+
+  /** How many there are, and how many of them are active, changes included. */
   get counts() {
     let { total, active } = this.#counts;
-    for (const item of this.#items) {
-      const gone = item.hidden || item.wish.deleted;
-      total += Number(!gone) - Number(Boolean(item.server));
-      active += Number(!gone && !item.completed);
-      active -= Number(Boolean(item.server) && !item.server.completed);
+    for (const item of this.#changing) {
+      const stays = !item.removal && !item.gone;
+      total += Number(stays) - Number(Boolean(item.server));
+      active += Number(stays && !item.completed) - Number(Boolean(item.server && !item.server.completed));
     }
-    return { total: this.#clearing ? active : total, active };
+    return { total: Math.max(0, total), active: Math.max(0, active) };
+  }
+
+  /** Whether the list is on its way. */
+  get loading() {
+    return this.#reloading > 0;
   }
 
   /** Takes up what the server has rendered. */
   adopt(todos, { total, active, next }) {
     this.#counts = { total, active };
     this.next = next;
-    return todos.map((todo) => this.#keep(new Item(todo)));
+    for (const todo of todos) this.#keep(new Item(todo));
   }
 
-  add(text) {
-    const item = this.#keep(new Item(null, { text }));
-    this.#save(item);
+  add(text, completed = false) {
+    const change = this.#queue.put({ kind: "add", text });
+    const item = this.#byName.get(change.id);
+    if (completed) this.tick(item, true);
     return item;
   }
 
-  /** @param change `{text}` or `{completed}` */
-  change(item, change) {
-    Object.assign(item.wish, change);
-    for (const [name, value] of Object.entries(change)) {
-      if (item.server?.[name] === value && !item.saving) delete item.wish[name];
+  tick(item, completed) {
+    this.#put(item, { kind: "tick", completed });
+  }
+
+  /** @param {string} was the text that the person saw */
+  rewrite(item, text, was) {
+    // A text that was held up is replaced by this one.
+    const held = item.held;
+    if (held) this.#queue.cancel(held);
+    if (held?.kind === "add") this.#queue.put({ kind: "add", text });
+    else this.#put(item, { kind: "text", text, was: { text: was, completed: item.completed } });
+  }
+
+  /** Removes items, but not before the time for an Undo is over. */
+  remove(items, wait = UNDO_TIME) {
+    const due = wait ? Date.now() + wait : 0;
+    for (const item of items) {
+      if (item.held?.kind === "add" || item.gone) this.#queue.cancel(...item.changes);
+      else if (!item.removal) this.#put(item, { kind: "remove", due });
     }
-    this.#view.show(item);
-    this.#view.count();
-    this.#save(item);
   }
 
-  /** Takes items out of sight, until `unhide` or `remove`. */
-  hide(items) {
-    this.#setHidden(items, true);
+  /** Takes a removal back, whether it has been sent or not. */
+  restore({ name, text, completed }) {
+    const item = this.find(name);
+    const removal = item?.removal;
+    if (removal) this.#queue.cancel(removal);
+    if (removal && !removal.tried) return;
+    if (typeof name === "number") this.#queue.put({ kind: "restore", item: name, text, completed });
+    else this.add(text, completed);
   }
 
-  unhide(items) {
-    this.#setHidden(items, false);
-  }
-
-  remove(item, { last = false } = {}) {
-    if (!item.server && !item.making) return this.#drop(item);
-    item.hidden = false;
-    item.wish.deleted = true;
-    // The page is going away: one try has to do.
-    if (last && item.server) this.#api.remove(item.server.id, { keepalive: true }).catch(() => {});
-    else this.#save(item);
-  }
-
-  /** The completed items, out of sight until `clear` or `unclear`. */
-  hideCompleted() {
-    this.#clearing = true;
-    const items = this.items.filter((item) => item.completed && !item.hidden);
-    this.hide(items);
-    return items;
-  }
-
-  unclear(items) {
-    this.#clearing = false;
-    this.unhide(items);
-  }
-
-  /** Deletes everything that is completed. */
-  clear(items, { last = false } = {}) {
-    if (last) {
-      this.#api.clearCompleted({ keepalive: true }).catch(() => {});
-      return;
+  /** The person has decided about a text that somebody else changed, too. */
+  keepMine(item) {
+    const { held } = item;
+    if (held?.held.why === "conflict") {
+      this.#queue.amend(held, { held: undefined, was: { ...held.was, text: held.held.theirs } });
     }
-    this.#barrier = this.#clear(items).catch((error) => {
-      this.unclear(items);
-      for (const item of items) this.#view.refused(item, {}, error);
-    });
   }
 
-  async #clear(items) {
-    // What could not be cleared is in sight again while it is tried again.
-    await this.#try(
-      () => this.#api.clearCompleted(),
-      () => this.unclear(items),
-    );
-    this.#clearing = false;
-    for (const item of items) if (item.server) this.#drop(item);
-    this.#countAgain();
+  /** Takes back what the server did not take. */
+  giveUp(item) {
+    const { held } = item;
+    if (held) this.#queue.cancel(held);
+    this.release(item);
+  }
+
+  /** Nobody edits `item` any more: if it is gone, nothing keeps it here. */
+  release(item) {
+    if (item.gone) this.#queue.cancel(...item.changes);
+    if (item.gone && this.#byName.has(item.name)) this.#drop(item, false);
+  }
+
+  /** The item `id`, though it is not in the part of the list that is loaded. */
+  async bring(id, text) {
+    const item = this.find(id);
+    if (item) return item;
+    let found = { id, text, completed: false, created_at: undefined };
+    let gone = false;
+    try {
+      found = (await this.#api.read(id)).todo;
+    } catch (error) {
+      gone = error instanceof Refused && error.status === 404;
+    }
+    const brought = this.find(id) ?? new Item(found);
+    brought.gone = gone;
+    return this.#keep(brought);
+  }
+
+  /** Tries everything that waits for its next try at once. */
+  retry() {
+    this.#pauses.wake();
+    this.#queue.kick();
   }
 
   /** The next page. */
   async more() {
-    if (!this.next || this.#loading > 0) return;
-    this.#loading += 1;
+    if (!this.next || this.#loading) return;
+    this.#loading = true;
     try {
-      const { filter } = this;
-      const page = await this.#api.list({ filter, cursor: this.next, limit: 100 });
-      if (filter === this.filter) this.#takePage(page);
+      const place = this.#place();
+      const page = await this.#api.list({ ...place, cursor: this.next, limit: 100 });
+      if (this.#isAt(place)) this.#takePage(page);
     } finally {
-      this.#loading -= 1;
+      this.#loading = false;
     }
   }
 
@@ -203,113 +247,183 @@ export class Store {
     }
   }
 
-  /** Whether the list is on its way. */
-  get loading() {
-    return this.#reloading > 0;
-  }
-
   async #replace() {
-    const { filter } = this;
+    const place = this.#place();
     const loaded = this.items.filter((item) => item.server).length;
     const limit = Math.min(1000, Math.max(50, loaded));
-    const page = await this.#try(() => this.#api.list({ filter, limit }));
-    if (filter !== this.filter) return;
+    const page = await this.#try(() => this.#api.list({ ...place, limit }));
+    if (!this.#isAt(place)) return;
     const listed = new Set(page.todos.map((todo) => todo.id));
     for (const item of this.items) {
-      if (item.server && !listed.has(item.server.id) && !item.unsaved && !item.hidden) this.#drop(item);
+      if (item.server && !listed.has(item.server.id)) this.#lose(item, false);
     }
     this.#takePage(page);
   }
 
-  /** Tells what somebody else did, as the stream of events has it. */
+  /** Tells what somebody did, as the stream of events has it. */
   learn(kind, todo) {
-    // It may be our own new todo, whose answer is still on its way.
-    if (this.#making > 0) {
-      this.#heldEvents.push([kind, todo]);
-      return;
-    }
-    const item = this.#byId.get(todo.id);
+    const item = this.#byName.get(todo.id);
+    // It was made anew by an Undo, and this is about the one before.
+    if (item?.server && item.server.id !== todo.id) return;
     if (kind === "deleted") {
-      if (item) this.#drop(item);
+      if (!item) return this.#countStranger(kind, todo);
+      this.#countStranger(kind, item.server);
+      this.#lose(item, true);
     } else if (item) {
       this.#note(item, todo);
       this.#view.show(item);
     } else {
-      if (kind === "created") {
-        this.#counts.total += 1;
-        this.#counts.active += Number(!todo.completed);
+      // It may be our own new todo, whose answer is still on its way.
+      const mine = this.#queue.changes.some((change) => change.text === todo.text && !change.held && change.kind !== "text");
+      if (kind === "created" && mine) {
+        this.#heldTodos.push(todo);
+        setTimeout(() => this.#release(todo), HOLD);
+        return;
       }
+      this.#countStranger(kind, todo);
       if (this.#isInReach(todo)) this.#keep(new Item(todo));
     }
     this.#view.count();
-    this.#countAgain();
   }
 
-  /** What is not saved, for the next page of this tab. */
-  unsaved() {
-    const items = this.items.filter((item) => item.unsaved && !item.wish.deleted);
-    return items.map(({ server, wish, making }) => ({ server, wish, making }));
-  }
-
-  /** Takes up what an earlier page of this tab did not save. */
-  resume(unsaved) {
-    for (const { server, wish, making } of unsaved) {
-      const item = this.#byId.get(server?.id) ?? this.#keep(new Item(server, {}));
-      item.making = making;
-      this.change(item, wish);
+  /** Takes the counts of the stream, as soon as they cannot be of before our changes. */
+  learnCounts(counts) {
+    this.#areCountsTold = true;
+    clearTimeout(this.#countTimer);
+    const isSending = !this.#queue.failure && this.#queue.changes.some((change) => change.tried && !change.held);
+    const wait = isSending ? SETTLE : this.#settledAt + SETTLE - performance.now();
+    if (wait > 0) {
+      this.#countTimer = setTimeout(() => this.learnCounts(counts), wait);
+    } else {
+      this.#counts = { ...counts };
+      this.#view.count();
     }
   }
 
-  /** Tries everything that waits for its next try at once. */
-  retry() {
-    this.#pauses.wake();
+  /** After a gap the counts are guessed until they are told again. */
+  forgetCounts() {
+    this.#areCountsTold = false;
   }
 
-  #setHidden(items, hidden) {
-    for (const item of items) {
-      item.hidden = hidden;
-      this.#view.show(item);
+  #put(item, change) {
+    this.#settledAt = performance.now();
+    const was = { text: item.text, completed: item.completed };
+    return this.#queue.put({ item: item.name, was, ...change });
+  }
+
+  /** The changes of the queue, over the items that they are of. */
+  #overlay() {
+    const before = this.#changing;
+    const changing = new Set();
+    const changes = new Map();
+    for (const change of this.#queue.changes) {
+      let item = this.#byName.get(change.item);
+      // What waits for the person is in sight, also where its todo is not.
+      if (!item && (change.held || change.kind === "add" || change.kind === "restore")) {
+        item = new Item(null, change.item);
+        item.gone = change.held?.why === "gone";
+        this.#byName.set(change.item, item);
+      }
+      if (!item) continue;
+      changing.add(item);
+      if (!changes.has(item)) changes.set(item, []);
+      changes.get(item).push(change);
+    }
+    this.#changing = changing;
+    for (const item of new Set([...before, ...changing])) {
+      item.changes = changes.get(item) ?? [];
+      const isLeft = item.changes.length > 0 || (item.server && !item.gone);
+      if (isLeft) this.#view.show(item);
+      else this.#drop(item, false);
     }
     this.#view.count();
+    this.#view.waiting(this.#queue);
+  }
+
+  /** The server has made a change. */
+  #sent(change, todo) {
+    this.#settledAt = performance.now();
+    const item = this.#byName.get(change.item);
+    if (!item) {
+      if (todo && change.kind !== "remove") this.#keep(new Item(todo));
+      return;
+    }
+    if (todo) {
+      this.#heldTodos = this.#heldTodos.filter(({ id }) => id !== todo.id);
+      this.#note(item, todo);
+    } else {
+      this.#count(item.server, -1);
+      item.server = null;
+      item.gone = true;
+    }
+  }
+
+  #release(todo) {
+    if (!this.#heldTodos.includes(todo)) return;
+    this.#heldTodos = this.#heldTodos.filter((other) => other !== todo);
+    if (this.#byName.has(todo.id)) return;
+    this.#countStranger("created", todo);
+    this.#keep(new Item(todo));
   }
 
   #keep(item) {
-    this.#items.add(item);
-    if (item.server) this.#byId.set(item.server.id, item);
+    this.#byName.set(item.name, item);
+    this.#overlayOne(item);
     this.#view.show(item);
     this.#view.count();
     return item;
   }
 
-  #drop(item) {
-    this.#items.delete(item);
-    if (item.server && this.#byId.get(item.server.id) === item) {
-      this.#byId.delete(item.server.id);
-      this.#counts.total -= 1;
-      this.#counts.active -= Number(!item.server.completed);
-    }
-    item.wish = {};
-    item.failed = false;
-    this.#view.drop(item);
+  /** An item that comes after its changes. */
+  #overlayOne(item) {
+    item.changes = this.#queue.changes.filter((change) => change.item === item.name);
+    if (item.changes.length > 0) this.#changing.add(item);
+  }
+
+  #drop(item, byOthers) {
+    for (const [name, other] of [...this.#namesOf(item)]) if (other === item) this.#byName.delete(name);
+    this.#changing.delete(item);
+    item.changes = [];
+    this.#view.drop(item, byOthers);
     this.#view.count();
-    this.#tellTrouble();
+  }
+
+  *#namesOf(item) {
+    yield [item.key, item];
+    yield [Number(item.key), item];
+    if (item.server) yield [item.server.id, this.#byName.get(item.server.id)];
+  }
+
+  /** The server has `item` no more. What the person wrote over it stays. */
+  #lose(item, byOthers) {
+    const keeps = item.changes.some(({ kind }) => kind === "text" || kind === "restore");
+    if (keeps || this.#view.isEditing(item)) {
+      if (byOthers) {
+        item.gone = true;
+        this.#view.show(item);
+      }
+    } else if (!item.changes.length || byOthers) {
+      this.#drop(item, byOthers);
+    }
   }
 
   /** Whether `todo` belongs into the part of the list that is loaded. */
   #isInReach(todo) {
     if (!this.next) return true;
     const stranger = new Item(todo);
-    return this.items.some((item) => item.server && stranger.isAbove(item));
+    for (const item of this.#byName.values()) if (item.server && stranger.isAbove(item)) return true;
+    return false;
   }
 
   #takePage({ todos, next, total, active }) {
     for (const todo of todos) {
-      const item = this.#byId.get(todo.id);
-      if (item) {
-        item.server = todo;
-        this.#view.show(item);
-      } else {
+      const item = this.#byName.get(todo.id);
+      if (!item) {
         this.#keep(new Item(todo));
+      } else {
+        item.server = todo;
+        item.gone = false;
+        this.#view.show(item);
       }
     }
     this.next = next;
@@ -319,90 +433,44 @@ export class Store {
 
   /** The server has `todo` now. */
   #note(item, todo) {
-    if (item.server) {
-      this.#counts.active += Number(!todo.completed) - Number(!item.server.completed);
+    if (item.server && item.server.id === todo.id) {
+      if (!this.#areCountsTold || item.changes.length > 0) {
+        this.#counts.active += Number(!todo.completed) - Number(!item.server.completed);
+      }
     } else {
-      const twin = this.#byId.get(todo.id);
-      if (twin) this.#drop(twin);
-      this.#counts.total += 1;
-      this.#counts.active += Number(!todo.completed);
-      this.#byId.set(todo.id, item);
+      const twin = this.#byName.get(todo.id);
+      if (twin && twin !== item) this.#drop(twin, false);
+      else this.#count(todo, 1);
+      if (item.server) this.#count(item.server, -1);
+      this.#byName.set(todo.id, item);
     }
     item.server = todo;
+    item.gone = false;
   }
 
-  /** Sends the wishes of an item until none is left. */
-  async #save(item) {
-    if (item.saving) return;
-    item.saving = true;
-    for (let tries = 1; item.unsaved && this.#items.has(item); ) {
-      try {
-        await this.#barrier;
-        await this.#send(item);
-        tries = 1;
-        item.failed = false;
-      } catch (error) {
-        if (error instanceof Refused) {
-          this.#giveUp(item, error);
-          break;
-        }
-        item.failed = true;
-        this.#view.show(item);
-        this.#tellTrouble();
-        await this.#pauses.wait(tries);
-        tries += 1;
-      }
-    }
-    item.saving = false;
-    if (this.#items.has(item)) this.#view.show(item);
-    this.#view.count();
-    this.#tellTrouble();
-    this.#countAgain();
+  #count(todo, step) {
+    if (!todo) return;
+    this.#counts.total += step;
+    this.#counts.active += step * Number(!todo.completed);
   }
 
-  async #send(item) {
-    if (!item.server) return this.#make(item);
-    if (item.wish.deleted) {
-      await this.#api.remove(item.server.id);
-      return this.#drop(item);
-    }
-    const sent = { ...item.wish };
-    this.#note(item, await this.#api.update(item.server.id, sent));
-    for (const [name, value] of Object.entries(sent)) {
-      if (item.wish[name] === value) delete item.wish[name];
-    }
+  /** Counts what somebody else did, where the stream does not tell the counts. */
+  #countStranger(kind, todo) {
+    if (this.#areCountsTold || !todo) return;
+    if (kind === "created") this.#count(todo, 1);
+    if (kind === "deleted") this.#count(todo, -1);
   }
 
-  async #make(item) {
-    // A try may have arrived without its answer: the next one has to be the same.
-    item.making ??= { text: item.wish.text, key: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` };
-    this.#making += 1;
-    try {
-      this.#note(item, await this.#api.create(item.making.text, item.making.key));
-      if (item.wish.text === item.making.text) delete item.wish.text;
-      if (item.wish.completed === item.server.completed) delete item.wish.completed;
-    } finally {
-      this.#making -= 1;
-      if (this.#making === 0) {
-        for (const [kind, todo] of this.#heldEvents.splice(0)) this.learn(kind, todo);
-      }
-    }
+  #place() {
+    return { filter: this.filter, search: this.search };
   }
 
-  #giveUp(item, error) {
-    const { wish } = item;
-    item.wish = {};
-    item.failed = false;
-    if (error.status === 404 || !item.server) this.#drop(item);
-    this.#view.refused(item, wish, error);
-  }
-
-  #tellTrouble() {
-    this.#view.trouble(this.items.filter((item) => item.failed).length);
+  #isAt({ filter, search }) {
+    return filter === this.filter && search === this.search;
   }
 
   /** Repeats `call` until it is answered. */
-  async #try(call, onFailure = () => {}) {
+  async #try(call) {
     for (let tries = 1; ; tries += 1) {
       try {
         const result = await call();
@@ -410,24 +478,9 @@ export class Store {
         return result;
       } catch (error) {
         if (error instanceof Refused) throw error;
-        onFailure();
         this.#view.unreached();
-        await this.#pauses.wait(tries);
+        await this.#pauses.wait(tries, error.wait);
       }
     }
-  }
-
-  /** Asks for the counts soon, once for all changes until then. */
-  #countAgain() {
-    clearTimeout(this.#recount);
-    this.#recount = setTimeout(async () => {
-      try {
-        const { total, active } = await this.#api.list({ limit: 1 });
-        this.#counts = { total, active };
-        this.#view.count();
-      } catch {
-        // They are right but for what others did; the next change asks again.
-      }
-    }, 300);
   }
 }

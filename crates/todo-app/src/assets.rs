@@ -126,16 +126,29 @@ impl Assets {
 }
 
 /// Imported modules before those that import them.
-const SCRIPTS: [(&str, &str); 14] = [
+const SCRIPTS: [(&str, &str); 27] = [
     ("run.js", include_str!("../assets/run.js")),
     ("kept.js", include_str!("../assets/kept.js")),
+    ("text.js", include_str!("../assets/text.js")),
+    ("elements.js", include_str!("../assets/elements.js")),
+    ("focus.js", include_str!("../assets/focus.js")),
     ("api.js", include_str!("../assets/api.js")),
     ("pause.js", include_str!("../assets/pause.js")),
+    ("tabs.js", include_str!("../assets/tabs.js")),
+    ("database.js", include_str!("../assets/database.js")),
     ("time.js", include_str!("../assets/time.js")),
+    ("sender.js", include_str!("../assets/sender.js")),
+    ("queue.js", include_str!("../assets/queue.js")),
+    ("drafts.js", include_str!("../assets/drafts.js")),
     ("store.js", include_str!("../assets/store.js")),
-    ("live.js", include_str!("../assets/live.js")),
+    ("editor.js", include_str!("../assets/editor.js")),
     ("rows.js", include_str!("../assets/rows.js")),
     ("notices.js", include_str!("../assets/notices.js")),
+    ("guard.js", include_str!("../assets/guard.js")),
+    ("field.js", include_str!("../assets/field.js")),
+    ("place.js", include_str!("../assets/place.js")),
+    ("actions.js", include_str!("../assets/actions.js")),
+    ("live.js", include_str!("../assets/live.js")),
     ("picture.js", include_str!("../assets/picture.js")),
     ("keys.js", include_str!("../assets/keys.js")),
     ("board.js", include_str!("../assets/board.js")),

@@ -1,0 +1,80 @@
+// IndexedDB with promises. It may be refused, full, or taken away at any time:
+// every call may fail, and none waits for ever.
+
+const OPEN_TIMEOUT = 5_000;
+const WORK_TIMEOUT = 10_000;
+
+export class Database {
+  #name;
+  #upgrade;
+  #opening = null;
+
+  /**
+   * @param {string} name
+   * @param {(db: IDBDatabase) => void} upgrade makes the stores
+   */
+  constructor(name, upgrade) {
+    this.#name = name;
+    this.#upgrade = upgrade;
+  }
+
+  /**
+   * Runs `work(store)` in one transaction and gives what its request gave, once
+   * that is kept.
+   *
+   * @param {"readonly" | "readwrite"} mode
+   * @param {(store: IDBObjectStore) => IDBRequest | void} work
+   */
+  async run(store, mode, work) {
+    const db = await (this.#opening ??= this.#open());
+    return new Promise((resolve, reject) => {
+      let transaction;
+      try {
+        transaction = db.transaction(store, mode);
+      } catch (error) {
+        // It was closed under our hands: the next call opens it again.
+        this.#opening = null;
+        throw error;
+      }
+      let request;
+      const timer = setTimeout(() => {
+        reject(new Error("the database does not answer"));
+        transaction.abort();
+      }, WORK_TIMEOUT);
+      transaction.oncomplete = () => {
+        clearTimeout(timer);
+        resolve(request?.result);
+      };
+      transaction.onabort = () => {
+        clearTimeout(timer);
+        reject(transaction.error ?? new Error("the transaction was aborted"));
+      };
+      request = work(transaction.objectStore(store));
+    });
+  }
+
+  #open() {
+    const opening = new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error("the database does not open")), OPEN_TIMEOUT);
+      const request = indexedDB.open(this.#name, 1);
+      request.onupgradeneeded = () => this.#upgrade(request.result);
+      request.onerror = () => reject(request.error);
+      request.onsuccess = () => {
+        clearTimeout(timer);
+        const db = request.result;
+        const forget = () => {
+          if (this.#opening === opening) this.#opening = null;
+          db.close();
+        };
+        // Somebody deletes it, or a newer version of the page changes it.
+        db.onversionchange = forget;
+        db.onclose = forget;
+        resolve(db);
+      };
+    });
+    opening.catch(() => {
+      if (this.#opening === opening) this.#opening = null;
+    });
+    return opening;
+  }
+}

@@ -1,0 +1,102 @@
+// What was typed and not saved, kept over the life of the page.
+
+import { keep, read } from "./kept.js";
+import { newId } from "./queue.js";
+import { canShare } from "./tabs.js";
+
+/**
+ * @typedef {object} Draft
+ * @property {string} tab
+ * @property {string} text in the field of the new todo
+ * @property {{item: number, seen: string, text: string}[]} edits
+ */
+
+/** The drafts of this tab, and of tabs that are no more. */
+export class Drafts {
+  #db;
+  #name;
+  #tab = newId();
+  #wanted = null;
+  #writing = false;
+  #leave = () => {};
+
+  /** Whether the last draft could be kept. */
+  isKept = true;
+
+  /** @param {import("./database.js").Database} db with a store `drafts` */
+  constructor(db, name) {
+    this.#db = db;
+    this.#name = name;
+    addEventListener("pagehide", () => this.#leave());
+    addEventListener("pageshow", ({ persisted }) => persisted && this.#enter(this.#tab));
+  }
+
+  /** What this tab had, or tabs had that are no more. @returns {Promise<Draft>} */
+  async resume() {
+    const draft = { tab: this.#tab, text: "", edits: [] };
+    // A tab that was duplicated has the name of the other one.
+    const name = read(this.#name, "sessionStorage") ?? this.#tab;
+    if (await this.#enter(name)) this.#tab = name;
+    else await this.#enter(this.#tab);
+    keep(this.#name, this.#tab, "sessionStorage");
+
+    let found;
+    try {
+      found = await this.#db.run("drafts", "readonly", (store) => store.getAll());
+    } catch {
+      return draft;
+    }
+    const alive = await this.#alive();
+    const left = found.filter(({ tab }) => tab === this.#tab || !alive.has(tab));
+    for (const { text, edits } of left) {
+      draft.text ||= text;
+      draft.edits.push(...edits);
+    }
+    await this.#db
+      .run("drafts", "readwrite", (store) => {
+        for (const { tab } of left) if (tab !== this.#tab) store.delete(tab);
+      })
+      .catch(() => {});
+    return draft;
+  }
+
+  /** Keeps the draft as it is now; the newest is written, however fast they come. */
+  async save(draft) {
+    this.#wanted = draft;
+    if (this.#writing) return;
+    this.#writing = true;
+    while (this.#wanted) {
+      const { text, edits } = this.#wanted;
+      this.#wanted = null;
+      const isEmpty = !text && edits.length === 0;
+      try {
+        await this.#db.run("drafts", "readwrite", (store) =>
+          isEmpty ? store.delete(this.#tab) : store.put({ tab: this.#tab, text, edits }),
+        );
+        this.isKept = true;
+      } catch {
+        this.isKept = isEmpty;
+      }
+    }
+    this.#writing = false;
+  }
+
+  /** Says that the tab `name` is alive, while it is; false where another one is. */
+  #enter(name) {
+    return new Promise((entered) => {
+      const live = (lock) => {
+        entered(Boolean(lock));
+        return lock ? new Promise((leave) => (this.#leave = leave)) : undefined;
+      };
+      if (!navigator.locks) return entered(true);
+      return navigator.locks.request(`${this.#name} tab ${name}`, { ifAvailable: true }, live).catch(() => entered(true));
+    });
+  }
+
+  async #alive() {
+    if (!(await canShare())) return new Set();
+    const start = `${this.#name} tab `;
+    const { held } = await navigator.locks.query();
+    return new Set(held.filter(({ name }) => name.startsWith(start)).map(({ name }) => name.slice(start.length)));
+  }
+}

@@ -1,0 +1,117 @@
+// The field of the new todo.
+
+import { cleaned, faultOf, lengthOf, linesOf } from "./text.js";
+
+/** How few characters are left when it is worth a word. */
+const FEW = 20;
+/** For how long after a todo was added an empty field is no mistake. */
+const JUST_ADDED = 1_000;
+/** From how many lines on a paste is asked about, and how many are taken at all. */
+const ASK_ABOVE = 20;
+const MOST_LINES = 500;
+
+export class Field {
+  #input;
+  #hint;
+  #limit;
+  #on;
+  #addedAt = -Infinity;
+
+  /**
+   * @param {HTMLInputElement} input
+   * @param options `on.add(texts)` with the texts in the order of the list,
+   *   `on.typed()`, `on.down()` where the person goes on to the list
+   */
+  constructor(input, hint, { limit, on }) {
+    this.#input = input;
+    this.#hint = hint;
+    this.#limit = limit;
+    this.#on = on;
+    input.addEventListener("input", () => {
+      this.#count();
+      on.typed();
+    });
+    input.addEventListener("keydown", (event) => {
+      // Safari ends a composition before it tells the Enter that ended it.
+      if (event.keyCode === 229 && event.key === "Enter") event.preventDefault();
+      if (event.isComposing || event.keyCode === 229) return;
+      if (event.key === "Escape") input.blur();
+      if (event.key === "ArrowDown") on.down();
+    });
+    input.addEventListener("paste", (event) => this.#paste(event));
+    this.#count();
+  }
+
+  get text() {
+    return this.#input.value;
+  }
+
+  set text(text) {
+    this.#input.value = text;
+    this.#count();
+  }
+
+  focus() {
+    this.#input.focus();
+  }
+
+  /** Adds what is in the field. */
+  submit() {
+    const text = cleaned(this.text);
+    // Whoever presses twice has added it by the first press.
+    if (!text && performance.now() - this.#addedAt < JUST_ADDED) return;
+    const fault = faultOf(text, this.#limit);
+    if (fault) {
+      this.#say(fault, { fault: true, role: "alert" });
+      return;
+    }
+    if (!this.#on.add([text])) return;
+    this.#addedAt = performance.now();
+    this.text = "";
+    this.#on.typed();
+    this.focus();
+  }
+
+  /** Several lines are several todos, in the order in which they were copied. */
+  async #paste(event) {
+    const pasted = event.clipboardData?.getData("text/plain") ?? "";
+    if (linesOf(pasted).length < 2) return;
+    event.preventDefault();
+    const { value, selectionStart, selectionEnd } = this.#input;
+    const whole = value.slice(0, selectionStart) + pasted + value.slice(selectionEnd);
+    const lines = linesOf(whole);
+    if (lines.length > MOST_LINES) {
+      this.#say(`That is ${lines.length} lines. Paste ${MOST_LINES} at most.`, { fault: true, role: "alert" });
+      return;
+    }
+    if (lines.length > ASK_ABOVE && !(await this.#on.ask(lines.length))) return;
+    const tooLong = lines.filter((line) => faultOf(line, this.#limit));
+    const texts = lines.filter((line) => !faultOf(line, this.#limit));
+    if (texts.length > 0 && !this.#on.add(texts)) return;
+    // What does not fit is not lost: the first is here to be made shorter.
+    this.text = tooLong[0] ?? "";
+    this.#on.typed();
+    if (tooLong.length > 0) {
+      const more = tooLong.length > 1 ? ` ${tooLong.length - 1} more of the lines are too long and were not added.` : "";
+      this.#say(faultOf(tooLong[0], this.#limit) + more, { fault: true, role: "alert" });
+    }
+    this.focus();
+  }
+
+  #count() {
+    const left = this.#limit - lengthOf(cleaned(this.text));
+    // Only when it matters is it said, and said aloud.
+    if (left >= FEW) return this.#say("", { fault: false, role: "note" });
+    const characters = left === 1 ? "1 character left" : `${left} characters left`;
+    return this.#say(left < 0 ? `${-left} too many` : characters, { fault: left < 0, role: "status" });
+  }
+
+  #say(message, { fault, role }) {
+    if (this.#hint.textContent === message) return;
+    this.#hint.classList.toggle("error", fault);
+    this.#hint.setAttribute("role", role);
+    this.#hint.textContent = message;
+    if (fault) this.#input.setAttribute("aria-invalid", "true");
+    else this.#input.removeAttribute("aria-invalid");
+  }
+}

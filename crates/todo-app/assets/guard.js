@@ -1,0 +1,54 @@
+// One press does one thing: what repeats, and what hits something that moved
+// under a resting pointer, does nothing.
+
+import { isSeen, SIGHT } from "./focus.js";
+
+/** How far a resting pointer may move. */
+const REST = 6;
+
+/** @param {HTMLElement[]} places where things move by themselves */
+export function guardPresses(places) {
+  let movedAt = -Infinity;
+  let pointer = { x: -1000, y: -1000, at: -Infinity };
+
+  const note = (event) => {
+    if (Math.hypot(event.clientX - pointer.x, event.clientY - pointer.y) < REST) return;
+    pointer = { x: event.clientX, y: event.clientY, at: performance.now() };
+  };
+  addEventListener("pointermove", note, { capture: true, passive: true });
+  addEventListener("pointerdown", note, { capture: true, passive: true });
+
+  const observer = new MutationObserver(() => {
+    movedAt = performance.now();
+  });
+  for (const place of places) observer.observe(place, { childList: true });
+
+  const isControl = (element) => element.closest("button, [role=checkbox], a[href]");
+  const swallow = (event) => {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+
+  document.addEventListener(
+    "click",
+    (event) => {
+      if (event.detail === 0 || !isControl(event.target)) return;
+      const moved = performance.now() - movedAt < SIGHT && pointer.at < movedAt;
+      const movable = places.some((place) => place.contains(event.target));
+      if (event.detail > 1 || (moved && movable)) swallow(event);
+    },
+    true,
+  );
+
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      const presses = event.key === "Enter" || event.key === " ";
+      if (!presses || event.isComposing) return;
+      const isField = event.target.matches?.("input, textarea");
+      if (event.repeat && (!isField || event.key === "Enter")) swallow(event);
+      else if (!isField && !isSeen() && isControl(event.target)) swallow(event);
+    },
+    true,
+  );
+}

@@ -1,0 +1,321 @@
+// What the person changed and the server does not have yet.
+//
+// Each change is kept in the browser's database before it is sent, so that it
+// outlives the page. The tabs of a browser share one queue, and one tab at a
+// time sends it, in order. A change whose answer got lost is sent again, which
+// changes nothing twice: a new todo carries a key, a text its ETag.
+
+import { Refused, Unreachable } from "./api.js";
+import { Pauses } from "./pause.js";
+import { report } from "./run.js";
+import { Sender } from "./sender.js";
+import { alone, channel } from "./tabs.js";
+
+/** How many changes may wait. */
+const LIMIT = 5_000;
+/** How often the list is read again where it changes while it is read. */
+const READ_TRIES = 5;
+
+/**
+ * @typedef {object} Change
+ * @property {string} id names it, and is the key of what it makes
+ * @property {number} [seq] its place in the queue; none where it could not be kept
+ * @property {"add" | "text" | "tick" | "remove" | "restore"} kind
+ * @property {number | string} item the todo, or the change that makes it
+ * @property {string} [text] what is wanted
+ * @property {boolean} [completed] what is wanted
+ * @property {{text: string, completed: boolean}} [was] what the person saw
+ * @property {number} [due] when it may be sent, in milliseconds since 1970
+ * @property {boolean} [tried] it may have arrived
+ * @property {{why: string, message?: string, theirs?: string}} [held] why it waits for the person
+ */
+
+/** A name that nobody else has, also where there is no `crypto.randomUUID`. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export class Queue {
+  /** @type {Change[]} */
+  #ops = [];
+  #version = 0;
+  #db;
+  #name;
+  #on;
+  #sender;
+  #tell;
+  #pauses = new Pauses();
+  #timer = 0;
+  #running = false;
+  #again = false;
+  #failure = null;
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {import("./database.js").Database} db with a store `ops`
+   * @param {string} name of the queue, one for each list
+   * @param on `changed()`, and `sent(change, todo)` with what the server has now;
+   *   null where it has it no more
+   */
+  constructor(api, db, name, on) {
+    this.#name = name;
+    this.#on = on;
+    this.#sender = new Sender(api);
+    this.#db = db;
+    this.#tell = channel(name, (message) => this.#hear(message));
+  }
+
+  /** The changes that wait, the oldest first. */
+  get changes() {
+    return this.#ops;
+  }
+
+  /** Why the last try failed; null where it did not. */
+  get failure() {
+    return this.#failure;
+  }
+
+  /** Whether every change that waits would outlive the page. */
+  get isKept() {
+    return this.#ops.every((op) => op.seq !== undefined);
+  }
+
+  get isFull() {
+    return this.#ops.length >= LIMIT;
+  }
+
+  find(id) {
+    return this.#ops.find((op) => op.id === id);
+  }
+
+  /** Takes up what earlier pages left, and sends it. */
+  async resume() {
+    await this.#load();
+    this.kick();
+  }
+
+  /** Adds a change and sends it, not before it is due. */
+  put(change) {
+    const op = { id: newId(), due: 0, tried: false, ...change };
+    op.item ??= op.id;
+    this.#ops.push(op);
+    this.#changed();
+    this.#keep(op).then(() => this.kick());
+    return op;
+  }
+
+  /** Changes a change that waits. */
+  amend(op, difference) {
+    Object.assign(op, difference);
+    this.#changed();
+    this.#write((store) => store.put(op), op);
+    this.kick();
+  }
+
+  /** Takes changes back that the server has not got. */
+  cancel(...ops) {
+    this.#forget(ops);
+  }
+
+  /** Sends what is due, and tries again what failed, at once. */
+  kick() {
+    this.#plan();
+    this.#again = true;
+    this.#pauses.wake();
+    if (!this.#running) this.#run().catch((error) => report("queue", error));
+  }
+
+  /**
+   * Sends what must not wait while the page may be about to go away; it stays
+   * in the queue until its answer is there.
+   */
+  hurry() {
+    for (const op of this.#ops) {
+      if (op.due > Date.now() && !op.held && typeof op.item === "number") {
+        this.#sender.removeLast(op);
+        this.amend(op, { due: 0, tried: true });
+      } else if (op.due > 0) {
+        this.amend(op, { due: 0 });
+      }
+    }
+  }
+
+  async #run() {
+    this.#running = true;
+    try {
+      for (let tries = 0; this.#again; ) {
+        this.#again = false;
+        const { failure, progress } = await alone(`${this.#name} sender`, {}, () => this.#round());
+        this.#setFailure(failure);
+        if (!failure) continue;
+        tries = progress ? 1 : tries + 1;
+        this.#again = true;
+        await this.#pauses.wait(tries, failure.wait);
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** Sends what can be sent, in order; what belongs to one todo never overtakes. */
+  async #round() {
+    await this.#load();
+    const seen = new Set();
+    const blocked = new Set();
+    let failure = null;
+    let progress = false;
+    for (;;) {
+      const op = this.#ops.find((op) => !seen.has(op.id) && !blocked.has(op.item));
+      if (!op) return { failure, progress };
+      seen.add(op.id);
+      if (op.held || waits(op)) {
+        blocked.add(op.item);
+        continue;
+      }
+      try {
+        await this.#send(op);
+        progress = true;
+      } catch (error) {
+        blocked.add(op.item);
+        if (error instanceof Refused) {
+          this.#hold(op, { why: error.status === 404 ? "gone" : "refused", message: error.message });
+        } else if (error instanceof Unreachable) {
+          failure = error;
+          if (!error.alone) return { failure, progress };
+        } else {
+          report("queue", error);
+          failure = new Unreachable(error.message, { alone: true });
+        }
+      }
+    }
+  }
+
+  async #send(op) {
+    const removal = op.kind === "add" && this.#ops.find((other) => other.item === op.item && other.kind === "remove");
+    if (removal && !op.tried && !waits(removal)) {
+      this.#forget(this.#ops.filter((other) => other.item === op.item));
+      return;
+    }
+    if (!op.tried) {
+      op.tried = true;
+      await this.#write((store) => store.put(op), op);
+    }
+    const { todo, conflict } = await this.#sender.send(op);
+    if (conflict) this.#hold(op, conflict);
+    else if (this.#ops.includes(op) || this.find(op.id)) this.#settle(op, todo);
+  }
+
+  /** `op` is done; what waits for the todo that it made now knows its id. */
+  #settle(op, todo) {
+    const followers = todo ? this.#ops.filter((other) => other.item === op.item && other.id !== op.id) : [];
+    this.#on.sent(op, todo);
+    this.#tell({ sent: { id: op.id, item: op.item, kind: op.kind }, todo });
+    for (const follower of followers) follower.item = todo.id;
+    this.#ops = this.#ops.filter((other) => other.id !== op.id);
+    this.#changed();
+    this.#write((store) => {
+      for (const follower of followers) if (follower.seq !== undefined) store.put(follower);
+      if (op.seq !== undefined) store.delete(op.seq);
+    });
+  }
+
+  #hold(op, held) {
+    op.held = held;
+    this.#changed();
+    this.#write((store) => store.put(op), op);
+  }
+
+  #forget(ops) {
+    const ids = new Set(ops.map((op) => op.id));
+    this.#ops = this.#ops.filter((op) => !ids.has(op.id));
+    this.#changed();
+    this.#write((store) => {
+      for (const op of ops) if (op.seq !== undefined) store.delete(op.seq);
+    });
+  }
+
+  async #keep(op) {
+    try {
+      const before = JSON.stringify(op);
+      const seq = await this.#db.run("ops", "readwrite", (store) => store.add(op));
+      const now = JSON.stringify(op);
+      op.seq = seq;
+      // It was taken back, sent or changed while it was being kept.
+      if (!this.find(op.id)) await this.#db.run("ops", "readwrite", (store) => store.delete(seq));
+      else if (now !== before) await this.#db.run("ops", "readwrite", (store) => store.put(op));
+      this.#tell({ changed: true });
+    } catch {
+      // It stays in memory: `isKept` says so.
+    }
+    this.#changed();
+  }
+
+  /** @param {Change} [op] the change that is written, where there is one */
+  async #write(work, op) {
+    this.#version += 1;
+    if (op && op.seq === undefined) return;
+    try {
+      await this.#db.run("ops", "readwrite", work);
+      this.#tell({ changed: true });
+    } catch {
+      // The next page sends it again, which changes nothing.
+    }
+  }
+
+  /** Reads what the tabs have kept; keeps what could not be kept before. */
+  async #load() {
+    for (let tries = 0; tries < READ_TRIES; tries += 1) {
+      const version = this.#version;
+      let stored;
+      try {
+        stored = await this.#db.run("ops", "readonly", (store) => store.getAll());
+      } catch {
+        return;
+      }
+      if (version !== this.#version) continue;
+      const ids = new Set(stored.map((op) => op.id));
+      const unkept = this.#ops.filter((op) => op.seq === undefined && !ids.has(op.id));
+      this.#ops = [...stored, ...unkept];
+      this.#changed();
+      return;
+    }
+  }
+
+  #hear({ changed, sent, todo }) {
+    if (sent) {
+      this.#on.sent(sent, todo);
+      this.#ops = this.#ops.filter((op) => op.id !== sent.id);
+      for (const op of this.#ops) if (todo && op.item === sent.item) op.item = todo.id;
+      this.#changed();
+    }
+    if (changed) this.#load().then(() => this.#plan());
+  }
+
+  #changed() {
+    this.#version += 1;
+    if (this.#ops.length === 0) this.#failure = null;
+    this.#on.changed();
+  }
+
+  #setFailure(failure) {
+    if (failure === this.#failure) return;
+    this.#failure = failure;
+    this.#on.changed();
+  }
+
+  /** Wakes up when the next change is due. */
+  #plan() {
+    clearTimeout(this.#timer);
+    const next = Math.min(...this.#ops.filter((op) => op.due && !op.held).map((op) => waits(op)).filter((wait) => wait > 0));
+    if (Number.isFinite(next)) this.#timer = setTimeout(() => this.kick(), next + 1);
+  }
+}
+
+/** How long a change waits for its Undo; a clock that was set back makes nobody wait. */
+export const UNDO_TIME = 7_000;
+
+function waits(op) {
+  const wait = op.due - Date.now();
+  return wait > 0 && wait <= UNDO_TIME ? wait : 0;
+}

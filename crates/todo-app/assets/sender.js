@@ -1,0 +1,131 @@
+// From a change to the requests that make it.
+
+import { Refused } from "./api.js";
+
+/** How many versions are known by their ETag. */
+const KNOWN = 500;
+/** How often a todo that changes under our hands is looked at again. */
+const LOOKS = 5;
+
+/** A todo was changed in the meantime (RFC 9110, section 15.5.13). */
+const isStale = (error) => error instanceof Refused && error.status === 412;
+const isGone = (error) => error instanceof Refused && error.status === 404;
+
+/** A todo that is gone needs no tick and no removal. */
+async function goneOr(act) {
+  try {
+    return await act();
+  } catch (error) {
+    if (isGone(error)) return { todo: null };
+    throw error;
+  }
+}
+
+export class Sender {
+  #api;
+  /** @type {Map<number, import("./api.js").Versioned>} */
+  #known = new Map();
+
+  /** @param {import("./api.js").Api} api */
+  constructor(api) {
+    this.#api = api;
+  }
+
+  /**
+   * Makes a change, whether an earlier try arrived or not.
+   *
+   * @param {import("./queue.js").Change} change
+   * @returns {Promise<{todo: object | null} | {conflict: object}>} the todo as it
+   *   is now, null where it is gone; or what is in the way
+   */
+  async send(change) {
+    switch (change.kind) {
+      case "add":
+        return this.#learn(await this.#api.create(change.text, change.id));
+      case "tick":
+        return goneOr(async () => this.#learn(await this.#api.update(change.item, { completed: change.completed })));
+      case "text":
+        return this.#changeText(change);
+      case "remove":
+        return this.#remove(change);
+      case "restore":
+        return this.#restore(change);
+      default:
+        throw new Refused(0, "this page is older than what it was asked to do");
+    }
+  }
+
+  /** Removes a todo as the page goes away: there is time for one try. */
+  removeLast(change) {
+    const known = this.#known.get(change.item);
+    const match = known?.todo.text === change.was?.text ? known.etag : null;
+    this.#api.remove(change.item, match, { keepalive: true }).catch(() => {
+      // It stays in the queue, and the next page sends it.
+    });
+  }
+
+  /** Stores a text over the one that the person saw, and over no other. */
+  #changeText(change) {
+    return this.#overSeen(change, change.text, (etag) =>
+      this.#api.update(change.item, { text: change.text }, etag).then((found) => this.#learn(found)),
+    );
+  }
+
+  #remove(change) {
+    return goneOr(() =>
+      this.#overSeen(change, null, async (etag) => {
+        await this.#api.remove(change.item, etag);
+        this.#known.delete(change.item);
+        return { todo: null };
+      }),
+    );
+  }
+
+  /** Runs `act(etag)` while the todo has the text that the person saw. */
+  async #overSeen(change, wanted, act) {
+    const known = this.#known.get(change.item);
+    let etag = known?.todo.text === change.was.text ? known.etag : null;
+    for (let looks = 0; looks < LOOKS; looks += 1) {
+      if (!etag) {
+        const found = await this.#read(change.item);
+        const { text } = found.todo;
+        if (text === wanted) return { todo: found.todo };
+        if (text !== change.was.text) return { conflict: { why: "conflict", theirs: text } };
+        etag = found.etag;
+      }
+      try {
+        return await act(etag);
+      } catch (error) {
+        if (!isStale(error)) throw error;
+      }
+      etag = null;
+    }
+    return { conflict: { why: "conflict", theirs: (await this.#read(change.item)).todo.text } };
+  }
+
+  /** Undoes a removal that may have arrived. */
+  async #restore(change) {
+    try {
+      return { todo: (await this.#read(change.item)).todo };
+    } catch (error) {
+      if (!isGone(error)) throw error;
+    }
+    const made = await this.#api.create(change.text, change.id);
+    if (!change.completed) return this.#learn(made);
+    return this.#learn(await this.#api.update(made.todo.id, { completed: true }));
+  }
+
+  async #read(id) {
+    const found = await this.#api.read(id);
+    this.#learn(found);
+    return found;
+  }
+
+  #learn(found) {
+    const { id } = found.todo;
+    this.#known.delete(id);
+    this.#known.set(id, found);
+    if (this.#known.size > KNOWN) this.#known.delete(this.#known.keys().next().value);
+    return { todo: found.todo };
+  }
+}

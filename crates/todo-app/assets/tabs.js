@@ -1,0 +1,48 @@
+// What the tabs of one browser do together. Without Web Locks (an address
+// without TLS, a browser that refuses) each tab is on its own.
+
+/**
+ * Runs `work` while no other tab runs work of the same `name`.
+ *
+ * @template T
+ * @param {LockOptions} options
+ * @param {(lock: Lock | null) => Promise<T>} work
+ */
+export async function alone(name, options, work) {
+  let started = false;
+  try {
+    return await navigator.locks.request(name, options, (lock) => {
+      started = true;
+      return work(lock);
+    });
+  } catch (error) {
+    if (started || error.name === "AbortError") throw error;
+    return work({ name, mode: "exclusive" });
+  }
+}
+
+/** Whether tabs can agree on who does what. */
+export async function canShare() {
+  try {
+    await navigator.locks.query();
+    return typeof BroadcastChannel === "function";
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * A way to tell the other tabs something; where there is none, nobody is told.
+ *
+ * @param {(message: any) => void} heard
+ * @returns {(message: any) => void}
+ */
+export function channel(name, heard) {
+  try {
+    const others = new BroadcastChannel(name);
+    others.onmessage = ({ data }) => heard(data);
+    return (message) => others.postMessage(message);
+  } catch {
+    return () => {};
+  }
+}

@@ -1,0 +1,36 @@
+// A long list is as quick as a short one.
+
+import { equal, ok } from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+import { eventually, suite } from "../lib/suite.js";
+import { startStandalone } from "../lib/system.js";
+
+const world = suite(startStandalone);
+beforeEach(() => world.clean());
+
+test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async () => {
+  const numbers = Array.from({ length: 10_000 }, (_, n) => n);
+  while (numbers.length > 0) {
+    await Promise.all(numbers.splice(0, 50).map((n) => world.api.add(`Todo number ${n}`)));
+  }
+  const todo = await world.open();
+  equal(await todo.left.textContent(), "10000 items left");
+  ok((await todo.texts()).length <= 200);
+  const timing = await todo.page.evaluate(() => performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd);
+  ok(timing < 2_000, `the page took ${timing} ms`);
+
+  // Scrolling brings the rest, and the page stays quick.
+  for (let loaded = 0; loaded < 1_000; ) {
+    await todo.page.mouse.wheel(0, 20_000);
+    loaded = await eventually(() => todo.list.locator("li").count(), (count) => count > loaded);
+  }
+  const ticked = await todo.page.evaluate(async () => {
+    const start = performance.now();
+    document.querySelector("#todos .tick").click();
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+    return performance.now() - start;
+  });
+  ok(ticked < 500, `a tick took ${ticked} ms`);
+  await eventually(() => todo.left.textContent(), (left) => left === "9999 items left");
+});
