@@ -15,11 +15,11 @@ use service_kit::nats::NatsConfig;
 use service_kit::{Lifecycle, TaskError};
 use todo_app::{App, AppConfig};
 use todo_backend::feed::{self, Feed};
-use todo_backend::http::Api;
+use todo_backend::http::{Api, Limits};
 use todo_backend::nats::Connection;
 use todo_backend::publisher::{NatsPublisher, Publisher};
 use todo_backend::relay::{Relay, RelayMetrics};
-use todo_backend::store;
+use todo_backend::store::{self, sweep};
 use todo_domain::{Environment, TodoText};
 use tokio::net::TcpListener;
 
@@ -69,10 +69,15 @@ pub(crate) async fn start(
         "counts",
         feed::count(feed.clone(), store.todos.clone(), lifecycle.shutdown()),
     );
+    lifecycle.spawn(
+        "sweeper",
+        sweep::run(store.todos.clone(), lifecycle.shutdown()),
+    );
     let api = Api {
         store: store.todos,
         prefix: prefix.clone(),
         feed,
+        limits: Limits::default(),
     };
     let metrics = HttpMetrics::register(&mut registry);
     let backend = todo_backend::http::routes(api, metrics, lifecycle.shutdown());

@@ -9,7 +9,7 @@ use service_kit::config::{Faults, PublicPrefix, RuntimeArgs, RuntimeConfig};
 use service_kit::nats::{NatsArgs, NatsConfig};
 use todo_domain::{Environment, TodoText};
 
-use crate::store::DatabaseUrl;
+use crate::store::{DatabaseUrl, MAX_TODOS};
 
 /// The REST API of the todos of one environment.
 ///
@@ -99,6 +99,10 @@ pub struct Args {
     #[arg(long, env = "FIRST_TODO_TEXT")]
     first_todo_text: Option<String>,
 
+    /// How many todos there may be; one more is refused with 507
+    #[arg(long, env = "MAX_TODOS", default_value_t = MAX_TODOS.to_string())]
+    max_todos: String,
+
     /// The prefix that the ingress strips, such as `/staging`, where it does
     /// not say so by X-Forwarded-Prefix
     #[arg(long, env = "PUBLIC_PREFIX", default_value = "")]
@@ -148,6 +152,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// What the first todo of an empty database says.
     pub first_todo: TodoText,
+    /// How many todos there may be.
+    pub max_todos: u64,
     /// The prefix under which the browser sees the API.
     pub public_prefix: PublicPrefix,
     /// What every service has.
@@ -165,6 +171,7 @@ impl TryFrom<Args> for Config {
         let admin_addr = faults.address("ADMIN_ADDR", &args.admin_addr);
         let migrate = faults.parse("MIGRATE_ON_START", &args.migrate_on_start);
         let wait = faults.seconds("MIGRATE_WAIT_SECONDS", &args.migrate_wait_seconds);
+        let max_todos = faults.parse("MAX_TODOS", &args.max_todos);
         let public_prefix = faults.parse("PUBLIC_PREFIX", &args.public_prefix);
         let first_todo = environment.as_ref().and_then(|environment| {
             let given = args.first_todo_text.filter(|text| !text.is_empty());
@@ -186,6 +193,7 @@ impl TryFrom<Args> for Config {
                 database: database?,
                 nats: nats?,
                 first_todo: first_todo?,
+                max_todos: max_todos?,
                 public_prefix: public_prefix?,
                 runtime: runtime?,
             })

@@ -15,12 +15,12 @@ use tracing::{info, warn};
 
 use crate::config::{Command, Config};
 use crate::feed::{self, Feed};
-use crate::http::Api;
+use crate::http::{Api, Limits};
 use crate::metrics::PoolCollector;
 use crate::nats::Connection;
 use crate::publisher::NatsPublisher;
 use crate::relay::{Relay, RelayMetrics};
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Store, StoreError, sweep};
 
 /// Starts what `config` asks for. The admin listener opens first and tells
 /// that the service is not ready; the API opens when the schema is right.
@@ -111,11 +111,16 @@ async fn serve_api(
         "counts",
         feed::count(feed.clone(), store.todos.clone(), lifecycle.shutdown()),
     );
+    lifecycle.spawn(
+        "sweeper",
+        sweep::run(store.todos.clone(), lifecycle.shutdown()),
+    );
 
     let api = Api {
         store: store.todos,
         prefix: config.public_prefix,
         feed,
+        limits: Limits::new(config.max_todos),
     };
     let router = crate::http::routes(api, http_metrics, lifecycle.shutdown());
     lifecycle.spawn(

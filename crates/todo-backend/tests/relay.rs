@@ -23,7 +23,7 @@ use testkit::{Nats, Postgres, Service, Signal, eventually};
 use todo_backend::nats::Connection;
 use todo_backend::publisher::{NatsPublisher, Publisher};
 use todo_backend::relay::{Relay, RelayMetrics};
-use todo_backend::store::{Backlog, Change, Origin, Store};
+use todo_backend::store::{Backlog, Change, Guard, MAX_TODOS, Origin, Store};
 use todo_domain::{Environment, Todo, TodoId, TodoPatch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -99,6 +99,12 @@ async fn stored(nats: &Nats) -> Vec<Stored> {
     timeout(SOON, all).await.unwrap()
 }
 
+async fn create(store: &Store, todo: &str) -> TodoId {
+    let origin = Origin::now(None);
+    let created = store.todos.create(&text(todo), MAX_TODOS, &origin).await;
+    created.unwrap().unwrap().todo.id
+}
+
 /// Gives a todo another text.
 async fn rename(store: &Store, id: TodoId, to: &str) {
     let patch = TodoPatch {
@@ -106,20 +112,19 @@ async fn rename(store: &Store, id: TodoId, to: &str) {
         completed: None,
     };
     let origin = Origin::now(None);
-    let changed = store.todos.update(id, &patch, &|_| true, &origin).await;
+    let changed = store.todos.update(id, &patch, &Guard::Any, &origin).await;
     assert!(matches!(changed.unwrap(), Change::Done(_)));
 }
 
 /// Makes a todo, changes its text to `1` and so on, and deletes it.
 async fn live_through(store: &Store, changes: u32) -> TodoId {
     let todos = &store.todos;
-    let todo = todos.create(&text("0"), &Origin::now(None)).await.unwrap();
-    let id = todo.todo.id;
+    let id = create(store, "0").await;
     for change in 1..=changes {
         rename(store, id, &change.to_string()).await;
     }
     let origin = Origin::now(None);
-    let deleted = todos.delete(id, &|_| true, &origin).await;
+    let deleted = todos.delete(id, &Guard::Any, &origin).await;
     assert!(matches!(deleted.unwrap(), Change::Done(_)));
     id
 }
@@ -248,8 +253,7 @@ async fn an_event_is_not_stored_while_its_predecessor_is_missing() {
     let before = store.outbox.pending(500).await.unwrap();
     let positions: Vec<i64> = before.iter().map(|row| row.position).collect();
     store.outbox.remove(&positions).await.unwrap();
-    let todo = store.todos.create(&text("1"), &Origin::now(None)).await;
-    let id = todo.unwrap().todo.id;
+    let id = create(store, "1").await;
     rename(store, id, &"😀".repeat(140)).await;
     rename(store, id, "3").await;
     let batch = store.outbox.pending(500).await.unwrap();
@@ -301,13 +305,9 @@ async fn a_stored_event_lets_no_later_one_overtake_a_missing_one() {
     let before = store.outbox.pending(500).await.unwrap();
     let positions: Vec<i64> = before.iter().map(|row| row.position).collect();
     store.outbox.remove(&positions).await.unwrap();
-    let create = async |name| {
-        let todo = store.todos.create(&text(name), &Origin::now(None)).await;
-        todo.unwrap().todo.id
-    };
-    let id = create("a0").await;
+    let id = create(store, "a0").await;
     rename(store, id, "a1").await;
-    create("b0").await;
+    create(store, "b0").await;
     rename(store, id, "a2").await;
     let batch = store.outbox.pending(500).await.unwrap();
     let publisher = publisher(&nats).await;

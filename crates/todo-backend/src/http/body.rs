@@ -7,9 +7,10 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value};
-use todo_domain::{InvalidText, TodoPatch, TodoText};
+use todo_domain::{InvalidText, TodoId, TodoPatch, TodoText};
 
 use super::error::{ApiError, Fault, Place};
+use crate::store::bulk::{MAX_NAMED, Named};
 
 /// The fields of a JSON object.
 pub(super) struct Fields(Map<String, Value>);
@@ -68,6 +69,47 @@ impl Fields {
                 text.err().into_iter().chain(completed.err()).collect(),
             )),
         }
+    }
+
+    /// The state to give to many todos.
+    pub(super) fn completed(&self) -> Result<bool, ApiError> {
+        match self.0.get("completed") {
+            None => Err(Fault::new("missing", ["body", "completed"], "Field required").into()),
+            Some(value) => Ok(completed(value)?),
+        }
+    }
+
+    /// Which todos a change of many is about, where the body says so.
+    pub(super) fn todos(&self) -> Result<Option<Vec<Named>>, ApiError> {
+        let Some(todos) = self.0.get("todos") else {
+            return Ok(None);
+        };
+        let invalid = || {
+            Fault::new(
+                "value_error",
+                ["body", "todos"],
+                format!(
+                    "Input should be a list of at most {MAX_NAMED} objects with an id and, \
+                     where it matters, a version"
+                ),
+            )
+        };
+        let named = |todo: &Value| {
+            let version = match todo.get("version") {
+                None => None,
+                Some(version) => Some(version.as_i64()?),
+            };
+            Some(Named {
+                id: TodoId(todo.get("id")?.as_i64()?),
+                version,
+            })
+        };
+        todos
+            .as_array()
+            .filter(|todos| todos.len() <= MAX_NAMED)
+            .and_then(|todos| todos.iter().map(named).collect())
+            .map(Some)
+            .ok_or_else(|| invalid().into())
     }
 }
 

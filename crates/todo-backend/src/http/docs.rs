@@ -17,7 +17,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::{OpenApi as Document, RefOr, Required, ServerBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{events, todos};
+use super::{bulk, events, list, todos};
 
 const STYLE: &str = include_str!("../../assets/docs.css");
 
@@ -227,6 +227,53 @@ pub(super) struct TodoPatchSchema {
     completed: Option<bool>,
 }
 
+/// A new state for many todos.
+#[derive(ToSchema)]
+#[schema(as = Bulk, example = json!({"completed": true}))]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct BulkSchema {
+    /// The state to give them.
+    completed: bool,
+    /// Only these; at most 2000.
+    #[schema(max_items = 2000, nullable = false)]
+    todos: Option<Vec<NamedTodoSchema>>,
+}
+
+/// Some todos of many.
+#[derive(ToSchema)]
+#[schema(as = NamedTodos, example = json!({"todos": [{"id": 7, "version": 2}]}))]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct NamedTodosSchema {
+    /// At most 2000.
+    #[schema(max_items = 2000, nullable = false)]
+    todos: Option<Vec<NamedTodoSchema>>,
+}
+
+/// A todo as somebody saw it.
+#[derive(ToSchema)]
+#[schema(as = NamedTodo, example = json!({"id": 7, "version": 2}))]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct NamedTodoSchema {
+    /// Its id.
+    id: i64,
+    /// The version that was seen, as in its `ETag`; any where it is absent.
+    #[schema(nullable = false)]
+    version: Option<i64>,
+}
+
+/// What a change of many todos did.
+#[derive(ToSchema)]
+#[schema(as = Updated, example = json!({"updated": 1, "todos": [{"id": 7, "version": 2}]}))]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct UpdatedSchema {
+    /// How many it changed.
+    updated: u64,
+    /// Those, with the versions that they have now; absent where they are more
+    /// than 2000.
+    #[schema(nullable = false)]
+    todos: Option<Vec<NamedTodoSchema>>,
+}
+
 /// Why a request failed.
 #[derive(ToSchema)]
 #[schema(as = Error, example = json!({"detail": "Todo 7 not found"}))]
@@ -244,9 +291,10 @@ pub(super) struct ErrorSchema {
         description = "The todos of one environment. Every change is published as an event.",
     ),
     paths(
-        todos::list,
+        list::list,
         todos::create,
-        todos::delete_completed,
+        bulk::update,
+        bulk::delete,
         todos::read,
         todos::update,
         todos::delete,
@@ -255,6 +303,15 @@ pub(super) struct ErrorSchema {
         todos::root,
         todos::test,
     ),
-    components(schemas(TodoSchema, NewTodoSchema, TodoPatchSchema, ErrorSchema))
+    components(schemas(
+        TodoSchema,
+        NewTodoSchema,
+        TodoPatchSchema,
+        BulkSchema,
+        NamedTodosSchema,
+        NamedTodoSchema,
+        UpdatedSchema,
+        ErrorSchema
+    ))
 )]
 struct ApiDocument;

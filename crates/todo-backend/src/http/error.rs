@@ -27,6 +27,12 @@ pub(super) enum ApiError {
     Changed(TodoId),
     /// The resource does not take the method; these it does.
     Method(&'static str),
+    /// There are so many todos, and may not be more.
+    Full(u64),
+    /// Too many long lists are being read.
+    Busy,
+    /// A fault of ours, which has a log line of its own.
+    Internal,
     /// The store failed.
     Store(StoreError),
 }
@@ -117,6 +123,22 @@ impl IntoResponse for ApiError {
             Self::Method(allow) => {
                 let body = ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
                 ([(header::ALLOW, allow)], body).into_response()
+            }
+            Self::Full(max) => {
+                let detail = format!(
+                    "The list is full: it holds at most {max} todos. Delete some, \
+                     all completed ones for instance, and try again"
+                );
+                ErrorBody::new(StatusCode::INSUFFICIENT_STORAGE, detail).into_response()
+            }
+            Self::Busy => {
+                let detail = "Too many searches and long lists are being read; try again";
+                let body = ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+                ([(header::RETRY_AFTER, "1")], body).into_response()
+            }
+            Self::Internal => {
+                ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+                    .into_response()
             }
             Self::Store(error) => store_failed(&error),
         }

@@ -1,15 +1,19 @@
 //! The routes of the API.
 
 mod body;
+mod bulk;
 mod docs;
 mod error;
 mod events;
+mod limits;
+mod list;
 mod params;
 mod todos;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::HeaderValue;
 use axum::routing::get;
 use service_kit::config::PublicPrefix;
 use service_kit::http::HttpMetrics;
@@ -18,9 +22,14 @@ use tokio_util::sync::CancellationToken;
 use crate::feed::Feed;
 use crate::store::TodoStore;
 
+pub use limits::Limits;
+
 /// Nothing of an answer is ever run or framed; the page of `/docs` has a style
 /// sheet of its own.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Clients may keep an answer but ask, by its `ETag`, whether it still holds.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// What the handlers need.
 #[derive(Clone, Debug)]
@@ -32,23 +41,26 @@ pub struct Api {
     pub prefix: PublicPrefix,
     /// The changes, for those who follow them.
     pub feed: Feed,
+    /// How much of it.
+    pub limits: Limits,
 }
 
 /// The API with its middleware. Paths answer with and without a slash at their
 /// end.
 pub fn routes(api: Api, metrics: HttpMetrics, shutdown: CancellationToken) -> Router {
-    let list = || {
-        get(todos::list)
+    let all = || {
+        get(list::list)
             .post(todos::create)
-            .delete(todos::delete_completed)
+            .put(bulk::update)
+            .delete(bulk::delete)
     };
     let one = || get(todos::read).put(todos::update).delete(todos::delete);
     let routes = Router::new()
         .route("/", get(todos::root))
         .route("/test", get(todos::test))
         .route("/test/", get(todos::test))
-        .route("/todos", list())
-        .route("/todos/", list())
+        .route("/todos", all())
+        .route("/todos/", all())
         .route("/todos/events", get(events::events))
         .route("/todos/events/", get(events::events))
         .route("/todos/healthz", get(todos::health))

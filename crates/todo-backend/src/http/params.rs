@@ -6,17 +6,17 @@ use std::str::FromStr;
 
 use axum::RequestPartsExt;
 use axum::extract::{FromRequestParts, Path, Query};
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use headers::{ETag, HeaderMapExt, IfMatch};
 use serde::Deserialize;
 use service_kit::http::{ForwardedPrefix, RequestContext};
 use time::OffsetDateTime;
-use todo_domain::TodoId;
+use todo_domain::{SearchTerm, TodoId};
 
 use super::Api;
 use super::error::{ApiError, Fault};
-use crate::store::{Cursor, Origin, Page};
+use crate::store::{Cursor, Guard, Origin};
 
 /// The most todos on one page.
 pub(super) const MAX_LIMIT: u32 = 1000;
@@ -50,20 +50,30 @@ pub(super) struct PageQuery {
     pub(super) completed: Option<bool>,
     pub(super) after: Option<Cursor>,
     pub(super) limit: Option<u32>,
+    pub(super) search: Option<SearchTerm>,
 }
 
 impl PageQuery {
-    /// Whether it asks for the whole list.
-    pub(super) fn is_all(&self) -> bool {
-        self.completed.is_none() && self.after.is_none() && self.limit.is_none()
-    }
-
-    /// The page with one todo more, which tells whether another page follows.
-    pub(super) fn with_one_more(&self) -> Page {
-        Page {
-            completed: self.completed,
-            after: self.after,
-            limit: self.limit.map(|limit| limit + 1),
+    /// The state, for a change of all todos in it. What would make it a change
+    /// of some of them, in a list, is refused rather than ignored.
+    pub(super) fn only_state(&self) -> Result<Option<bool>, ApiError> {
+        let given = [
+            ("cursor", self.after.is_some()),
+            ("limit", self.limit.is_some()),
+            ("q", self.search.is_some()),
+        ];
+        let faults: Vec<_> = given
+            .into_iter()
+            .filter(|(_, is_given)| *is_given)
+            .map(|(name, _)| {
+                let msg = "Only a list can have this parameter";
+                Fault::new("value_error", ["query", name], msg)
+            })
+            .collect();
+        if faults.is_empty() {
+            Ok(self.completed)
+        } else {
+            Err(ApiError::Invalid(faults))
         }
     }
 }
@@ -77,6 +87,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
             completed: Option<String>,
             cursor: Option<String>,
             limit: Option<String>,
+            q: Option<String>,
         }
         let Ok(Query(raw)) = parts.extract::<Query<Raw>>().await else {
             return Err(ApiError::Malformed("The query is not valid"));
@@ -104,6 +115,10 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
                 format!("Input should be a whole number from 1 to {MAX_LIMIT}"),
             );
         }
+        let search = SearchTerm::new(raw.q.as_deref().unwrap_or_default());
+        if let Err(error) = &search {
+            fault("q", error.to_string());
+        }
         if !faults.is_empty() {
             return Err(ApiError::Invalid(faults));
         }
@@ -111,6 +126,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
             completed: completed.and_then(Result::ok),
             after: after.and_then(Result::ok),
             limit: limit.and_then(Result::ok),
+            search: search.ok().flatten(),
         })
     }
 }
@@ -168,17 +184,31 @@ pub(super) fn etag(version: i64) -> ETag {
         .expect("digits in quotes are an entity tag")
 }
 
-/// The condition under which a change is wanted: passes every version where
-/// there is no `If-Match`.
-pub(super) fn guard(headers: &HeaderMap) -> Result<impl Fn(i64) -> bool + Send + Sync, ApiError> {
+/// The versions that a change is wanted of: any where there is no `If-Match`.
+/// Weak tags match nothing (RFC 9110, section 13.1.1), nor do those of others.
+pub(super) fn guard(headers: &HeaderMap) -> Result<Guard, ApiError> {
     let condition: Option<IfMatch> = headers
         .typed_try_get()
         .map_err(|_| ApiError::Malformed("If-Match is not valid"))?;
-    Ok(move |version| {
-        condition
-            .as_ref()
-            .is_none_or(|condition| condition.precondition_passes(&etag(version)))
-    })
+    let Some(condition) = condition else {
+        return Ok(Guard::Any);
+    };
+    if condition.is_any() {
+        return Ok(Guard::Any);
+    }
+    let mut values = headers.get_all(header::IF_MATCH).into_iter();
+    let tags = values.by_ref().filter_map(|value| value.to_str().ok());
+    let versions = tags
+        .flat_map(|tags| tags.split(','))
+        .filter_map(|tag| {
+            tag.trim()
+                .strip_prefix('"')?
+                .strip_suffix('"')?
+                .parse()
+                .ok()
+        })
+        .filter(|version| condition.precondition_passes(&etag(*version)));
+    Ok(Guard::OneOf(versions.collect()))
 }
 
 /// The `Idempotency-Key`, with or without the quotes that the draft of the IETF

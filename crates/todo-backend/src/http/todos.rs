@@ -1,29 +1,21 @@
-//! The handlers.
+//! One todo: made, read, changed, deleted. And signs of life.
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use headers::{ETag, HeaderMapExt, IfNoneMatch};
+use headers::HeaderMapExt;
 use serde_json::{Value, json};
 use service_kit::http::RequestContext;
-use todo_domain::Todo;
-use tracing::error;
-use xxhash_rust::xxh3::Xxh3Default;
 
 use super::body::Fields;
 use super::error::{ApiError, Fault};
-use super::params::{PageQuery, PathId, Prefix, etag, guard, idempotency_key, origin};
-use super::{Api, docs};
-use crate::store::{Change, Count, CreatedOnce, Cursor, Versioned};
-
-/// Clients may keep an answer but ask, by its `ETag`, whether it still holds.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
-
-const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
-const ACTIVE_COUNT: HeaderName = HeaderName::from_static("x-active-count");
+use super::list::is_fresh;
+use super::params::{PathId, Prefix, etag, guard, idempotency_key, origin};
+use super::{Api, REVALIDATE, docs};
+use crate::store::{Change, CreatedOnce, Versioned};
 
 /// Ask whether the API answers
 #[utoipa::path(
@@ -52,114 +44,6 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiErr
     api.store.ping().await?;
     // Spelt as clients have known it from the start.
     Ok(Json(json!({"status": "healthzy"})))
-}
-
-/// List todos, newest first
-///
-/// All of them, or a page where `limit` is given; the next page is in the
-/// `Link` header. `X-Total-Count` and `X-Active-Count` count all todos.
-#[utoipa::path(
-    get, path = "/todos/",
-    params(
-        ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1000"),
-        ("cursor" = Option<String>, Query, description = "Where the page starts, from a Link header"),
-        ("completed" = Option<bool>, Query, description = "Only todos in this state"),
-        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
-    ),
-    responses(
-        (status = 200, description = "The todos", body = [docs::TodoSchema]),
-        (status = 304, description = "Nothing has changed"),
-        (status = 400, description = "A parameter is given twice", body = docs::ErrorSchema),
-        (status = 422, description = "A parameter is not valid", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
-    )
-)]
-pub(super) async fn list(
-    State(api): State<Api>,
-    Prefix(prefix): Prefix,
-    query: PageQuery,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let mut todos = api.store.list(&query.with_one_more()).await?;
-    let next = next_page(&query, &mut todos);
-    let count = if query.is_all() {
-        count(&todos)
-    } else {
-        api.store.count().await?
-    };
-    let body = match serde_json::to_vec(&todos) {
-        Ok(body) => body,
-        Err(error) => {
-            error!(%error, "a list cannot be written");
-            return Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response());
-        }
-    };
-    let etag = list_etag(&body, count, next);
-    let mut response = if is_fresh(&headers, &etag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
-    };
-    let head = response.headers_mut();
-    head.typed_insert(etag);
-    head.insert(header::CACHE_CONTROL, REVALIDATE);
-    head.insert(TOTAL_COUNT, count.total.into());
-    head.insert(ACTIVE_COUNT, count.active.into());
-    if let Some(link) = next.and_then(|cursor| link(&prefix, &query, cursor)) {
-        head.insert(header::LINK, link);
-    }
-    Ok(response)
-}
-
-/// Drops the todo that was asked for beyond the limit and tells where the next
-/// page starts, if there is one.
-fn next_page(query: &PageQuery, todos: &mut Vec<Todo>) -> Option<Cursor> {
-    let limit = usize::try_from(query.limit?).ok()?;
-    if todos.len() <= limit {
-        return None;
-    }
-    todos.truncate(limit);
-    todos.last().map(|todo| Cursor {
-        created_at: todo.created_at,
-        id: todo.id,
-    })
-}
-
-fn count(todos: &[Todo]) -> Count {
-    Count {
-        total: todos.len() as u64,
-        active: todos.iter().filter(|todo| !todo.completed).count() as u64,
-    }
-}
-
-/// Weak (RFC 9110, section 8.8.1): the same for the compressed list. It covers
-/// the headers that are part of the answer.
-fn list_etag(body: &[u8], count: Count, next: Option<Cursor>) -> ETag {
-    let mut hash = Xxh3Default::new();
-    hash.update(body);
-    hash.update(&count.total.to_le_bytes());
-    hash.update(&count.active.to_le_bytes());
-    hash.update(&[u8::from(next.is_some())]);
-    format!("W/\"{:032x}\"", hash.digest128())
-        .parse()
-        .expect("hexadecimal digits in quotes are an entity tag")
-}
-
-fn link(prefix: &str, query: &PageQuery, next: Cursor) -> Option<HeaderValue> {
-    let limit = query.limit?;
-    let completed = query
-        .completed
-        .map_or_else(String::new, |completed| format!("&completed={completed}"));
-    HeaderValue::try_from(format!(
-        "<{prefix}/todos/?limit={limit}&cursor={next}{completed}>; rel=\"next\""
-    ))
-    .ok()
-}
-
-fn is_fresh(headers: &HeaderMap, etag: &ETag) -> bool {
-    headers
-        .typed_get::<IfNoneMatch>()
-        .is_some_and(|condition| !condition.precondition_passes(etag))
 }
 
 /// Read a todo
@@ -205,6 +89,7 @@ pub(super) async fn read(
         (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
         (status = 422, description = "The text is missing, too long, or has no visible character", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
+        (status = 507, description = "There are as many todos as there may be: delete some", body = docs::ErrorSchema),
     )
 )]
 pub(super) async fn create(
@@ -217,10 +102,12 @@ pub(super) async fn create(
     let key = idempotency_key(&headers)?;
     let text = Fields::read(&headers, body)?.new_todo()?;
     let origin = origin(&context);
+    let max = api.limits.max_todos;
     let created = match key {
-        None => api.store.create(&text, &origin).await?,
-        Some(key) => match api.store.create_once(key, &text, &origin).await? {
-            CreatedOnce::New(created) | CreatedOnce::Replayed(created) => created,
+        None => api.store.create(&text, max, &origin).await?,
+        Some(key) => match api.store.create_once(key, &text, max, &origin).await? {
+            CreatedOnce::New(created) | CreatedOnce::Replayed(created) => Some(created),
+            CreatedOnce::Full => None,
             CreatedOnce::Mismatch => {
                 return Err(Fault::new(
                     "value_error",
@@ -231,6 +118,7 @@ pub(super) async fn create(
             }
         },
     };
+    let created = created.ok_or(ApiError::Full(max))?;
     let location = format!("{prefix}/todos/{}", created.todo.id);
     Ok((
         [(header::LOCATION, location)],
@@ -310,33 +198,6 @@ pub(super) async fn delete(
         Change::Missing => Err(ApiError::Missing(id)),
         Change::Refused => Err(ApiError::Changed(id)),
     }
-}
-
-/// Delete all completed todos
-///
-/// Nobody deletes the whole list by a slip: without `completed=true` the
-/// method is not there.
-#[utoipa::path(
-    delete, path = "/todos/",
-    params(("completed" = bool, Query, description = "Has to be true")),
-    responses(
-        (status = 200, description = "How many: {\"deleted\": 3}"),
-        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
-        (status = 405, description = "`completed=true` is missing", body = docs::ErrorSchema),
-        (status = 422, description = "A parameter is not valid", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
-    )
-)]
-pub(super) async fn delete_completed(
-    State(api): State<Api>,
-    Extension(context): Extension<RequestContext>,
-    query: PageQuery,
-) -> Result<Json<Value>, ApiError> {
-    if query.completed != Some(true) {
-        return Err(ApiError::Method("GET,HEAD,POST"));
-    }
-    let deleted = api.store.delete_completed(&origin(&context)).await?;
-    Ok(Json(json!({ "deleted": deleted })))
 }
 
 /// A todo with its `ETag`.

@@ -4,10 +4,13 @@
 //! `PostgreSQL` and `SQLite` implement both, and one suite of contract tests
 //! (`tests/store_contract.rs`) holds them to the same behaviour.
 
+pub mod bulk;
 mod error;
 mod open;
 mod postgres;
+pub mod search;
 mod sqlite;
+pub mod sweep;
 
 use std::fmt::Debug;
 
@@ -15,11 +18,18 @@ use async_trait::async_trait;
 use time::{Duration, OffsetDateTime};
 use todo_domain::{Todo, TodoEvent, TodoId, TodoPatch, TodoText};
 
+pub use bulk::{Bulk, BulkChange, Seen};
 pub use error::StoreError;
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, MAX_CONNECTIONS, PoolStatus, Store, open};
 
 /// How long a repeated POST with the same `Idempotency-Key` is recognised.
 pub const IDEMPOTENCY_TTL: Duration = Duration::hours(24);
+
+/// How many todos an environment may have where nothing else is configured.
+pub const MAX_TODOS: u64 = 100_000;
+
+/// How many rows one statement of a change of many todos touches.
+const BULK_ROWS: u32 = 1000;
 
 /// The todos of one environment.
 ///
@@ -29,17 +39,25 @@ pub const IDEMPOTENCY_TTL: Duration = Duration::hours(24);
 /// the commit.
 #[async_trait]
 pub trait TodoStore: Debug + Send + Sync {
-    /// The todos of `page`, newest first.
-    async fn list(&self, page: &Page) -> Result<Vec<Todo>, StoreError>;
+    /// Hands the todos of `page` to `each`, newest first, and tells of the list
+    /// that they are a part of: one look at one instant. `each` is called for
+    /// nothing where the version is the one that the page calls known.
+    async fn list(&self, page: &Page, each: Each<'_>) -> Result<List, StoreError>;
 
-    /// How many todos there are.
+    /// How many todos there are. Costs the same however many that is.
     async fn count(&self) -> Result<Count, StoreError>;
 
     /// One todo, `None` where there is none.
     async fn get(&self, id: TodoId) -> Result<Option<Versioned>, StoreError>;
 
-    /// Makes a todo.
-    async fn create(&self, text: &TodoText, origin: &Origin) -> Result<Versioned, StoreError>;
+    /// Makes a todo; `None` where there are `max` of them. Callers that come at
+    /// the same time may make a few more.
+    async fn create(
+        &self,
+        text: &TodoText,
+        max: u64,
+        origin: &Origin,
+    ) -> Result<Option<Versioned>, StoreError>;
 
     /// Makes a todo unless `key` made one in the last [`IDEMPOTENCY_TTL`].
     /// Callers that use a key at the same time wait for each other.
@@ -47,6 +65,7 @@ pub trait TodoStore: Debug + Send + Sync {
         &self,
         key: &str,
         text: &TodoText,
+        max: u64,
         origin: &Origin,
     ) -> Result<CreatedOnce, StoreError>;
 
@@ -56,7 +75,7 @@ pub trait TodoStore: Debug + Send + Sync {
         &self,
         id: TodoId,
         patch: &TodoPatch,
-        guard: Guard<'_>,
+        guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError>;
 
@@ -64,12 +83,28 @@ pub trait TodoStore: Debug + Send + Sync {
     async fn delete(
         &self,
         id: TodoId,
-        guard: Guard<'_>,
+        guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError>;
 
-    /// Deletes all completed todos, in the order of their ids; how many.
-    async fn delete_completed(&self, origin: &Origin) -> Result<u64, StoreError>;
+    /// The largest id, [`TodoId`] 0 where there is no todo.
+    async fn last_id(&self) -> Result<TodoId, StoreError>;
+
+    /// Makes the next [`BULK_ROWS`] changes of `bulk` to todos with an id above
+    /// `after` and up to `until`, in the order of their ids, in one
+    /// transaction. Tells what was changed; nothing is left to do where that
+    /// is less. See [`bulk::apply`].
+    async fn apply(
+        &self,
+        bulk: &Bulk,
+        after: TodoId,
+        until: TodoId,
+        origin: &Origin,
+    ) -> Result<Vec<Seen>, StoreError>;
+
+    /// Removes a bounded number of keys that made their todo before `instant`,
+    /// and of the oldest beyond `max`; whether more are left.
+    async fn sweep_keys(&self, instant: OffsetDateTime, max: u32) -> Result<bool, StoreError>;
 
     /// Asks the database for a sign of life.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -135,15 +170,43 @@ pub struct Backlog {
     pub oldest: Option<OffsetDateTime>,
 }
 
-/// A part of the list of todos.
-#[derive(Clone, Debug, Default)]
+/// A part of the list of todos. It has a size, as all that is held in memory.
+#[derive(Clone, Debug)]
 pub struct Page {
     /// Only todos in this state.
     pub completed: Option<bool>,
     /// Only todos that come after this one in the list.
     pub after: Option<Cursor>,
-    /// At most so many, all where it is `None`.
-    pub limit: Option<u32>,
+    /// At most so many.
+    pub limit: u32,
+    /// The version of the list that the caller has: its todos are not wanted
+    /// again.
+    pub known: Option<i64>,
+}
+
+/// What [`TodoStore::list`] does with each todo.
+pub type Each<'a> = &'a mut (dyn for<'row> FnMut(Row<'row>) + Send);
+
+/// A todo in the buffer of the database driver.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// See [`Todo::id`].
+    pub id: TodoId,
+    /// See [`Todo::text`].
+    pub text: &'a str,
+    /// See [`Todo::completed`].
+    pub completed: bool,
+    /// See [`Todo::created_at`].
+    pub created_at: OffsetDateTime,
+}
+
+/// What is true of the whole list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct List {
+    /// How many todos it has.
+    pub count: Count,
+    /// Another one after every change of any todo.
+    pub version: i64,
 }
 
 /// The place of a todo in the list: newest first, then by falling id.
@@ -173,8 +236,33 @@ pub struct Versioned {
     pub version: i64,
 }
 
-/// Decides by the version of a todo whether it may be changed.
-pub type Guard<'a> = &'a (dyn Fn(i64) -> bool + Send + Sync);
+/// Which versions of a todo may be changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Guard {
+    /// Any.
+    Any,
+    /// These.
+    OneOf(Vec<i64>),
+}
+
+impl Guard {
+    /// Whether a todo of `version` may be changed.
+    #[must_use]
+    pub fn passes(&self, version: i64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(versions) => versions.contains(&version),
+        }
+    }
+
+    /// The versions, for a statement that takes NULL for all.
+    fn versions(&self) -> Option<&[i64]> {
+        match self {
+            Self::Any => None,
+            Self::OneOf(versions) => Some(versions),
+        }
+    }
+}
 
 /// When a change is made and on whose behalf.
 #[derive(Clone, Debug)]
@@ -219,6 +307,8 @@ pub enum CreatedOnce {
     Replayed(Versioned),
     /// The key made a todo with another text before.
     Mismatch,
+    /// There are as many todos as there may be.
+    Full,
 }
 
 /// Decides about a patch of a row that is locked: what to write, if anything.

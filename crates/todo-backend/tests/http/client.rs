@@ -4,11 +4,12 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::response::Response;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use service_kit::http::HttpMetrics;
 use todo_backend::feed::Feed;
-use todo_backend::http::{Api, routes};
+use todo_backend::http::{Api, Limits, routes};
 use todo_backend::store::Store;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -23,10 +24,20 @@ impl Client {
 
     /// The API as it is with `PUBLIC_PREFIX` set.
     pub(crate) fn below(prefix: &str, store: &Store) -> Self {
+        Self::with(prefix, store, Limits::default())
+    }
+
+    /// An API that takes no more than `max_todos`.
+    pub(crate) fn of_at_most(max_todos: u64, store: &Store) -> Self {
+        Self::with("", store, Limits::new(max_todos))
+    }
+
+    fn with(prefix: &str, store: &Store, limits: Limits) -> Self {
         let api = Api {
             store: store.todos.clone(),
             prefix: prefix.parse().unwrap(),
             feed: Feed::new(CancellationToken::new()),
+            limits,
         };
         let metrics = HttpMetrics::register(&mut Registry::default());
         Self(routes(api, metrics, CancellationToken::new()))
@@ -50,6 +61,12 @@ impl Client {
         };
         answer.check();
         answer
+    }
+
+    /// Asks for `path` and reads nothing of the answer's body.
+    pub(crate) async fn open(&self, path: &str) -> Response {
+        let request = request(Method::GET, path).body(Body::empty()).unwrap();
+        self.0.clone().oneshot(request).await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -108,9 +125,10 @@ pub(crate) struct Answer {
 
 impl Answer {
     fn check(&self) {
-        // 503 is the database's; everything else in the class is a fault of ours.
+        // 503 is the database's and 507 the list's; everything else in the class
+        // is a fault of ours.
         assert!(
-            self.status.as_u16() < 500 || self.status == 503,
+            self.status.as_u16() < 500 || [503, 507].contains(&self.status.as_u16()),
             "not a fault of the client: {self:?}"
         );
         let closed = |name: &str| !name.starts_with("access-control-");

@@ -2,8 +2,11 @@
 
 use axum::body::Body;
 use axum::http::Method;
+use futures::StreamExt;
+use futures::future::join_all;
 use serde_json::{Value, json};
-use todo_backend::store::Store;
+use todo_backend::store::{Origin, Store};
+use todo_domain::{Todo, TodoText};
 
 use crate::client::{Answer, Client, request};
 
@@ -15,7 +18,12 @@ crate::on_both_stores!(
     counts_are_of_all_todos,
     a_page_that_cannot_be_is_refused,
     parameters_that_mean_nothing_are_ignored,
-    completed_todos_are_deleted_together,
+    a_search_finds_texts_whatever_their_case,
+    a_search_is_paged_and_filtered,
+    a_search_that_is_too_long_is_refused,
+    a_long_list_comes_in_parts,
+    long_reads_have_a_number_of_places,
+    a_full_list_says_what_to_do,
 );
 
 /// Makes `count` todos, every third of them completed.
@@ -214,17 +222,178 @@ async fn parameters_that_mean_nothing_are_ignored(store: Store) {
     }
 }
 
-async fn completed_todos_are_deleted_together(store: Store) {
+fn texts(answer: &Answer) -> Vec<String> {
+    let text = |todo: &Value| todo["text"].as_str().unwrap().to_owned();
+    todos(answer).iter().map(text).collect()
+}
+
+async fn a_search_finds_texts_whatever_their_case(store: Store) {
     let client = Client::new(&store);
-    fill(&client, 7).await;
-    let answer = client.delete("/todos/?completed=true").await;
+    for text in [
+        "Buy MILK",
+        "Straße fegen",
+        "100% milk_shake",
+        "ПРИГОТОВИТЬ ОБЕД",
+    ] {
+        client.make(text).await;
+    }
+    for (query, found) in [
+        ("milk", vec!["100% milk_shake", "Buy MILK"]),
+        ("%20mIlK%20", vec!["100% milk_shake", "Buy MILK"]),
+        ("STRASSE", vec!["Straße fegen"]),
+        ("%D0%BE%D0%B1%D0%B5%D0%B4", vec!["ПРИГОТОВИТЬ ОБЕД"]),
+        // Nothing is a wildcard.
+        ("%25", vec!["100% milk_shake"]),
+        ("_", vec!["100% milk_shake"]),
+        ("m.lk", vec![]),
+        ("'%20OR%201=1", vec![]),
+    ] {
+        let answer = client.get(&format!("/todos/?q={query}")).await;
+        assert_eq!(texts(&answer), found, "{query}");
+        assert_eq!(answer.header("x-total-count"), "5", "of all todos");
+    }
+    // A form sends an empty field.
+    for query in ["q=", "q=%20", "q"] {
+        let answer = client.get(&format!("/todos/?{query}")).await;
+        assert_eq!(todos(&answer).len(), 5);
+    }
+}
+
+async fn a_search_is_paged_and_filtered(store: Store) {
+    let client = Client::new(&store);
+    fill(&client, 23).await;
+    let all = todos(&client.get("/todos/?q=TODO%202").await);
+    assert_eq!(all.len(), 4, "todo 2, 20, 21 and 22");
+    for size in [1, 3, 4, 1000] {
+        let path = format!("/todos/?q=TODO%202&limit={size}");
+        assert_eq!(walk(&client, &path, size).await, all, "pages of {size}");
+    }
+    let done = walk(&client, "/todos/?q=todo%202&limit=1&completed=true", 1).await;
+    assert_eq!(done, [all[1].clone()], "todo 21");
+    // The link keeps what it has to be escaped for.
+    for text in ["a & b=c>;\"", "A & B=C>;\""] {
+        client.make(text).await;
+    }
+    let path = "/todos/?limit=1&q=%26%20b%3Dc%3E%3B%22";
+    assert_eq!(walk(&client, path, 1).await.len(), 2);
+}
+
+async fn a_search_that_is_too_long_is_refused(store: Store) {
+    let client = Client::new(&store);
+    let longest = "%F0%9F%98%80".repeat(140);
     assert_eq!(
-        (answer.status.as_u16(), answer.json()),
-        (200, json!({"deleted": 3}))
+        todos(&client.get(&format!("/todos/?q={longest}")).await),
+        [json!(null); 0]
     );
-    let left = client.get("/todos/").await;
-    assert_eq!(left.header("x-total-count"), "5");
-    assert_eq!(left.header("x-active-count"), "5");
-    let answer = client.delete("/todos/?completed=true").await;
-    assert_eq!(answer.json(), json!({"deleted": 0}));
+    let answer = client.get(&format!("/todos/?q={longest}a")).await;
+    assert_eq!(answer.faults(), [r#"value_error ["query","q"]"#]);
+    insta::allow_duplicates!(insta::assert_snapshot!(
+        answer.text(),
+        @r#"{"detail":[{"type":"value_error","loc":["query","q"],"msg":"A search should have at most 140 characters"}]}"#
+    ));
+}
+
+/// Makes so many todos that a list of them comes in parts.
+async fn fill_long(store: &Store) -> usize {
+    let text = TodoText::new("one of many").unwrap();
+    for _ in 0..12 {
+        let origin = Origin::now(None);
+        let made = (0..100).map(|_| store.todos.create(&text, 10_000, &origin));
+        for made in join_all(made).await {
+            made.unwrap().unwrap();
+        }
+    }
+    1201
+}
+
+async fn a_long_list_comes_in_parts(store: Store) {
+    let client = Client::new(&store);
+    let count = fill_long(&store).await;
+    for path in ["/todos/", "/todos/?completed=false", "/todos/?q=e"] {
+        let answer = client.open(path).await;
+        assert_eq!(
+            answer.headers()["x-total-count"],
+            count.to_string().as_str()
+        );
+        let mut parts = answer.into_body().into_data_stream();
+        let mut whole = Vec::new();
+        while let Some(part) = parts.next().await {
+            let part = part.unwrap();
+            // 500 todos.
+            assert!(part.len() < 100_000, "{} bytes at once", part.len());
+            whole.extend_from_slice(&part);
+        }
+        let list: Vec<Todo> = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(list.len(), count);
+        assert!(list.is_sorted_by(|a, b| (a.created_at, a.id) > (b.created_at, b.id)));
+    }
+    let whole = client.get("/todos/").await;
+    let pages = walk_all(&client, "/todos/?limit=1000").await;
+    assert_eq!(todos(&whole), pages);
+
+    // What is deleted in the middle of it is missing, and nothing else.
+    let mut parts = client.open("/todos/").await.into_body().into_data_stream();
+    let mut rest = parts.next().await.unwrap().unwrap().to_vec();
+    assert_eq!(client.delete("/todos/1").await.status, 200);
+    while let Some(part) = parts.next().await {
+        rest.extend_from_slice(&part.unwrap());
+    }
+    let list: Vec<Todo> = serde_json::from_slice(&rest).unwrap();
+    assert_eq!(list.len(), count - 1);
+}
+
+async fn walk_all(client: &Client, path: &str) -> Vec<Value> {
+    let first = client.get(path).await;
+    let second = client.get(&next(&first).unwrap()).await;
+    [todos(&first), todos(&second)].concat()
+}
+
+async fn long_reads_have_a_number_of_places(store: Store) {
+    let client = Client::new(&store);
+    fill_long(&store).await;
+    let mut held = join_all((0..8).map(|_| client.open("/todos/"))).await;
+    assert!(held.iter().all(|answer| answer.status() == 200));
+    for path in [
+        "/todos/",
+        "/todos/?completed=false",
+        "/todos/?limit=1&q=many",
+    ] {
+        let refused = client.get(path).await;
+        assert_eq!(refused.status, 503, "{path}");
+        assert_eq!(refused.header("retry-after"), "1");
+        insta::allow_duplicates!(insta::assert_snapshot!(
+            refused.text(),
+            @r#"{"detail":"Too many searches and long lists are being read; try again"}"#
+        ));
+    }
+    // What costs the same however long the list is goes on.
+    for path in ["/todos/?limit=1000", "/todos/1", "/todos/?completed=true"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    drop(held.pop());
+    assert_eq!(client.get("/todos/").await.status, 200);
+}
+
+async fn a_full_list_says_what_to_do(store: Store) {
+    let client = Client::of_at_most(2, &store);
+    client.make("fits").await;
+    let full = client.post(r#"{"text": "too many"}"#).await;
+    assert_eq!(full.status, 507);
+    insta::allow_duplicates!(insta::assert_snapshot!(
+        full.text(),
+        @r#"{"detail":"The list is full: it holds at most 2 todos. Delete some, all completed ones for instance, and try again"}"#
+    ));
+    // All else goes on.
+    assert_eq!(
+        client
+            .put("/todos/1", r#"{"completed": true}"#)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        client.delete("/todos/?completed=true").await.json(),
+        json!({"deleted": 1})
+    );
+    client.make("fits now").await;
 }

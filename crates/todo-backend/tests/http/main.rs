@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bulk;
 mod client;
 mod conditions;
 mod description;

@@ -169,11 +169,11 @@ async fn head_answers_like_get_without_a_body(store: Store) {
 async fn a_method_that_is_not_there_is_told_with_those_that_are(store: Store) {
     let client = Client::new(&store);
     for (method, path, allow) in [
-        ("PUT", "/todos/", "DELETE,GET,HEAD,POST"),
-        ("PATCH", "/todos/", "DELETE,GET,HEAD,POST"),
-        ("OPTIONS", "/todos/", "DELETE,GET,HEAD,POST"),
-        ("BREW", "/todos/", "DELETE,GET,HEAD,POST"),
-        // Only with `?completed=true`.
+        ("PATCH", "/todos/", "DELETE,GET,HEAD,POST,PUT"),
+        ("OPTIONS", "/todos/", "DELETE,GET,HEAD,POST,PUT"),
+        ("BREW", "/todos/", "DELETE,GET,HEAD,POST,PUT"),
+        // Only with the state of the todos to change.
+        ("PUT", "/todos/", "GET,HEAD,POST"),
         ("DELETE", "/todos/", "GET,HEAD,POST"),
         ("DELETE", "/todos/?completed=false", "GET,HEAD,POST"),
         ("POST", "/todos/1", "DELETE,GET,HEAD,PUT"),

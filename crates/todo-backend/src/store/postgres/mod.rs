@@ -1,22 +1,23 @@
 //! The store on `PostgreSQL`.
 
 mod outbox;
+mod read;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Connection;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::{Connection, FromRow, PgConnection, Row};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use time::OffsetDateTime;
-use todo_domain::{EventKind, Todo, TodoId, TodoPatch, TodoText};
+use todo_domain::{TodoId, TodoPatch, TodoText};
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use super::{
-    Change, Count, CreatedOnce, Guard, IDEMPOTENCY_TTL, MAX_CONNECTIONS, Origin, Page, PoolStatus,
-    StoreError, TodoStore, Versioned, plan_update,
+    Bulk, Change, Count, CreatedOnce, Each, Guard, List, MAX_CONNECTIONS, Origin, Page, PoolStatus,
+    Seen, StoreError, TodoStore, Versioned,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -63,243 +64,104 @@ impl PostgresStore {
         }
     }
 
-    async fn create_now(&self, text: &TodoText, origin: &Origin) -> Result<Versioned, sqlx::Error> {
-        let mut connection = self.pool.acquire().await?;
-        insert(&mut connection, text, origin).await
-    }
-
-    async fn update_now(
-        &self,
-        id: TodoId,
-        patch: &TodoPatch,
-        guard: Guard<'_>,
-        origin: &Origin,
-    ) -> Result<Change, sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
-        let current = match lock(&mut transaction, id, guard).await? {
-            Ok(current) => current,
-            Err(refusal) => return Ok(refusal),
-        };
-        let Some(changed) = plan_update(&current, patch) else {
-            return Ok(Change::Done(current));
-        };
-        sqlx::query("UPDATE todos SET text = $2, completed = $3, version = $4 WHERE id = $1")
-            .bind(id.0)
-            .bind(changed.todo.text.as_str())
-            .bind(changed.todo.completed)
-            .bind(changed.version)
-            .execute(&mut *transaction)
-            .await?;
-        record(&mut transaction, EventKind::Updated, &changed.todo, origin).await?;
-        transaction.commit().await?;
-        Ok(Change::Done(changed))
-    }
-
-    async fn delete_now(
-        &self,
-        id: TodoId,
-        guard: Guard<'_>,
-        origin: &Origin,
-    ) -> Result<Change, sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
-        let last = match lock(&mut transaction, id, guard).await? {
-            Ok(last) => last,
-            Err(refusal) => return Ok(refusal),
-        };
-        sqlx::query("DELETE FROM todos WHERE id = $1")
-            .bind(id.0)
-            .execute(&mut *transaction)
-            .await?;
-        record(&mut transaction, EventKind::Deleted, &last.todo, origin).await?;
-        transaction.commit().await?;
-        Ok(Change::Done(last))
-    }
-
-    async fn create_once_now(
-        &self,
-        key: &str,
-        text: &TodoText,
-        origin: &Origin,
-    ) -> Result<CreatedOnce, sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1")
-            .bind(origin.at - IDEMPOTENCY_TTL)
-            .execute(&mut *transaction)
-            .await?;
-        let created = insert(&mut transaction, text, origin).await?;
-        // Waits for another transaction that holds the same key.
-        let is_new = sqlx::query(
-            "INSERT INTO idempotency_keys (key, todo_id, text, created_at)
-             VALUES ($1, $2, $3, $4) ON CONFLICT (key) DO NOTHING",
-        )
-        .bind(key)
-        .bind(created.todo.id.0)
-        .bind(text.as_str())
-        .bind(origin.at)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected()
-            == 1;
-        if is_new {
-            transaction.commit().await?;
-            return Ok(CreatedOnce::New(created));
-        }
-        transaction.rollback().await?;
-        let before: Stored = sqlx::query_as(
-            "SELECT todo_id AS id, text, false AS completed, created_at, 1::bigint AS version
-             FROM idempotency_keys WHERE key = $1",
-        )
-        .bind(key)
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(if before.0.todo.text == *text {
-            CreatedOnce::Replayed(before.0)
-        } else {
-            CreatedOnce::Mismatch
-        })
-    }
-
-    async fn delete_completed_now(&self, origin: &Origin) -> Result<u64, sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
-        let mut deleted: Vec<Stored> = sqlx::query_as(
-            "DELETE FROM todos WHERE completed
-             RETURNING id, text, completed, created_at, version",
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        deleted.sort_by_key(|stored| stored.0.todo.id);
-        let todos = || deleted.iter().map(|stored| &stored.0.todo);
-        sqlx::query(
-            "INSERT INTO outbox
-                 (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
-             SELECT event_id, 'deleted', todo_id, text, true, created_at, $5, $6
-             FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[])
-                 WITH ORDINALITY AS todo (event_id, todo_id, text, created_at, place)
-             ORDER BY place",
-        )
-        .bind(todos().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
-        .bind(todos().map(|todo| todo.id.0).collect::<Vec<_>>())
-        .bind(todos().map(|todo| todo.text.as_str()).collect::<Vec<_>>())
-        .bind(todos().map(|todo| todo.created_at).collect::<Vec<_>>())
-        .bind(origin.at)
-        .bind(&origin.traceparent)
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(deleted.len() as u64)
+    /// Makes a change and tells the relay of it.
+    async fn change<T, F>(&self, operation: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let changed = again(operation).await?;
+        self.signal.notify_one();
+        Ok(changed)
     }
 }
 
 #[async_trait]
 impl TodoStore for PostgresStore {
-    async fn list(&self, page: &Page) -> Result<Vec<Todo>, StoreError> {
-        // The two plain forms are apart from the general one so that each gets
-        // a plan of its own: this is the hot path.
-        let read = || async {
-            match page {
-                Page {
-                    completed: None,
-                    after: None,
-                    limit: None,
-                } => {
-                    sqlx::query_as(
-                        "SELECT id, text, completed, created_at, version FROM todos
-                     ORDER BY created_at DESC, id DESC",
-                    )
-                    .fetch_all(&self.pool)
-                    .await
-                }
-                page => {
-                    sqlx::query_as(
-                        "SELECT id, text, completed, created_at, version FROM todos
-                     WHERE ($1::boolean IS NULL OR completed = $1)
-                       AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
-                     ORDER BY created_at DESC, id DESC
-                     LIMIT $4",
-                    )
-                    .bind(page.completed)
-                    .bind(page.after.map(|cursor| cursor.created_at))
-                    .bind(page.after.map(|cursor| cursor.id.0))
-                    .bind(page.limit.map(i64::from))
-                    .fetch_all(&self.pool)
-                    .await
-                }
+    async fn list(&self, page: &Page, each: Each<'_>) -> Result<List, StoreError> {
+        let rows = again(|| read::page(&self.pool, page)).await?;
+        let list = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let list = read::list_of(list)?;
+        for row in &rows {
+            if let Some(todo) = read::todo_of(row)? {
+                each(todo);
             }
-        };
-        let rows: Vec<Stored> = again(read).await?;
-        Ok(rows.into_iter().map(|stored| stored.0.todo).collect())
+        }
+        Ok(list)
     }
 
     async fn count(&self) -> Result<Count, StoreError> {
-        let (total, active): (i64, i64) = again(|| async {
-            sqlx::query_as("SELECT count(*), count(*) FILTER (WHERE NOT completed) FROM todos")
-                .fetch_one(&self.pool)
-                .await
-        })
-        .await?;
-        Ok(Count {
-            total: total.unsigned_abs(),
-            active: active.unsigned_abs(),
-        })
+        again(|| read::count(&self.pool)).await
     }
 
     async fn get(&self, id: TodoId) -> Result<Option<Versioned>, StoreError> {
-        let row: Option<Stored> = again(|| async {
-            sqlx::query_as(
-                "SELECT id, text, completed, created_at, version FROM todos WHERE id = $1",
-            )
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .await
-        })
-        .await?;
-        Ok(row.map(|stored| stored.0))
+        again(|| read::get(&self.pool, id)).await
     }
 
-    async fn create(&self, text: &TodoText, origin: &Origin) -> Result<Versioned, StoreError> {
-        let created = again(|| self.create_now(text, origin)).await?;
-        self.signal.notify_one();
-        Ok(created)
+    async fn create(
+        &self,
+        text: &TodoText,
+        max: u64,
+        origin: &Origin,
+    ) -> Result<Option<Versioned>, StoreError> {
+        self.change(|| write::create(&self.pool, text, max, origin))
+            .await
     }
 
     async fn create_once(
         &self,
         key: &str,
         text: &TodoText,
+        max: u64,
         origin: &Origin,
     ) -> Result<CreatedOnce, StoreError> {
-        let created = again(|| self.create_once_now(key, text, origin)).await?;
-        self.signal.notify_one();
-        Ok(created)
+        self.change(|| write::create_once(&self.pool, key, text, max, origin))
+            .await
     }
 
     async fn update(
         &self,
         id: TodoId,
         patch: &TodoPatch,
-        guard: Guard<'_>,
+        guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        let change = again(|| self.update_now(id, patch, guard, origin)).await?;
-        self.signal.notify_one();
-        Ok(change)
+        self.change(|| write::update(&self.pool, id, patch, guard, origin))
+            .await
     }
 
     async fn delete(
         &self,
         id: TodoId,
-        guard: Guard<'_>,
+        guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        let change = again(|| self.delete_now(id, guard, origin)).await?;
-        self.signal.notify_one();
-        Ok(change)
+        self.change(|| write::delete(&self.pool, id, guard, origin))
+            .await
     }
 
-    async fn delete_completed(&self, origin: &Origin) -> Result<u64, StoreError> {
-        let deleted = again(|| self.delete_completed_now(origin)).await?;
-        self.signal.notify_one();
-        Ok(deleted)
+    async fn last_id(&self) -> Result<TodoId, StoreError> {
+        let last: Option<i64> = again(|| async {
+            sqlx::query_scalar("SELECT max(id) FROM todos")
+                .fetch_one(&self.pool)
+                .await
+        })
+        .await?;
+        Ok(TodoId(last.unwrap_or(0)))
+    }
+
+    async fn apply(
+        &self,
+        bulk: &Bulk,
+        after: TodoId,
+        until: TodoId,
+        origin: &Origin,
+    ) -> Result<Vec<Seen>, StoreError> {
+        self.change(|| write::apply(&self.pool, bulk, after, until, origin))
+            .await
+    }
+
+    async fn sweep_keys(&self, instant: OffsetDateTime, max: u32) -> Result<bool, StoreError> {
+        again(|| write::sweep_keys(&self.pool, instant, max)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -372,101 +234,4 @@ where
         }
     }
     Ok(operation().await?)
-}
-
-/// Writes a todo and its event in one statement, so that the common case is
-/// one round trip and one commit.
-async fn insert(
-    connection: &mut PgConnection,
-    text: &TodoText,
-    origin: &Origin,
-) -> Result<Versioned, sqlx::Error> {
-    let id = sqlx::query_scalar(
-        "WITH todo AS (
-             INSERT INTO todos (text, completed, created_at)
-             VALUES ($1, false, $2) RETURNING id
-         )
-         INSERT INTO outbox
-             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
-         SELECT $3, 'created', id, $1, false, $2, $2, $4 FROM todo
-         RETURNING todo_id",
-    )
-    .bind(text.as_str())
-    .bind(origin.at)
-    .bind(Uuid::now_v7())
-    .bind(&origin.traceparent)
-    .fetch_one(connection)
-    .await?;
-    Ok(Versioned {
-        todo: Todo {
-            id: TodoId(id),
-            text: text.clone(),
-            completed: false,
-            created_at: origin.at,
-        },
-        version: 1,
-    })
-}
-
-/// Reads a todo and locks its row until the end of the transaction. The lock
-/// is taken before the event draws its position, which is what keeps the
-/// events of one todo in the order of its changes.
-async fn lock(
-    connection: &mut PgConnection,
-    id: TodoId,
-    guard: Guard<'_>,
-) -> Result<Result<Versioned, Change>, sqlx::Error> {
-    let row: Option<Stored> = sqlx::query_as(
-        "SELECT id, text, completed, created_at, version FROM todos WHERE id = $1 FOR UPDATE",
-    )
-    .bind(id.0)
-    .fetch_optional(connection)
-    .await?;
-    Ok(match row {
-        None => Err(Change::Missing),
-        Some(Stored(current)) if guard(current.version) => Ok(current),
-        Some(_) => Err(Change::Refused),
-    })
-}
-
-/// Writes the event of a change into the outbox.
-async fn record(
-    connection: &mut PgConnection,
-    kind: EventKind,
-    todo: &Todo,
-    origin: &Origin,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO outbox
-             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(Uuid::now_v7())
-    .bind(kind.as_str())
-    .bind(todo.id.0)
-    .bind(todo.text.as_str())
-    .bind(todo.completed)
-    .bind(todo.created_at)
-    .bind(origin.at)
-    .bind(&origin.traceparent)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// A row of `todos`.
-struct Stored(Versioned);
-
-impl FromRow<'_, PgRow> for Stored {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Self(Versioned {
-            todo: Todo {
-                id: TodoId(row.try_get(0)?),
-                text: TodoText::stored(row.try_get(1)?),
-                completed: row.try_get(2)?,
-                created_at: row.try_get(3)?,
-            },
-            version: row.try_get(4)?,
-        }))
-    }
 }

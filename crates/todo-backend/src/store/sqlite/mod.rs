@@ -18,15 +18,19 @@ use todo_domain::{EventKind, Todo, TodoId, TodoPatch, TodoText};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::bulk::Named;
 use super::{
-    Change, Count, CreatedOnce, Guard, IDEMPOTENCY_TTL, Origin, Page, PoolStatus, StoreError,
-    TodoStore, Versioned, plan_update,
+    BULK_ROWS, Bulk, BulkChange, Change, Count, CreatedOnce, Each, Guard, IDEMPOTENCY_TTL, List,
+    Origin, Page, PoolStatus, Seen, StoreError, TodoStore, Versioned, plan_update,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// One writes at a time; the others read beside it.
 const MAX_CONNECTIONS: u32 = 3;
+
+/// How many keys a sweep removes at once.
+const SWEEP_ROWS: u32 = 1000;
 
 /// How long a writer waits for another one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,29 +77,51 @@ impl SqliteStore {
 
 #[async_trait]
 impl TodoStore for SqliteStore {
-    async fn list(&self, page: &Page) -> Result<Vec<Todo>, StoreError> {
-        let rows: Vec<Stored> = sqlx::query_as(
-            "SELECT id, text, completed, created_at, version FROM todos
-             WHERE (?1 IS NULL OR completed = ?1)
-               AND (?2 IS NULL OR (created_at, id) < (?2, ?3))
-             ORDER BY created_at DESC, id DESC
-             LIMIT ?4",
+    async fn list(&self, page: &Page, each: Each<'_>) -> Result<List, StoreError> {
+        let rows = sqlx::query(
+            "SELECT list.total, list.active, list.version,
+                    todo.id, todo.text, todo.completed, todo.created_at
+             FROM todo_counts AS list LEFT JOIN (
+                 SELECT id, text, completed, created_at FROM todos
+                 WHERE (?1 IS NULL OR completed = ?1)
+                   AND (?2 IS NULL OR (created_at, id) < (?2, ?3))
+                 ORDER BY created_at DESC, id DESC LIMIT ?4
+             ) AS todo ON list.version IS NOT ?5
+             ORDER BY todo.created_at DESC, todo.id DESC",
         )
         .bind(page.completed)
         .bind(page.after.map(|cursor| micros(cursor.created_at)))
         .bind(page.after.map(|cursor| cursor.id.0))
-        // -1 is `SQLite`'s word for all.
-        .bind(page.limit.map_or(-1, i64::from))
+        .bind(page.limit)
+        .bind(page.known)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|stored| stored.0.todo).collect())
+        let list = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let list = List {
+            count: Count {
+                total: list.try_get::<i64, _>(0)?.unsigned_abs(),
+                active: list.try_get::<i64, _>(1)?.unsigned_abs(),
+            },
+            version: list.try_get(2)?,
+        };
+        for row in &rows {
+            if let Some(id) = row.try_get(3)? {
+                each(super::Row {
+                    id: TodoId(id),
+                    text: row.try_get(4)?,
+                    completed: row.try_get(5)?,
+                    created_at: from_micros(row.try_get(6)?)
+                        .map_err(|error| sqlx::Error::Decode(error.into()))?,
+                });
+            }
+        }
+        Ok(list)
     }
 
     async fn count(&self) -> Result<Count, StoreError> {
-        let (total, active): (i64, i64) =
-            sqlx::query_as("SELECT count(*), count(*) FILTER (WHERE NOT completed) FROM todos")
-                .fetch_one(&self.pool)
-                .await?;
+        let (total, active): (i64, i64) = sqlx::query_as("SELECT total, active FROM todo_counts")
+            .fetch_one(&self.pool)
+            .await?;
         Ok(Count {
             total: total.unsigned_abs(),
             active: active.unsigned_abs(),
@@ -107,29 +133,35 @@ impl TodoStore for SqliteStore {
         Ok(find(&mut connection, id).await?)
     }
 
-    async fn create(&self, text: &TodoText, origin: &Origin) -> Result<Versioned, StoreError> {
+    async fn create(
+        &self,
+        text: &TodoText,
+        max: u64,
+        origin: &Origin,
+    ) -> Result<Option<Versioned>, StoreError> {
         let mut transaction = self.write().await?;
-        let created = insert(&mut transaction, text, origin).await?;
+        let Some(created) = insert(&mut transaction, text, max, origin).await? else {
+            return Ok(None);
+        };
         transaction.commit().await?;
         self.signal.notify_one();
-        Ok(created)
+        Ok(Some(created))
     }
 
     async fn create_once(
         &self,
         key: &str,
         text: &TodoText,
+        max: u64,
         origin: &Origin,
     ) -> Result<CreatedOnce, StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query("DELETE FROM idempotency_keys WHERE created_at < ?1")
-            .bind(micros(origin.at - IDEMPOTENCY_TTL))
-            .execute(&mut *transaction)
-            .await?;
         let before: Option<Stored> = sqlx::query_as(
-            "SELECT todo_id, text, 0, created_at, 1 FROM idempotency_keys WHERE key = ?1",
+            "SELECT todo_id, text, 0, created_at, 1 FROM idempotency_keys
+             WHERE key = ?1 AND created_at >= ?2",
         )
         .bind(key)
+        .bind(micros(origin.at - IDEMPOTENCY_TTL))
         .fetch_optional(&mut *transaction)
         .await?;
         if let Some(Stored(before)) = before {
@@ -139,9 +171,11 @@ impl TodoStore for SqliteStore {
                 CreatedOnce::Mismatch
             });
         }
-        let created = insert(&mut transaction, text, origin).await?;
+        let Some(created) = insert(&mut transaction, text, max, origin).await? else {
+            return Ok(CreatedOnce::Full);
+        };
         sqlx::query(
-            "INSERT INTO idempotency_keys (key, todo_id, text, created_at)
+            "INSERT OR REPLACE INTO idempotency_keys (key, todo_id, text, created_at)
              VALUES (?1, ?2, ?3, ?4)",
         )
         .bind(key)
@@ -159,13 +193,13 @@ impl TodoStore for SqliteStore {
         &self,
         id: TodoId,
         patch: &TodoPatch,
-        guard: Guard<'_>,
+        guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
         let mut transaction = self.write().await?;
         let current = match find(&mut transaction, id).await? {
             None => return Ok(Change::Missing),
-            Some(current) if !guard(current.version) => return Ok(Change::Refused),
+            Some(current) if !guard.passes(current.version) => return Ok(Change::Refused),
             Some(current) => current,
         };
         let Some(changed) = plan_update(&current, patch) else {
@@ -187,13 +221,13 @@ impl TodoStore for SqliteStore {
     async fn delete(
         &self,
         id: TodoId,
-        guard: Guard<'_>,
+        guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
         let mut transaction = self.write().await?;
         let last = match find(&mut transaction, id).await? {
             None => return Ok(Change::Missing),
-            Some(last) if !guard(last.version) => return Ok(Change::Refused),
+            Some(last) if !guard.passes(last.version) => return Ok(Change::Refused),
             Some(last) => last,
         };
         sqlx::query("DELETE FROM todos WHERE id = ?1")
@@ -206,21 +240,66 @@ impl TodoStore for SqliteStore {
         Ok(Change::Done(last))
     }
 
-    async fn delete_completed(&self, origin: &Origin) -> Result<u64, StoreError> {
+    async fn last_id(&self) -> Result<TodoId, StoreError> {
+        let last: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM todos")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(TodoId(last.unwrap_or(0)))
+    }
+
+    async fn apply(
+        &self,
+        bulk: &Bulk,
+        after: TodoId,
+        until: TodoId,
+        origin: &Origin,
+    ) -> Result<Vec<Seen>, StoreError> {
         let mut transaction = self.write().await?;
-        let mut deleted: Vec<Stored> = sqlx::query_as(
-            "DELETE FROM todos WHERE completed
-             RETURNING id, text, completed, created_at, version",
+        let mut wanted: Vec<Stored> = sqlx::query_as(
+            "SELECT id, text, completed, created_at, version FROM todos
+             WHERE completed = ?1 AND id > ?2 AND id <= ?3
+               AND (?4 IS NULL OR id IN (
+                   SELECT seen.id FROM json_each(?4) AS named
+                   JOIN todos AS seen ON seen.id = named.value ->> 0
+                   WHERE seen.version = coalesce(named.value ->> 1, seen.version)))
+             ORDER BY id LIMIT ?5",
         )
+        .bind(bulk.completed)
+        .bind(after.0)
+        .bind(until.0)
+        .bind(bulk.only.as_deref().map(pairs))
+        .bind(BULK_ROWS)
         .fetch_all(&mut *transaction)
         .await?;
-        deleted.sort_by_key(|stored| stored.0.todo.id);
-        for Stored(last) in &deleted {
-            record(&mut transaction, EventKind::Deleted, &last.todo, origin).await?;
+        for Stored(current) in &mut wanted {
+            change_one(&mut transaction, bulk.change, current, origin).await?;
         }
         transaction.commit().await?;
         self.signal.notify_one();
-        Ok(deleted.len() as u64)
+        let seen = |stored: &Stored| Seen {
+            id: stored.0.todo.id,
+            version: stored.0.version,
+        };
+        Ok(wanted.iter().map(seen).collect())
+    }
+
+    async fn sweep_keys(&self, instant: OffsetDateTime, max: u32) -> Result<bool, StoreError> {
+        let removed = sqlx::query(
+            "DELETE FROM idempotency_keys WHERE key IN (
+                 SELECT key FROM idempotency_keys
+                 WHERE created_at < max(?1, coalesce((
+                     SELECT created_at FROM idempotency_keys
+                     ORDER BY created_at DESC LIMIT 1 OFFSET ?2), 0))
+                 ORDER BY created_at LIMIT ?3
+             )",
+        )
+        .bind(micros(instant))
+        .bind(max.saturating_sub(1))
+        .bind(SWEEP_ROWS)
+        .execute(&self.pool)
+        .await?
+        .rows_affected();
+        Ok(removed == u64::from(SWEEP_ROWS))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -295,18 +374,26 @@ async fn find(
     Ok(row.map(|stored| stored.0))
 }
 
+/// Makes a todo, unless there are `max`.
 async fn insert(
     connection: &mut SqliteConnection,
     text: &TodoText,
+    max: u64,
     origin: &Origin,
-) -> Result<Versioned, sqlx::Error> {
-    let id = sqlx::query_scalar(
-        "INSERT INTO todos (text, completed, created_at) VALUES (?1, 0, ?2) RETURNING id",
+) -> Result<Option<Versioned>, sqlx::Error> {
+    let id: Option<i64> = sqlx::query_scalar(
+        "INSERT INTO todos (text, completed, created_at)
+         SELECT ?1, 0, ?2 WHERE (SELECT total FROM todo_counts) < ?3
+         RETURNING id",
     )
     .bind(text.as_str())
     .bind(micros(origin.at))
-    .fetch_one(&mut *connection)
+    .bind(i64::try_from(max).unwrap_or(i64::MAX))
+    .fetch_optional(&mut *connection)
     .await?;
+    let Some(id) = id else {
+        return Ok(None);
+    };
     let todo = Todo {
         id: TodoId(id),
         text: text.clone(),
@@ -314,7 +401,40 @@ async fn insert(
         created_at: origin.at,
     };
     record(connection, EventKind::Created, &todo, origin).await?;
-    Ok(Versioned { todo, version: 1 })
+    Ok(Some(Versioned { todo, version: 1 }))
+}
+
+/// Makes one of many changes; `current` is the todo before, and then after it.
+async fn change_one(
+    connection: &mut SqliteConnection,
+    change: BulkChange,
+    current: &mut Versioned,
+    origin: &Origin,
+) -> Result<(), sqlx::Error> {
+    let (statement, kind) = match change {
+        BulkChange::Toggle => {
+            current.todo.completed = !current.todo.completed;
+            current.version += 1;
+            let toggle =
+                "UPDATE todos SET completed = NOT completed, version = version + 1 WHERE id = ?1";
+            (toggle, EventKind::Updated)
+        }
+        BulkChange::Delete => ("DELETE FROM todos WHERE id = ?1", EventKind::Deleted),
+    };
+    sqlx::query(statement)
+        .bind(current.todo.id.0)
+        .execute(&mut *connection)
+        .await?;
+    record(connection, kind, &current.todo, origin).await
+}
+
+/// Ids and versions as the JSON that a statement takes.
+fn pairs(named: &[Named]) -> String {
+    let pairs: Vec<_> = named
+        .iter()
+        .map(|named| (named.id.0, named.version))
+        .collect();
+    serde_json::json!(pairs).to_string()
 }
 
 /// Writes the event of a change into the outbox.

@@ -1,0 +1,320 @@
+//! The list of todos: pages, and all of it at once.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use headers::{ETag, HeaderMapExt, IfNoneMatch};
+use time::format_description::well_known::Rfc3339;
+use todo_domain::SearchTerm;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tracing::{error, warn};
+use url::form_urlencoded::byte_serialize;
+
+use super::error::ApiError;
+use super::params::{PageQuery, Prefix};
+use super::{Api, REVALIDATE, docs};
+use crate::store::{Cursor, List, Page, Row, TodoStore, search};
+
+const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
+const ACTIVE_COUNT: HeaderName = HeaderName::from_static("x-active-count");
+
+/// How many todos of a list without a limit are in memory at a time.
+const CHUNK: u32 = 500;
+
+/// How long a list without a limit may take to be sent. Its client holds one
+/// of a few places until then.
+const STREAM_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The form of the list in this program's answers. Another one has other
+/// `ETag`s, or a client would keep the old one for as long as nothing changes.
+const FORM: &str = "1";
+
+/// List todos, newest first
+///
+/// All of them, or a page where `limit` is given; the next page is in the
+/// `Link` header. `X-Total-Count` and `X-Active-Count` count all todos. A list
+/// without a limit is sent in parts: what changes meanwhile may be in it or not.
+#[utoipa::path(
+    get, path = "/todos/",
+    params(
+        ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1000"),
+        ("cursor" = Option<String>, Query, description = "Where the page starts, from a Link header"),
+        ("completed" = Option<bool>, Query, description = "Only todos in this state"),
+        ("q" = Option<String>, Query, description = "Only todos with this in their text, in upper or lower case; 140 characters at most"),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
+    ),
+    responses(
+        (status = 200, description = "The todos", body = [docs::TodoSchema]),
+        (status = 304, description = "Nothing has changed"),
+        (status = 400, description = "A parameter is given twice", body = docs::ErrorSchema),
+        (status = 422, description = "A parameter is not valid", body = docs::ErrorSchema),
+        (status = 503, description = "The database is not ready, or too many searches and long lists are being read", body = docs::ErrorSchema),
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Prefix(prefix): Prefix,
+    query: PageQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut place = match query.search {
+        Some(_) => Some(api.limits.long_read().await?),
+        None => None,
+    };
+    let mut reader = Reader {
+        page: Page {
+            completed: query.completed,
+            after: query.after,
+            limit: query.limit.unwrap_or(CHUNK),
+            known: known_version(&headers),
+        },
+        search: query.search.clone(),
+        is_first: true,
+    };
+    let (mut body, list) = reader.read(&*api.store).await?;
+    let etag = etag_of(list);
+    let link = match query.limit {
+        Some(limit) if !reader.is_at_end() => link(&prefix, &query, limit, &reader),
+        _ => None,
+    };
+    let mut response = if reader.page.known == Some(list.version) || is_fresh(&headers, &etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let body = if query.limit.is_some() || reader.is_at_end() {
+            body.push(b']');
+            Body::from(body)
+        } else {
+            let place = match place.take() {
+                Some(place) => place,
+                None => api.limits.long_read().await?,
+            };
+            stream_from(body, reader, api.store.clone(), place)
+        };
+        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    };
+    let head = response.headers_mut();
+    head.typed_insert(etag);
+    head.insert(header::CACHE_CONTROL, REVALIDATE);
+    head.insert(TOTAL_COUNT, list.count.total.into());
+    head.insert(ACTIVE_COUNT, list.count.active.into());
+    if let Some(link) = link {
+        head.insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+/// Writes the list part by part.
+struct Reader {
+    /// The next part.
+    page: Page,
+    search: Option<SearchTerm>,
+    is_first: bool,
+}
+
+impl Reader {
+    /// The next part of the JSON, and the list that it is of.
+    async fn read(&mut self, store: &dyn TodoStore) -> Result<(Vec<u8>, List), ApiError> {
+        let wanted = self.page.limit;
+        let mut json = Vec::new();
+        if self.is_first {
+            json.push(b'[');
+        }
+        let mut written = 0;
+        let mut next = None;
+        let mut is_more = false;
+        let mut fault = None;
+        let mut each = |row: Row<'_>| {
+            if written == wanted {
+                is_more = true;
+                return;
+            }
+            if written > 0 || !self.is_first {
+                json.push(b',');
+            }
+            written += 1;
+            next = Some(Cursor {
+                created_at: row.created_at,
+                id: row.id,
+            });
+            if let Err(error) = write_todo(row, &mut json) {
+                fault = Some(error);
+            }
+        };
+        // One more than wanted tells whether another part follows.
+        let page = Page {
+            limit: wanted + 1,
+            ..self.page.clone()
+        };
+        let list = match &self.search {
+            None => store.list(&page, &mut each).await,
+            Some(term) => search::list(store, &page, term, &mut each).await,
+        }?;
+        if let Some(error) = fault {
+            error!(%error, "a todo cannot be written as JSON");
+            return Err(ApiError::Internal);
+        }
+        self.page.after = next.filter(|_| is_more);
+        self.is_first = false;
+        Ok((json, list))
+    }
+
+    /// Whether nothing follows what was read.
+    fn is_at_end(&self) -> bool {
+        self.page.after.is_none()
+    }
+}
+
+/// Writes a todo as [`todo_domain::Todo`] is written, from where it lies.
+fn write_todo(row: Row<'_>, json: &mut Vec<u8>) -> io::Result<()> {
+    use std::io::Write;
+
+    write!(json, "{{\"id\":{},\"text\":", row.id)?;
+    serde_json::to_writer(&mut *json, row.text)?;
+    write!(json, ",\"completed\":{},\"created_at\":\"", row.completed)?;
+    row.created_at
+        .format_into(json, &Rfc3339)
+        .map_err(io::Error::other)?;
+    json.extend_from_slice(b"\"}");
+    Ok(())
+}
+
+/// The body that starts with `first` and reads on as fast as the client does.
+fn stream_from(
+    first: Vec<u8>,
+    mut reader: Reader,
+    store: Arc<dyn TodoStore>,
+    place: OwnedSemaphorePermit,
+) -> Body {
+    reader.page.known = None;
+    let deadline = Instant::now() + STREAM_TIMEOUT;
+    let parts = stream::try_unfold((Some(first), reader), move |(first, mut reader)| {
+        let store = store.clone();
+        let _place = &place;
+        async move {
+            if let Some(first) = first {
+                return Ok(Some((first, (None, reader))));
+            }
+            if reader.is_at_end() {
+                return Ok(None);
+            }
+            let part = tokio::time::timeout_at(deadline, reader.read(&*store)).await;
+            let (mut part, _) = match part {
+                Ok(Ok(part)) => part,
+                // Its own line told why.
+                Ok(Err(ApiError::Internal)) => return Err(io::ErrorKind::InvalidData.into()),
+                Ok(Err(error)) => {
+                    warn!(?error, "a list ends before its end");
+                    return Err(io::Error::other("the store failed"));
+                }
+                Err(elapsed) => {
+                    warn!(error = %elapsed, "a list took too long to be sent");
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            };
+            if reader.is_at_end() {
+                part.push(b']');
+            }
+            Ok::<_, io::Error>(Some((part, (None, reader))))
+        }
+    });
+    Body::from_stream(parts)
+}
+
+/// Weak (RFC 9110, section 8.8.1): the same for the compressed list.
+fn etag_of(list: List) -> ETag {
+    format!("W/\"{FORM}.{:x}\"", list.version)
+        .parse()
+        .expect("hexadecimal digits and a point in quotes are an entity tag")
+}
+
+/// The version of the list that the client has by its `If-None-Match`.
+fn known_version(headers: &HeaderMap) -> Option<i64> {
+    let tags = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?;
+    tags.split(',').find_map(|tag| {
+        let tag = tag.trim();
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        let version = tag.strip_prefix('"')?.strip_suffix('"')?;
+        let version = version.strip_prefix(FORM)?.strip_prefix('.')?;
+        i64::from_str_radix(version, 16).ok()
+    })
+}
+
+pub(super) fn is_fresh(headers: &HeaderMap, etag: &ETag) -> bool {
+    headers
+        .typed_get::<IfNoneMatch>()
+        .is_some_and(|condition| !condition.precondition_passes(etag))
+}
+
+fn link(prefix: &str, query: &PageQuery, limit: u32, reader: &Reader) -> Option<HeaderValue> {
+    let next = reader.page.after?;
+    let mut link = format!("<{prefix}/todos/?limit={limit}&cursor={next}");
+    if let Some(completed) = query.completed {
+        link.push_str(if completed {
+            "&completed=true"
+        } else {
+            "&completed=false"
+        });
+    }
+    if let Some(search) = &query.search {
+        link.push_str("&q=");
+        link.extend(byte_serialize(search.as_str().as_bytes()));
+    }
+    link.push_str(">; rel=\"next\"");
+    HeaderValue::try_from(link).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+    use todo_domain::{Todo, TodoId, TodoText};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_todo_of_a_list_is_written_as_a_todo_alone(
+            id in any::<i64>(),
+            text in any::<String>(),
+            completed in any::<bool>(),
+            micros in 0..=253_402_300_799_999_999_i64,
+        ) {
+            let created_at =
+                OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
+            let row = Row { id: TodoId(id), text: &text, completed, created_at };
+            let mut written = Vec::new();
+            write_todo(row, &mut written).unwrap();
+            let alone = Todo {
+                id: TodoId(id),
+                text: TodoText::stored(text.clone()),
+                completed,
+                created_at,
+            };
+            prop_assert_eq!(written, serde_json::to_vec(&alone).unwrap());
+        }
+
+        #[test]
+        fn a_version_is_known_again(version in any::<i64>(), other in "[ -~]{0,20}") {
+            let list = List {
+                count: crate::store::Count { total: 0, active: 0 },
+                version: version & i64::MAX,
+            };
+            let mut headers = HeaderMap::new();
+            headers.typed_insert(etag_of(list));
+            let tag = headers.remove(header::ETAG).unwrap();
+            let tags = format!("\"x\", {}", tag.to_str().unwrap());
+            headers.insert(header::IF_NONE_MATCH, tags.parse().unwrap());
+            prop_assert_eq!(known_version(&headers), Some(list.version));
+            headers.insert(header::IF_NONE_MATCH, other.parse().unwrap());
+            // Whatever a client sends is read without a panic.
+            let _ = known_version(&headers);
+        }
+    }
+}

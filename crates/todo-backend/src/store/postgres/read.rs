@@ -1,0 +1,116 @@
+//! What the store reads.
+
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{FromRow, PgExecutor, Row as _};
+use time::OffsetDateTime;
+use todo_domain::{Todo, TodoId, TodoText};
+
+use crate::store::{Count, List, Page, Row, Versioned};
+
+/// A page and the counts of the list in one look at the database. There is one
+/// row at least; it has no todo where the page has none.
+macro_rules! page_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT list.total, list.active, list.version,
+                    todo.id, todo.text, todo.completed, todo.created_at
+             FROM (SELECT sum(total)::bigint AS total, sum(active)::bigint AS active,
+                          sum(version)::bigint AS version
+                   FROM todo_counts) AS list
+             LEFT JOIN LATERAL (
+                 SELECT id, text, completed, created_at FROM todos
+                 WHERE list.version IS DISTINCT FROM $1 ",
+            $condition,
+            " ORDER BY created_at DESC, id DESC LIMIT $2
+             ) AS todo ON true
+             ORDER BY todo.created_at DESC, todo.id DESC"
+        )
+    };
+}
+
+/// The rows of a page.
+pub(super) async fn page(pool: &PgPool, page: &Page) -> Result<Vec<PgRow>, sqlx::Error> {
+    // Each form has a plan of its own: with `$3 IS NULL OR …` the database
+    // would walk to a deep page instead of looking it up.
+    let mut query = sqlx::query(match (page.completed, page.after) {
+        (None, None) => page_where!(""),
+        (Some(_), None) => page_where!("AND completed = $3"),
+        (None, Some(_)) => page_where!("AND (created_at, id) < ($3, $4)"),
+        (Some(_), Some(_)) => {
+            page_where!("AND completed = $3 AND (created_at, id) < ($4, $5)")
+        }
+    })
+    .bind(page.known)
+    .bind(i64::from(page.limit));
+    if let Some(completed) = page.completed {
+        query = query.bind(completed);
+    }
+    if let Some(after) = page.after {
+        query = query.bind(after.created_at).bind(after.id.0);
+    }
+    query.fetch_all(pool).await
+}
+
+/// What every row of a page says of the list.
+pub(super) fn list_of(row: &PgRow) -> Result<List, sqlx::Error> {
+    Ok(List {
+        count: Count {
+            total: row.try_get::<i64, _>(0)?.unsigned_abs(),
+            active: row.try_get::<i64, _>(1)?.unsigned_abs(),
+        },
+        version: row.try_get(2)?,
+    })
+}
+
+/// The todo of a row of a page.
+pub(super) fn todo_of(row: &PgRow) -> Result<Option<Row<'_>>, sqlx::Error> {
+    let Some(id) = row.try_get(3)? else {
+        return Ok(None);
+    };
+    Ok(Some(Row {
+        id: TodoId(id),
+        text: row.try_get(4)?,
+        completed: row.try_get(5)?,
+        created_at: row.try_get(6)?,
+    }))
+}
+
+pub(super) async fn count(pool: &PgPool) -> Result<Count, sqlx::Error> {
+    let (total, active): (i64, i64) =
+        sqlx::query_as("SELECT sum(total)::bigint, sum(active)::bigint FROM todo_counts")
+            .fetch_one(pool)
+            .await?;
+    Ok(Count {
+        total: total.unsigned_abs(),
+        active: active.unsigned_abs(),
+    })
+}
+
+pub(super) async fn get(
+    executor: impl PgExecutor<'_>,
+    id: TodoId,
+) -> Result<Option<Versioned>, sqlx::Error> {
+    let found: Option<Stored> =
+        sqlx::query_as("SELECT id, text, completed, created_at, version FROM todos WHERE id = $1")
+            .bind(id.0)
+            .fetch_optional(executor)
+            .await?;
+    Ok(found.map(|stored| stored.0))
+}
+
+/// The columns `id, text, completed, created_at, version` of a todo.
+pub(super) struct Stored(pub(super) Versioned);
+
+impl FromRow<'_, PgRow> for Stored {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self(Versioned {
+            todo: Todo {
+                id: TodoId(row.try_get(0)?),
+                text: TodoText::stored(row.try_get(1)?),
+                completed: row.try_get(2)?,
+                created_at: row.try_get::<OffsetDateTime, _>(3)?,
+            },
+            version: row.try_get(4)?,
+        }))
+    }
+}

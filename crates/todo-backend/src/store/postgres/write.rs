@@ -1,0 +1,323 @@
+//! What the store writes. Each change is one statement with its event in it:
+//! one round trip, one commit.
+//!
+//! A row is locked before the event about it draws its position, which is what
+//! keeps the events of one todo in the order of its changes.
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
+use uuid::Uuid;
+
+use super::read::{self, Stored};
+use crate::store::bulk::Named;
+use crate::store::{
+    BULK_ROWS, Bulk, BulkChange, Change, CreatedOnce, Guard, IDEMPOTENCY_TTL, Origin, Seen,
+    Versioned, plan_update,
+};
+
+/// How many keys a sweep removes at once.
+const SWEEP_ROWS: i64 = 1000;
+
+pub(super) async fn create(
+    pool: &PgPool,
+    text: &TodoText,
+    max: u64,
+    origin: &Origin,
+) -> Result<Option<Versioned>, sqlx::Error> {
+    let id: Option<i64> = sqlx::query_scalar(
+        "WITH todo AS (
+             INSERT INTO todos (text, completed, created_at)
+             SELECT $1, false, $2
+             WHERE (SELECT sum(total) FROM todo_counts) < $5
+             RETURNING id
+         )
+         INSERT INTO outbox
+             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
+         SELECT $3, 'created', id, $1, false, $2, $2, $4 FROM todo
+         RETURNING todo_id",
+    )
+    .bind(text.as_str())
+    .bind(origin.at)
+    .bind(Uuid::now_v7())
+    .bind(&origin.traceparent)
+    .bind(i64::try_from(max).unwrap_or(i64::MAX))
+    .fetch_optional(pool)
+    .await?;
+    Ok(id.map(|id| created(id, text, origin.at)))
+}
+
+pub(super) async fn create_once(
+    pool: &PgPool,
+    key: &str,
+    text: &TodoText,
+    max: u64,
+    origin: &Origin,
+) -> Result<CreatedOnce, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let oldest = origin.at - IDEMPOTENCY_TTL;
+    // The key comes first: the statement waits there for another one that holds
+    // the same key, and makes nothing where that one did.
+    let id: Option<i64> = sqlx::query_scalar(
+        "WITH key AS (
+             INSERT INTO idempotency_keys AS key (key, todo_id, text, created_at)
+             SELECT $6, nextval(pg_get_serial_sequence('todos', 'id')), $1, $2
+             WHERE (SELECT sum(total) FROM todo_counts) < $5
+             ON CONFLICT (key) DO UPDATE
+                 SET todo_id = excluded.todo_id, text = excluded.text,
+                     created_at = excluded.created_at
+                 WHERE key.created_at < $7
+             RETURNING todo_id
+         ), todo AS (
+             INSERT INTO todos (id, text, completed, created_at)
+             OVERRIDING SYSTEM VALUE
+             SELECT todo_id, $1, false, $2 FROM key
+             RETURNING id
+         )
+         INSERT INTO outbox
+             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
+         SELECT $3, 'created', id, $1, false, $2, $2, $4 FROM todo
+         RETURNING todo_id",
+    )
+    .bind(text.as_str())
+    .bind(origin.at)
+    .bind(Uuid::now_v7())
+    .bind(&origin.traceparent)
+    .bind(i64::try_from(max).unwrap_or(i64::MAX))
+    .bind(key)
+    .bind(oldest)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if let Some(id) = id {
+        return Ok(CreatedOnce::New(created(id, text, origin.at)));
+    }
+    let before: Option<(i64, String, OffsetDateTime)> = sqlx::query_as(
+        "SELECT todo_id, text, created_at FROM idempotency_keys
+         WHERE key = $1 AND created_at >= $2",
+    )
+    .bind(key)
+    .bind(oldest)
+    .fetch_optional(&mut *connection)
+    .await?;
+    Ok(match before {
+        None => CreatedOnce::Full,
+        Some((id, before, at)) if before == text.as_str() => {
+            CreatedOnce::Replayed(created(id, text, at))
+        }
+        Some(_) => CreatedOnce::Mismatch,
+    })
+}
+
+/// A todo that was just made.
+fn created(id: i64, text: &TodoText, at: OffsetDateTime) -> Versioned {
+    Versioned {
+        todo: Todo {
+            id: TodoId(id),
+            text: text.clone(),
+            completed: false,
+            created_at: at,
+        },
+        version: 1,
+    }
+}
+
+pub(super) async fn update(
+    pool: &PgPool,
+    id: TodoId,
+    patch: &TodoPatch,
+    guard: &Guard,
+    origin: &Origin,
+) -> Result<Change, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    loop {
+        let changed: Option<Stored> = sqlx::query_as(
+            "WITH changed AS (
+                 UPDATE todos
+                 SET text = coalesce($5, text), completed = coalesce($6, completed),
+                     version = version + 1
+                 WHERE id = $1 AND ($2::bigint[] IS NULL OR version = ANY ($2))
+                   AND (text, completed)
+                       IS DISTINCT FROM (coalesce($5, text), coalesce($6, completed))
+                 RETURNING id, text, completed, created_at, version
+             ), event AS (
+                 INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
+                                     occurred_at, traceparent)
+                 SELECT $3, 'updated', id, text, completed, created_at, $4, $7 FROM changed
+             )
+             SELECT id, text, completed, created_at, version FROM changed",
+        )
+        .bind(id.0)
+        .bind(guard.versions())
+        .bind(Uuid::now_v7())
+        .bind(origin.at)
+        .bind(patch.text.as_ref().map(TodoText::as_str))
+        .bind(patch.completed)
+        .bind(&origin.traceparent)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(Stored(changed)) = changed {
+            return Ok(Change::Done(changed));
+        }
+        match read::get(&mut *connection, id).await? {
+            None => return Ok(Change::Missing),
+            Some(current) if !guard.passes(current.version) => return Ok(Change::Refused),
+            Some(current) if plan_update(&current, patch).is_none() => {
+                return Ok(Change::Done(current));
+            }
+            // Somebody changed it between our two statements.
+            Some(_) => {}
+        }
+    }
+}
+
+pub(super) async fn delete(
+    pool: &PgPool,
+    id: TodoId,
+    guard: &Guard,
+    origin: &Origin,
+) -> Result<Change, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    loop {
+        let last: Option<Stored> = sqlx::query_as(
+            "WITH last AS (
+                 DELETE FROM todos
+                 WHERE id = $1 AND ($2::bigint[] IS NULL OR version = ANY ($2))
+                 RETURNING id, text, completed, created_at, version
+             ), event AS (
+                 INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
+                                     occurred_at, traceparent)
+                 SELECT $3, 'deleted', id, text, completed, created_at, $4, $5 FROM last
+             )
+             SELECT id, text, completed, created_at, version FROM last",
+        )
+        .bind(id.0)
+        .bind(guard.versions())
+        .bind(Uuid::now_v7())
+        .bind(origin.at)
+        .bind(&origin.traceparent)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(Stored(last)) = last {
+            return Ok(Change::Done(last));
+        }
+        match read::get(&mut *connection, id).await? {
+            None => return Ok(Change::Missing),
+            Some(current) if !guard.passes(current.version) => return Ok(Change::Refused),
+            // Somebody changed it between our two statements.
+            Some(_) => {}
+        }
+    }
+}
+
+/// A change of many todos: `$only` picks among those in a state, `$change`
+/// changes what was picked and gives it back.
+macro_rules! bulk {
+    ($only:literal, $kind:literal, $change:literal) => {
+        concat!(
+            "WITH picked AS (
+                 SELECT id FROM todos
+                 WHERE completed = $1 AND id > $2 AND id <= $3 ",
+            $only,
+            " ORDER BY id LIMIT $4 FOR UPDATE
+             ), changed AS (",
+            $change,
+            " RETURNING todos.id, todos.text, todos.completed, todos.created_at, todos.version
+             ), event AS (
+                 INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
+                                     occurred_at, traceparent)
+                 SELECT ($5::uuid[])[row_number() OVER (ORDER BY id)], '",
+            $kind,
+            "', id, text, completed, created_at, $6, $7
+                 FROM changed ORDER BY id
+             )
+             SELECT id, version FROM changed ORDER BY id"
+        )
+    };
+}
+
+macro_rules! toggle {
+    ($only:literal) => {
+        bulk!(
+            $only,
+            "updated",
+            "UPDATE todos SET completed = NOT completed, version = version + 1
+             FROM picked WHERE todos.id = picked.id"
+        )
+    };
+}
+
+macro_rules! delete {
+    ($only:literal) => {
+        bulk!(
+            $only,
+            "deleted",
+            "DELETE FROM todos USING picked WHERE todos.id = picked.id"
+        )
+    };
+}
+
+pub(super) async fn apply(
+    pool: &PgPool,
+    bulk: &Bulk,
+    after: TodoId,
+    until: TodoId,
+    origin: &Origin,
+) -> Result<Vec<Seen>, sqlx::Error> {
+    let events: Vec<_> = (0..BULK_ROWS).map(|_| Uuid::now_v7()).collect();
+    let mut query = sqlx::query_as(match (bulk.change, &bulk.only) {
+        (BulkChange::Toggle, None) => toggle!(""),
+        (BulkChange::Delete, None) => delete!(""),
+        (BulkChange::Toggle, Some(_)) => toggle!(
+            "AND EXISTS (SELECT FROM unnest($8::bigint[], $9::bigint[]) AS named (id, version)
+                 WHERE named.id = todos.id AND todos.version = coalesce(named.version, todos.version))"
+        ),
+        (BulkChange::Delete, Some(_)) => delete!(
+            "AND EXISTS (SELECT FROM unnest($8::bigint[], $9::bigint[]) AS named (id, version)
+                 WHERE named.id = todos.id AND todos.version = coalesce(named.version, todos.version))"
+        ),
+    })
+    .bind(bulk.completed)
+    .bind(after.0)
+    .bind(until.0)
+    .bind(i64::from(BULK_ROWS))
+    .bind(events)
+    .bind(origin.at)
+    .bind(&origin.traceparent);
+    if let Some(only) = &bulk.only {
+        let ids: Vec<_> = only.iter().map(|named: &Named| named.id.0).collect();
+        let versions: Vec<_> = only.iter().map(|named| named.version).collect();
+        query = query.bind(ids).bind(versions);
+    }
+    let changed: Vec<(i64, i64)> = query.fetch_all(pool).await?;
+    Ok(changed
+        .into_iter()
+        .map(|(id, version)| Seen {
+            id: TodoId(id),
+            version,
+        })
+        .collect())
+}
+
+/// Several sweep beside each other: each takes what no other one holds.
+pub(super) async fn sweep_keys(
+    pool: &PgPool,
+    instant: OffsetDateTime,
+    max: u32,
+) -> Result<bool, sqlx::Error> {
+    let removed = sqlx::query(
+        "DELETE FROM idempotency_keys WHERE key IN (
+             SELECT key FROM idempotency_keys
+             WHERE created_at < greatest($1, (
+                 SELECT created_at FROM idempotency_keys
+                 ORDER BY created_at DESC OFFSET $2 LIMIT 1))
+             ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED
+         )",
+    )
+    .bind(instant)
+    .bind(i64::from(max.saturating_sub(1)))
+    .bind(SWEEP_ROWS)
+    .execute(pool)
+    .await?
+    .rows_affected();
+    Ok(removed == SWEEP_ROWS.unsigned_abs())
+}
