@@ -19,8 +19,12 @@
   manifests,
   nats-server,
   postgresql,
+  postgresql_18,
   programs,
+  prometheus,
   python3,
+  rclone,
+  restic,
   runCommandLocal,
   shellcheck,
   skopeo,
@@ -117,7 +121,11 @@ in
         kustomize
         nats-server
         postgresql
+        postgresql_18
+        prometheus.cli
         (python3.withPackages (packages: [ packages.nats-py ]))
+        rclone
+        restic
         skopeo
       ];
       preCheck = ''

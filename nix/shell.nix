@@ -23,8 +23,12 @@
   nixfmt,
   nodejs,
   postgresql,
+  postgresql_18,
   process-compose,
+  prometheus,
   python3,
+  rclone,
+  restic,
   shellcheck,
   skopeo,
   syft,
@@ -65,8 +69,12 @@
         nixfmt
         nodejs
         postgresql
+        postgresql_18
         process-compose
+        prometheus.cli
         (python3.withPackages (packages: [ packages.nats-py ]))
+        rclone
+        restic
         shellcheck
         skopeo
         syft

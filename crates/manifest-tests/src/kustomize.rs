@@ -64,6 +64,7 @@ fn repository() -> &'static Path {
 /// The components that docs/kubernetes.md adds to production on a managed cluster, in its order.
 pub const MANAGED: &[&str] = &[
     "ephemeral-cache",
+    "offsite-backup",
     "cloudnative-pg",
     "hpa",
     "monitoring",

@@ -24,6 +24,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("three probes", probes),
     ("liveness is not readiness", liveness),
     ("pinned images", images),
+    ("dumps by the server's own programs", dumps),
     ("stable selectors", selectors),
     ("recommended labels", recommended_labels),
     ("time to drain", drain),
@@ -49,6 +50,10 @@ pub const SECRETS: &[(&str, &[&str])] = &[
     ("postgres-db-secret", &["POSTGRES_PASSWORD"]),
     ("nats-client-secret", &["password"]),
     ("slack-webhook-secret", &["webhook_url"]),
+    (
+        "backup-offsite-secret",
+        &["repository", "password", "credentials"],
+    ),
     ("nats-accounts", &["passwords.conf"]),
 ];
 
@@ -248,6 +253,30 @@ fn images(manifests: &Manifests) -> Vec<String> {
         .collect()
 }
 
+/// `pg_dump` refuses a server that is newer than itself.
+fn dumps(manifests: &Manifests) -> Vec<String> {
+    let is_server = |container: &Container<'_>| container.text("/args/0") == "postgres";
+    let servers: Vec<_> = manifests
+        .containers()
+        .filter(is_server)
+        .map(|container| version(container.text("/image")))
+        .chain(
+            manifests
+                .of_kind("Cluster")
+                .map(|cluster| version(cluster.text("/spec/imageName"))),
+        )
+        .collect();
+    manifests
+        .containers()
+        .filter(|container| container.environment().contains_key("PGDATABASE"))
+        .filter(|container| {
+            let own = version(container.text("/image"));
+            servers.iter().any(|server| *server != own)
+        })
+        .map(|container| format!("{container}: of another version than {servers:?}"))
+        .collect()
+}
+
 /// `name:tag@sha256:…` with a tag that says something.
 fn is_pinned(image: &str) -> bool {
     let Some((_, digest)) = image.split_once("@sha256:") else {
@@ -256,6 +285,11 @@ fn is_pinned(image: &str) -> bool {
     digest.len() == 64
         && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
         && tag(image).is_some_and(|tag| !tag.is_empty() && tag != "latest")
+}
+
+/// `17.11` of an image with the tag `17.11-alpine`.
+fn version(image: &str) -> Option<&str> {
+    tag(image)?.split('-').next()
 }
 
 /// The tag of an image.
@@ -316,14 +350,17 @@ fn recommended_labels(manifests: &Manifests) -> Vec<String> {
             }
         }
     }
-    for container in manifests.containers() {
-        let labels = container.pod.labels();
-        let version = labels.get("app.kubernetes.io/version").copied();
-        let tag = tag(container.text("/image")).unwrap_or_default();
-        let is_said = version.is_some_and(|version| tag.split('-').next() == Some(version));
-        if our_image(container).is_none() && !is_said {
+    for pod in manifests.pods() {
+        let versions: Vec<_> = pod
+            .containers()
+            .filter(|container| our_image(*container).is_none())
+            .map(|container| version(container.text("/image")))
+            .collect();
+        let labelled = pod.labels().get("app.kubernetes.io/version").copied();
+        if !versions.is_empty() && !versions.contains(&labelled) {
             found.push(format!(
-                "{container}: of version {tag}, labelled {version:?}"
+                "{}: of version {versions:?}, labelled {labelled:?}",
+                pod.owner
             ));
         }
     }

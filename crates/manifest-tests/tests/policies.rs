@@ -26,6 +26,17 @@ fn production_keeps_every_rule() -> Result<(), Failure> {
     Ok(())
 }
 
+#[test]
+fn production_with_components_keeps_every_rule() -> Result<(), Failure> {
+    let tree = Tree::copy()?;
+    let components = ["ephemeral-cache", "offsite-backup", "hpa", "monitoring"];
+    tree.add_components("kustomize/overlays/prod", &components)?;
+    let nats = tree.manifests("kustomize/nats")?;
+    let found = policy::violations(&tree.manifests("kustomize/overlays/prod")?.and(nats));
+    assert!(found.is_empty(), "{found:#?}");
+    Ok(())
+}
+
 /// Production on a managed cluster.
 fn managed() -> Result<Manifests, Failure> {
     let tree = Tree::copy()?;
@@ -121,6 +132,15 @@ const MISTAKES: &[Mistake] = &[
     ("pinned images", "StatefulSet", DATABASE, |object| {
         first(object)["image"] = json!("postgres:17.11-alpine");
     }),
+    (
+        "dumps by the server's own programs",
+        "StatefulSet",
+        DATABASE,
+        |object| {
+            let digest = "0".repeat(64);
+            first(object)["image"] = json!(format!("postgres:18.6-alpine@sha256:{digest}"));
+        },
+    ),
     ("stable selectors", "Deployment", APP, |object| {
         object["spec"]["selector"]["matchLabels"]["app.kubernetes.io/version"] = json!("1");
     }),

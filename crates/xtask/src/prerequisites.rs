@@ -64,6 +64,26 @@ const PREREQUISITES: &[Prerequisite] = &[
         elsewhere: "Go (https://go.dev/dl/)",
     },
     Prerequisite {
+        name: "restic, which copies the backups",
+        is_needed: |workspace| workspace.has("kustomize"),
+        is_there: |sh| {
+            cmd!(sh, "restic version")
+                .quiet()
+                .ignore_stderr()
+                .read()
+                .is_ok()
+        },
+        debian_packages: &["restic"],
+        elsewhere: "restic (macOS: brew install restic)",
+    },
+    Prerequisite {
+        name: "promtool, which tests the alerts",
+        is_needed: |workspace| workspace.has("kustomize"),
+        is_there: |sh| runs(sh, "promtool"),
+        debian_packages: &["prometheus"],
+        elsewhere: "promtool of Prometheus (macOS: brew install prometheus)",
+    },
+    Prerequisite {
         name: "skopeo, which pushes images",
         is_needed: |workspace| workspace.has("kustomize"),
         is_there: |sh| runs(sh, "skopeo"),

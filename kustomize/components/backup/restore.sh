@@ -2,9 +2,10 @@
 # Restores a dump of backup.sh beside the live database, then swaps the two in one transaction. The live database is not
 # touched before the dump has been restored whole, and is kept as <name>-before-<time>.
 #
-# Environment: PGHOST, PGPORT, PGUSER, PGDATABASE; POSTGRES_PASSWORD_FILE or PGPASSWORD; BACKUP_DIR; BACKUP_FILE, by
-# default the newest.
+# Environment: that of common.sh; BACKUP_DIR; BACKUP_FILE, by default the newest.
 set -eu
+# shellcheck disable=SC1091
+. "$(dirname "$0")/common.sh"
 
 cd "${BACKUP_DIR:?names no folder}"
 file=$(basename "${BACKUP_FILE:-$(find . -maxdepth 1 -name 'backup-full-*.dump' | sort | tail -n 1)}")
@@ -12,13 +13,9 @@ live=${PGDATABASE:?names no database}
 new=$live-restoring
 old=$live-before-$(date -u +%Y%m%d-%H%M%S)
 
-if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then
-  PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
-  export PGPASSWORD
-fi
-
 [ -f "$file" ] || { echo "no dump '$file' in $PWD" >&2; exit 1; }
 sha256sum -c "$file.sha256"
+wait_for_database
 
 dropdb --if-exists --force "$new"
 createdb --template=template0 "$new"

@@ -34,7 +34,7 @@ impl Installation {
     /// A program of that name may be a link or a wrapper without its companion, which `initdb`
     /// looks for beside itself. So both are taken from the folder that the link leads to, and must
     /// say who they are.
-    fn in_folder(folder: &Path) -> Option<Self> {
+    pub(super) fn in_folder(folder: &Path) -> Option<Self> {
         let initdb = fs::canonicalize(folder.join("initdb")).ok()?;
         let postgres = initdb.with_file_name("postgres");
         (is_postgresql(&initdb) && is_postgresql(&postgres)).then_some(Self { initdb, postgres })

@@ -98,6 +98,25 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::start`].
     pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self, Error> {
+        Self::start_installation(Installation::find()?, settings).await
+    }
+
+    /// Like [`Postgres::start_with`], with the programs in this folder: for a version of one's own choice.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub async fn start_from(folder: &Path, settings: &[(&str, &str)]) -> Result<Self, Error> {
+        let installation = Installation::in_folder(folder).ok_or_else(|| Error::Missing {
+            program: "PostgreSQL (initdb and postgres)",
+            advice: format!("Looked at {}.", folder.display()),
+        })?;
+        Self::start_installation(installation, settings).await
+    }
+
+    async fn start_installation(
+        installation: Installation,
+        settings: &[(&str, &str)],
+    ) -> Result<Self, Error> {
         let scratch = Scratch::new(LastSignal::Quit)?;
         let account = Account::for_servers()?;
         if let Some(Account { uid, gid }) = account {
@@ -105,7 +124,7 @@ impl Postgres {
                 .map_err(Error::io("give the folder to PostgreSQL's user"))?;
         }
         let mut server = Self {
-            installation: Installation::find()?,
+            installation,
             account,
             settings: DEFAULTS
                 .iter()
