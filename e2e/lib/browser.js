@@ -50,8 +50,9 @@ export class TodoPage {
     return this.list.getByRole("textbox", { name: `Edit ${text}`, exact: true });
   }
 
+  /** The link to a part of the list; its name ends with a count. */
   filter(name) {
-    return this.page.getByRole("link", { name, exact: true });
+    return this.page.getByRole("navigation").getByRole("link", { name: new RegExp(`^${name}( \\d+)?$`) });
   }
 
   async add(text) {

@@ -116,7 +116,8 @@ describe("axe finds no fault without JavaScript", () => {
   const states = {
     "on a list": "/staging/",
     "on an edit": "/staging/?edit=",
-    "beside Undo": "/staging/?undo=Milk&was=1",
+    "on a search": "/staging/?q=Mi",
+    "on the page for paper": "/staging/print",
     "further down the list": "/staging/?cursor=4102444800000000-1",
   };
   for (const [name, path] of Object.entries(states)) {

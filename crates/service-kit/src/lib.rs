@@ -4,6 +4,7 @@
 //! - [`config`]: the environment and flags, checked before a port opens;
 //! - [`telemetry`]: log lines that carry the request and the trace;
 //! - [`health`] and [`admin`]: liveness, readiness, metrics and version;
+//! - [`design`]: the look of every page;
 //! - [`http`]: the middleware of every listener, and the server itself;
 //! - [`Lifecycle`]: who owns the tasks, and how they end;
 //! - `nats`, by the feature of that name: where the broker is.
@@ -13,6 +14,7 @@
 pub mod admin;
 mod build;
 pub mod config;
+pub mod design;
 pub mod health;
 pub mod http;
 mod lifecycle;

@@ -30,4 +30,6 @@ export function setTime(element, at) {
   element.title = EXACT.format(date);
   const words = relative((date - Date.now()) / 1000);
   if (element.textContent !== words) element.textContent = words;
+  // In the list it goes without saying what is of today.
+  if ("age" in element.dataset) element.hidden = date.toDateString() === new Date().toDateString();
 }

@@ -8,7 +8,10 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
+use service_kit::design;
 use xxhash_rust::xxh3::xxh3_64;
+
+const STYLE: &str = include_str!("../assets/app.css");
 
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
@@ -40,6 +43,7 @@ impl Asset {
             "css" => "text/css; charset=utf-8",
             "js" => "text/javascript; charset=utf-8",
             "svg" => "image/svg+xml",
+            "woff2" => "font/woff2",
             _ => "application/octet-stream",
         };
         Self {
@@ -90,27 +94,27 @@ impl Assets {
     fn load() -> Self {
         let file = |name, content: &'static [u8]| Asset::new(name, Cow::Borrowed(content));
         let mut assets = Self(vec![
-            file("app.css", include_bytes!("../assets/app.css")),
-            file("icon.svg", include_bytes!("../assets/icon.svg")),
+            file("icon.svg", design::ICON.as_bytes()),
+            file("figtree.woff2", design::FONT),
         ]);
+        assets.add("app.css", &[design::STYLE, STYLE].join("\n"));
         for (name, source) in SCRIPTS {
-            let script = assets.link_imports(source);
-            assets
-                .0
-                .push(Asset::new(name, Cow::Owned(script.into_bytes())));
+            assets.add(name, source);
         }
         assets
     }
 
-    /// `source` with the hashed names of the modules that it imports, so that
+    /// Adds `source` with the hashed names of the files that it loads, so that
     /// a change of one changes the names of all that depend on it.
-    fn link_imports(&self, source: &str) -> String {
-        self.0.iter().fold(source.to_owned(), |source, asset| {
+    fn add(&mut self, name: &'static str, source: &str) {
+        let source = self.0.iter().fold(source.to_owned(), |source, asset| {
             source.replace(
                 &format!("\"./{}\"", asset.name),
                 &format!("\"./{}\"", asset.file),
             )
-        })
+        });
+        self.0
+            .push(Asset::new(name, Cow::Owned(source.into_bytes())));
     }
 
     /// The hashed name of the file that the sources call `name`.

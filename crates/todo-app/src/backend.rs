@@ -14,8 +14,8 @@ use url::Url;
 /// between fit the time that a page has.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How many todos a page of the list holds.
-const PAGE_SIZE: u32 = 50;
+/// How often a change of a text is tried while others change the todo.
+const CHANGE_TRIES: u32 = 3;
 
 /// A client of the REST API. Cheap to clone.
 ///
@@ -48,6 +48,26 @@ impl Filter {
             Self::Completed => Some(true),
         }
     }
+}
+
+/// Which part of the list to ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    /// Those in this state.
+    pub(crate) filter: Filter,
+    /// Those whose text has this in it.
+    pub(crate) query: Option<&'a str>,
+    /// Where the page starts; with the newest where it is `None`.
+    pub(crate) cursor: Option<&'a str>,
+}
+
+/// What became of a change of a text.
+#[derive(Clone, Debug)]
+pub(crate) enum TextChange {
+    /// The todo has the new text.
+    Done(Todo),
+    /// The todo is left as it is: somebody else changed its text first.
+    Conflict(Todo),
 }
 
 /// A page of the list, newest first.
@@ -88,21 +108,24 @@ impl Backend {
         check(response).map(drop)
     }
 
-    /// The page of the todos of `filter` that starts at `cursor`.
+    /// The page of at most `limit` todos that are `wanted`.
     pub(crate) async fn list(
         &self,
-        filter: Filter,
-        cursor: Option<&str>,
+        wanted: Wanted<'_>,
+        limit: u32,
         context: &RequestContext,
     ) -> Result<TodoPage, BackendError> {
         let mut url = self.url("");
         {
             let mut query = url.query_pairs_mut();
-            query.append_pair("limit", &PAGE_SIZE.to_string());
-            if let Some(completed) = filter.completed() {
+            query.append_pair("limit", &limit.to_string());
+            if let Some(completed) = wanted.filter.completed() {
                 query.append_pair("completed", &completed.to_string());
             }
-            if let Some(cursor) = cursor {
+            if let Some(text) = wanted.query {
+                query.append_pair("q", text);
+            }
+            if let Some(cursor) = wanted.cursor {
                 query.append_pair("cursor", cursor);
             }
         }
@@ -143,26 +166,59 @@ impl Backend {
             completed: Some(true),
             ..TodoPatch::default()
         };
-        self.update(created.id, &done, context).await
+        self.update(created.id, &done, context).await.map(drop)
     }
 
-    /// Changes the todo `id`.
+    /// Changes the todo `id` and returns what it is then.
     pub(crate) async fn update(
         &self,
         id: TodoId,
         patch: &TodoPatch,
         context: &RequestContext,
-    ) -> Result<(), BackendError> {
-        let mut body = serde_json::Map::new();
-        if let Some(text) = &patch.text {
-            body.insert("text".to_owned(), text.as_str().into());
-        }
-        if let Some(completed) = patch.completed {
-            body.insert("completed".to_owned(), completed.into());
-        }
+    ) -> Result<Todo, BackendError> {
+        let request = self.request(Method::PUT, self.url(&id.to_string()), context);
+        let request = request.json(&body_of(patch));
+        Ok(self.call(request).await?.json().await?)
+    }
+
+    /// Gives the todo `id` a new `text` if it still has the text that the
+    /// person saw, `was`. A change of something else is no conflict.
+    pub(crate) async fn change_text(
+        &self,
+        id: TodoId,
+        was: &str,
+        text: &TodoText,
+        context: &RequestContext,
+    ) -> Result<TextChange, BackendError> {
         let url = self.url(&id.to_string());
-        let request = self.request(Method::PUT, url, context).json(&body);
-        self.call(request).await.map(drop)
+        let patch = TodoPatch {
+            text: Some(text.clone()),
+            ..TodoPatch::default()
+        };
+        for _ in 0..CHANGE_TRIES {
+            let request = self.request(Method::GET, url.clone(), context);
+            let found = self.call(request).await?;
+            let version = found.headers().get(header::ETAG).cloned();
+            let version = version.ok_or(BackendError::Unexpected)?;
+            let todo: Todo = found.json().await?;
+            if todo.text == *text {
+                return Ok(TextChange::Done(todo));
+            }
+            if todo.text.as_str() != was {
+                return Ok(TextChange::Conflict(todo));
+            }
+            let request = self
+                .request(Method::PUT, url.clone(), context)
+                .header(header::IF_MATCH, version)
+                .json(&body_of(&patch));
+            match self.call(request).await {
+                Ok(changed) => return Ok(TextChange::Done(changed.json().await?)),
+                // Somebody came between our two calls: the next look tells what they did.
+                Err(BackendError::Refused(StatusCode::PRECONDITION_FAILED)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(BackendError::NotReady(StatusCode::PRECONDITION_FAILED))
     }
 
     /// Deletes the todo `id` and returns what it was.
@@ -233,6 +289,16 @@ impl Backend {
         url.query_pairs()
             .find_map(|(name, value)| (name == "cursor").then(|| value.into_owned()))
     }
+}
+
+/// What `patch` is as JSON.
+fn body_of(patch: &TodoPatch) -> serde_json::Map<String, serde_json::Value> {
+    let text = patch.text.as_ref().map(|text| text.as_str().into());
+    let completed = patch.completed.map(Into::into);
+    [("text", text), ("completed", completed)]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
 }
 
 /// An answer of success, or what went wrong.

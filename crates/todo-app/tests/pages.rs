@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
@@ -27,11 +29,13 @@ async fn the_page_has_a_heading_a_picture_a_form_and_the_list() {
     );
     let html = page.text();
     for part in [
-        "<h1>The Project App</h1>",
+        r#"<h1 class="brand">"#,
+        "The Project App</a></h1>",
         r#"src="/staging/image""#,
         r#"action="/staging/add""#,
         "Water the plants",
         "1 item left",
+        "A new picture every 10 minutes",
         r#"data-api="/staging/todos/""#,
         "Staging",
         "0123456",
@@ -102,32 +106,223 @@ async fn a_todo_is_ticked_edited_and_deleted_by_forms() {
     let answer = pages
         .post("/toggle/1?filter=active", "completed=true")
         .await;
-    assert_eq!(answer.redirect(), "/?filter=active");
+    assert_eq!(answer.redirect(), "/?filter=active#todo-1");
     assert_eq!(pages.api.todos(), done(&[("Milk", true)]));
 
     let editing = pages.get("/?edit=1").await.text();
     assert!(editing.contains(r#"aria-label="Edit Milk""#), "{editing}");
-    pages.post("/edit/1", "text=+Oat+milk+").await;
+    pages.post("/edit/1", "text=+Oat+milk+&was=Milk").await;
     assert_eq!(pages.api.todos(), done(&[("Oat milk", true)]));
 
     let answer = pages.post("/delete/1", "").await;
+    assert_eq!(answer.redirect(), "/");
     assert_eq!(pages.api.todos(), []);
-    let page = pages.get(answer.redirect()).await.text();
-    assert!(page.contains("Undo"), "{page}");
-    pages
-        .post("/restore", "undo=Oat+milk&done=true&was=1")
+}
+
+#[tokio::test]
+async fn every_change_but_a_new_todo_can_be_taken_back_once() {
+    let pages = Pages::start().await;
+    let milk = "Milk & \"honey\" <שלום>";
+    pages.api.add(milk, true);
+    let before = pages.api.todos();
+
+    let answer = pages.post("/toggle/1", "completed=false").await;
+    let page = pages.follow(&answer).await.text();
+    assert!(page.contains("Unticked"), "{page}");
+    let undone = pages.submit(&page, "/toggle/1\" data-form=\"restore").await;
+    assert_eq!(pages.api.todos(), before);
+    assert!(!pages.follow(&undone).await.text().contains(">Undo<"));
+
+    let editing = pages.get("/?edit=1").await.text();
+    let was = "was=Milk+%26+%22honey%22+%3C%D7%A9%D7%9C%D7%95%D7%9D%3E";
+    assert!(editing.contains("name=\"was\""), "{editing}");
+    let answer = pages.post("/edit/1", &format!("text=Bread&{was}")).await;
+    assert_eq!(pages.api.todos(), done(&[("Bread", true)]));
+    let page = pages.follow(&answer).await.text();
+    assert!(page.contains("Changed to “<bdi>Bread</bdi>”"), "{page}");
+    pages.submit(&page, "/edit/1").await;
+    assert_eq!(pages.api.todos(), before);
+
+    let answer = pages.post("/delete/1", "").await;
+    let page = pages.follow(&answer).await.text();
+    assert_eq!(pages.api.todos(), []);
+    for _ in 0..2 {
+        pages.submit(&page, "/restore").await;
+        assert_eq!(pages.api.todos(), before);
+    }
+}
+
+#[tokio::test]
+async fn what_was_cleared_comes_back_in_its_order() {
+    let pages = Pages::start().await;
+    for n in 0..5 {
+        pages.api.add(&format!("Done {n}"), true);
+    }
+    let before = pages.api.todos();
+    let answer = pages.post("/clear-completed", "").await;
+    assert_eq!(pages.api.todos(), []);
+    let page = pages.follow(&answer).await.text();
+    assert!(page.contains("Cleared 5 completed todos"), "{page}");
+    pages.submit(&page, "/restore").await;
+    assert_eq!(pages.api.todos(), before);
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_back_is_asked_first() {
+    let pages = Pages::start().await;
+    for n in 0..150 {
+        pages.api.add(&format!("Done {n}"), true);
+    }
+    let asked = pages.post("/clear-completed?filter=active", "").await;
+    assert_eq!(asked.status, StatusCode::OK);
+    assert!(asked.text().contains("Clear 150 completed todos?"));
+    assert_eq!(pages.api.todos().len(), 150);
+    let answer = pages
+        .post("/clear-completed?filter=active", "confirmed=true")
         .await;
-    pages
-        .post("/restore", "undo=Oat+milk&done=true&was=1")
-        .await;
+    assert_eq!(answer.redirect(), "/?filter=active");
+    assert_eq!(pages.api.todos(), []);
+    assert!(!pages.follow(&answer).await.text().contains(">Undo<"));
+}
+
+#[tokio::test]
+async fn an_edit_of_a_todo_that_somebody_changed_shows_both_texts() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    pages.api.rename(1, "Oat milk");
+    let answer = pages.post("/edit/1", "text=Soy+milk&was=Milk").await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert_eq!(pages.api.todos(), done(&[("Oat milk", false)]));
+    let html = answer.text();
+    assert!(html.contains("Somebody changed this todo"), "{html}");
+    assert!(html.contains(r#"value="Soy milk""#), "{html}");
+    assert!(html.contains(">Oat milk<"), "{html}");
+    // The person has seen both: their choice is the last word.
+    pages.submit(&html, "/edit/1").await;
+    assert_eq!(pages.api.todos(), done(&[("Soy milk", false)]));
+}
+
+#[tokio::test]
+async fn a_tick_of_somebody_else_is_no_conflict_of_an_edit() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    pages.post("/toggle/1", "completed=true").await;
+    pages.post("/edit/1", "text=Oat+milk&was=Milk").await;
     assert_eq!(pages.api.todos(), done(&[("Oat milk", true)]));
+}
+
+#[tokio::test]
+async fn an_edit_of_a_todo_that_somebody_deleted_can_be_added_again() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    pages.post("/delete/1", "").await;
+    let answer = pages.post("/edit/1", "text=Oat+milk&was=Milk").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    let html = answer.text();
+    assert!(html.contains("“<bdi>Oat milk</bdi>”"), "{html}");
+    let (_, again) = html.split_once("class=\"astray\"").unwrap();
+    pages.submit(again, "/add").await;
+    assert_eq!(pages.api.todos(), done(&[("Oat milk", false)]));
+}
+
+#[tokio::test]
+async fn an_edit_whose_todo_is_on_another_page_keeps_its_text() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    let answer = pages
+        .post("/edit/1?filter=completed", "text=&was=Milk")
+        .await;
+    let html = answer.text();
+    assert!(html.contains("Write what is to be done."), "{html}");
+    assert!(html.contains(r#"name="was" value="Milk""#), "{html}");
+    let gone = pages.get("/?edit=1&filter=completed").await.text();
+    assert!(gone.contains("This todo is not here any more."), "{gone}");
+}
+
+#[tokio::test]
+async fn no_address_puts_words_of_its_own_on_the_page() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    for path in [
+        "/?undo=Buy+gold&was=1",
+        "/?alert=Buy+gold",
+        "/?cursor=Buy+gold",
+        "/?filter=Buy+gold",
+        "/?edit=Buy+gold",
+    ] {
+        let html = pages.get(path).await.text();
+        assert!(!html.contains("Buy"), "{path}: {html}");
+    }
+    let long = format!("/?cursor={}1-1", "0".repeat(6000));
+    assert!(!pages.get(&long).await.text().contains("0000000000"));
+    let long = format!("/?q={}", "x".repeat(6000));
+    assert!(!pages.get(&long).await.text().contains(&"x".repeat(141)));
+}
+
+#[tokio::test]
+async fn a_search_goes_through_filters_actions_and_pages() {
+    let pages = Pages::start().await;
+    for n in 0..60 {
+        pages.api.add(&format!("Milk & honey {n}"), false);
+        pages.api.add(&format!("Bread {n}"), false);
+    }
+    let html = pages.get("/?q=+Milk+%26&filter=active").await.text();
+    assert!(html.contains("Milk &#38; honey 59") && !html.contains("Bread"));
+    for part in [
+        r#"href="/staging/?q=Milk+%26""#,
+        r#"href="/staging/?filter=completed&#38;q=Milk+%26""#,
+        r#"action="/staging/toggle/119?filter=active&#38;q=Milk+%26""#,
+        r#"href="/staging/?filter=active&#38;q=Milk+%26&#38;cursor=1-50""#,
+        r#"<input type="hidden" name="q" value="Milk &#38;">"#,
+        "Todos with “<bdi>Milk &#38;</bdi>”",
+    ] {
+        assert!(html.contains(part), "{part} is missing in {html}");
+    }
+    let answer = pages.post("/toggle/119?q=Milk+%26", "completed=true").await;
+    assert_eq!(answer.redirect(), "/?q=Milk+%26#todo-119");
+    let nothing = pages.get("/?q=nowhere").await.text();
+    assert!(nothing.contains("No todo has these words."), "{nothing}");
+}
+
+#[tokio::test]
+async fn a_time_is_shown_when_it_is_not_of_today_and_never_empty() {
+    let pages = Pages::start().await;
+    pages.api.add("Old", false);
+    pages.api.add("New", false);
+    pages.api.age(1, Duration::from_hours(49));
+    let html = pages.get("/").await.text();
+    assert!(html.contains(">2 days ago</time>"), "{html}");
+    assert!(html.contains(" hidden>just now</time>"), "{html}");
+    assert!(!html.contains(r#"datetime="""#), "{html}");
+}
+
+#[tokio::test]
+async fn the_page_for_paper_has_all_of_the_list() {
+    let pages = Pages::start().await;
+    for n in 0..1200 {
+        pages.api.add(&format!("Todo number {n}."), n == 7);
+    }
+    let html = pages.get("/print").await.text();
+    assert_eq!(html.matches("Todo number").count(), 1200);
+    assert_eq!(html.matches("☑").count(), 1);
+    let some = pages.get("/print?filter=completed").await.text();
+    assert_eq!(some.matches("Todo number").count(), 1);
+    let some = pages.get("/print?q=number+11").await.text();
+    assert!(some.contains("with “<bdi>number 11</bdi>”"), "{some}");
+
+    for n in 1200..5100 {
+        pages.api.add(&format!("Todo number {n}."), false);
+    }
+    let html = pages.get("/print").await.text();
+    assert_eq!(html.matches("Todo number").count(), 5000);
+    assert!(html.contains("These are the newest 5000"));
 }
 
 #[tokio::test]
 async fn an_edit_that_is_refused_stays_in_its_field() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
-    let answer = pages.post("/edit/1", "text=").await;
+    let answer = pages.post("/edit/1", "text=&was=Milk").await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     let html = answer.text();
     assert!(html.contains(r#"aria-describedby="edit-error""#), "{html}");
@@ -158,10 +353,10 @@ async fn a_long_list_comes_in_pages() {
     }
     let first = pages.get("/").await.text();
     assert!(first.contains("Todo number 119.") && !first.contains("Todo number 60."));
-    assert!(first.contains(r#"href="/staging/?cursor=50""#), "{first}");
-    let second = pages.get("/?cursor=50").await.text();
+    assert!(first.contains(r#"href="/staging/?cursor=1-50""#), "{first}");
+    let second = pages.get("/?cursor=0001-0050").await.text();
     assert!(second.contains("Todo number 60.") && !second.contains("Todo number 119."));
-    assert!(second.contains(r#"action="/staging/toggle/61?cursor=50""#));
+    assert!(second.contains(r#"action="/staging/toggle/61?cursor=1-50""#));
 }
 
 #[tokio::test]
@@ -169,7 +364,7 @@ async fn text_is_text_whatever_is_in_it() {
     let pages = Pages::start().await;
     let probe = r#"<script>alert(1)</script>"><img src=x onerror=alert(1)>"#;
     pages.api.add(probe, false);
-    for path in ["/", "/?edit=1", "/?undo=%3Cscript%3E&was=1"] {
+    for path in ["/", "/?edit=1", "/?q=%3Cscript%3E", "/print"] {
         let html = pages.get(path).await.text();
         assert!(!html.contains("<script>"), "{html}");
         assert!(!html.contains("<img src=x"), "{html}");
@@ -188,8 +383,9 @@ async fn without_its_backend_the_page_says_so_and_keeps_what_was_typed() {
     let answer = pages.post("/add", "text=Not+lost").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.text().contains(r#"value="Not lost""#));
-    let answer = pages.post("/edit/1", "text=Not+lost").await;
+    let answer = pages.post("/edit/1", "text=Not+lost&was=Milk").await;
     assert!(answer.text().contains(r#"value="Not lost""#));
+    assert!(answer.text().contains(r#"name="was" value="Milk""#));
 
     pages.api.set_down(false);
     assert_eq!(pages.get("/").await.status, StatusCode::OK);

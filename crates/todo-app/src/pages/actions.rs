@@ -2,17 +2,23 @@
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 use todo_domain::{InvalidText, MAX_TEXT_CODE_POINTS, TodoId, TodoPatch, TodoText};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::home::{Draft, Edit, Undo, page};
+use super::confirm::{self, Confirmed};
+use super::home::{Draft, Edit, EditState, page};
+use super::undo::{Gone, Undo};
 use super::visit::Visit;
 use super::{Site, error};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Filter, TextChange, Wanted};
+
+/// How many todos that are cleared at once can be brought back; more would not
+/// fit into the cookie anyway.
+const MAX_RESTORED: u32 = 100;
 
 /// A form, or the page that says that it cannot be read.
 type Filled<T> = Result<Form<T>, FormRejection>;
@@ -54,7 +60,7 @@ pub(super) async fn add(State(site): State<Site>, visit: Visit, form: Filled<New
         .create(&text, false, &key, &visit.context)
         .await
     {
-        Ok(()) => back(&visit),
+        Ok(()) => back(&visit, None, None),
         Err(error) => {
             let draft = Draft {
                 new_text: form.text,
@@ -68,6 +74,9 @@ pub(super) async fn add(State(site): State<Site>, visit: Visit, form: Filled<New
 #[derive(Debug, Deserialize)]
 pub(super) struct Toggle {
     completed: bool,
+    /// Whether it takes a change back, which is the end of it.
+    #[serde(default)]
+    undo: bool,
 }
 
 /// `POST /toggle/{id}`
@@ -85,12 +94,13 @@ pub(super) async fn toggle(
         completed: Some(form.completed),
         ..TodoPatch::default()
     };
-    match site
+    let changed = site
         .backend
         .update(TodoId(id), &patch, &visit.context)
-        .await
-    {
-        Ok(()) => back(&visit),
+        .await;
+    match changed {
+        Ok(_) if form.undo => undone(&visit, Some(id)),
+        Ok(todo) => changed_to(&visit, Some(id), &Undo::Ticked(todo.into())),
         Err(error) => failed(&site, &visit, &error, Draft::default()).await,
     }
 }
@@ -99,6 +109,12 @@ pub(super) async fn toggle(
 pub(super) struct NewText {
     #[serde(default)]
     text: String,
+    /// The text that the person saw when they began to edit.
+    #[serde(default)]
+    was: String,
+    /// Whether it takes a change back, which is the end of it.
+    #[serde(default)]
+    undo: bool,
 }
 
 /// `POST /edit/{id}`
@@ -112,32 +128,46 @@ pub(super) async fn edit(
         Ok(Form(form)) => form,
         Err(rejection) => return unreadable(&site, &visit, &rejection),
     };
-    let draft = |error| Draft {
+    // Browsers send the line breaks of a field as CR LF, whatever they were.
+    let was = form.was.replace("\r\n", "\n");
+    let draft = |error, state| Draft {
         edit: Some(Edit {
             id: TodoId(id),
-            text: Some(form.text.clone()),
+            was: was.clone(),
+            text: form.text.clone(),
             error,
+            state,
         }),
         ..Draft::default()
     };
     let text = match TodoText::new(form.text.trim()) {
         Ok(text) => text,
         Err(invalid) => {
-            let draft = draft(Some(advice(invalid, form.text.trim())));
+            let advice = advice(invalid, form.text.trim());
+            let draft = draft(Some(advice), EditState::Open);
             return page(&site, &visit, StatusCode::UNPROCESSABLE_ENTITY, draft).await;
         }
     };
-    let patch = TodoPatch {
-        text: Some(text),
-        ..TodoPatch::default()
-    };
-    match site
+    let changed = site
         .backend
-        .update(TodoId(id), &patch, &visit.context)
-        .await
-    {
-        Ok(()) => back(&visit),
-        Err(error) => failed(&site, &visit, &error, draft(None)).await,
+        .change_text(TodoId(id), &was, &text, &visit.context)
+        .await;
+    match changed {
+        Ok(TextChange::Done(_)) if form.undo || was == text.as_str() => undone(&visit, Some(id)),
+        Ok(TextChange::Done(todo)) => {
+            let text = todo.text.into();
+            changed_to(&visit, Some(id), &Undo::Edited { id, was, text })
+        }
+        Ok(TextChange::Conflict(todo)) => {
+            let theirs = todo.text.into();
+            let draft = draft(None, EditState::Conflict { theirs });
+            page(&site, &visit, StatusCode::CONFLICT, draft).await
+        }
+        Err(BackendError::NotFound) => {
+            let draft = draft(None, EditState::Deleted);
+            page(&site, &visit, StatusCode::NOT_FOUND, draft).await
+        }
+        Err(error) => failed(&site, &visit, &error, draft(None, EditState::Open)).await,
     }
 }
 
@@ -148,63 +178,113 @@ pub(super) async fn delete(
     Path(id): Path<i64>,
 ) -> Response {
     match site.backend.delete(TodoId(id), &visit.context).await {
-        Ok(todo) => {
-            let undo = visit.place.query(&[
-                ("undo", todo.text.as_str()),
-                ("done", if todo.completed { "true" } else { "false" }),
-                ("was", &id.to_string()),
-            ]);
-            Redirect::to(&visit.path(&format!("/{undo}"))).into_response()
-        }
+        Ok(todo) => changed_to(&visit, None, &Undo::Deleted(todo.into())),
         Err(error) => failed(&site, &visit, &error, Draft::default()).await,
     }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Restore {
+    /// The todos that were deleted, newest first, as JSON.
+    todos: String,
 }
 
 /// `POST /restore`
 pub(super) async fn restore(
     State(site): State<Site>,
     visit: Visit,
-    form: Filled<Undo>,
+    form: Filled<Restore>,
 ) -> Response {
-    let undo = match form {
+    let form = match form {
         Ok(Form(form)) => form,
         Err(rejection) => return unreadable(&site, &visit, &rejection),
     };
-    let Ok(text) = TodoText::new(undo.text.as_str()) else {
-        return back(&visit);
-    };
-    let key = format!(
-        "undo-{}-{:032x}",
-        undo.id,
-        xxh3_128(text.as_str().as_bytes())
-    );
-    let made = site
-        .backend
-        .create(&text, undo.completed, &key, &visit.context)
-        .await;
-    match made {
-        Ok(()) => back(&visit),
-        Err(error) => {
+    let gone: Vec<Gone> = serde_json::from_str(&form.todos).unwrap_or_default();
+    // The oldest first, so that they come back in their order.
+    for todo in gone.iter().rev().take(MAX_RESTORED as usize) {
+        let Ok(text) = TodoText::new(todo.text.as_str()) else {
+            continue;
+        };
+        let key = format!(
+            "undo-{}-{:032x}",
+            todo.id,
+            xxh3_128(text.as_str().as_bytes())
+        );
+        let made = site
+            .backend
+            .create(&text, todo.completed, &key, &visit.context)
+            .await;
+        if let Err(error) = made {
             let draft = Draft {
-                undo: Some(undo),
+                undo: Some(Undo::Cleared(gone)),
                 ..Draft::default()
             };
-            failed(&site, &visit, &error, draft).await
+            return failed(&site, &visit, &error, draft).await;
         }
     }
+    undone(&visit, None)
 }
 
 /// `POST /clear-completed`
-pub(super) async fn clear_completed(State(site): State<Site>, visit: Visit) -> Response {
+pub(super) async fn clear_completed(
+    State(site): State<Site>,
+    visit: Visit,
+    form: Filled<Confirmed>,
+) -> Response {
+    let confirmed = form.is_ok_and(|Form(form)| form.confirmed);
+    let wanted = Wanted {
+        filter: Filter::Completed,
+        ..Wanted::default()
+    };
+    let completed = match site
+        .backend
+        .list(wanted, MAX_RESTORED, &visit.context)
+        .await
+    {
+        Ok(completed) => completed,
+        Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
+    };
+    let count = completed.total.saturating_sub(completed.active);
+    let gone = completed.todos.into_iter().map(Gone::from).collect();
+    let undo = Undo::Cleared(gone);
+    let undo = completed.next.is_none().then_some(undo);
+    let cookie = undo.and_then(|undo| undo.cookie(&visit.prefix));
+    if cookie.is_none() && !confirmed {
+        return confirm::page(
+            &site,
+            &visit,
+            &format!("Clear {count} completed todos?"),
+            "There are too many of them to bring them back afterwards.",
+            "/clear-completed",
+            "Clear them",
+        );
+    }
     match site.backend.clear_completed(&visit.context).await {
-        Ok(()) => back(&visit),
+        Ok(()) => back(&visit, None, cookie.or_else(|| Undo::over(&visit.prefix))),
         Err(error) => failed(&site, &visit, &error, Draft::default()).await,
     }
 }
 
-/// To the part of the list from which the form was sent.
-fn back(visit: &Visit) -> Response {
-    Redirect::to(&visit.path(&format!("/{}", visit.place.query(&[])))).into_response()
+/// To the part of the list from which the form was sent, to the todo that was
+/// changed.
+fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) -> Response {
+    let row = id.map_or_else(String::new, |id| format!("#todo-{id}"));
+    let address = visit.path(&format!("/{}{row}", visit.place.address()));
+    let mut response = Redirect::to(&address).into_response();
+    if let Some(cookie) = cookie {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// [`back`], where the change can be taken back.
+fn changed_to(visit: &Visit, id: Option<i64>, undo: &Undo) -> Response {
+    back(visit, id, undo.cookie(&visit.prefix))
+}
+
+/// [`back`], where there is nothing to be taken back any more.
+fn undone(visit: &Visit, id: Option<i64>) -> Response {
+    back(visit, id, Undo::over(&visit.prefix))
 }
 
 /// The list again, with what could not be saved on it.

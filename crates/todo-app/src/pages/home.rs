@@ -14,10 +14,14 @@ use tracing::{error, warn};
 
 use super::Site;
 use super::frame::Frame;
-use super::visit::{Place, Visit};
-use super::when::When;
-use crate::backend::{BackendError, TodoPage};
+use super::undo::{Offer, Undo};
+use super::visit::{Cursor, Place, Visit};
+use super::when::{When, every};
+use crate::backend::{BackendError, Filter, TodoPage};
 use crate::picture;
+
+/// How many todos a page of the list holds.
+const PAGE_SIZE: u32 = 50;
 
 /// Pages hold what people wrote and are made anew for each visit.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -32,34 +36,41 @@ pub(super) struct Draft {
     pub(super) new_text: String,
     /// What is wrong with it.
     pub(super) new_error: Option<String>,
-    /// The todo that is being edited.
+    /// The todo whose editor is to be opened.
+    pub(super) open: Option<TodoId>,
+    /// The edit that is not saved.
     pub(super) edit: Option<Edit>,
     /// What could not be done.
     pub(super) alert: Option<String>,
-    /// What was deleted and may be made again.
+    /// A change that can be taken back, in place of the one that the visit knows.
     pub(super) undo: Option<Undo>,
 }
 
 /// A todo in its field.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Edit {
     pub(super) id: TodoId,
-    /// The text in the field; the todo's own where it is `None`.
-    pub(super) text: Option<String>,
+    /// The text that the person saw when they began.
+    pub(super) was: String,
+    /// The text in the field.
+    pub(super) text: String,
     /// What is wrong with it.
     pub(super) error: Option<String>,
+    pub(super) state: EditState,
 }
 
-/// A todo that was deleted.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Undo {
-    #[serde(rename = "undo")]
-    pub(super) text: String,
-    #[serde(default, rename = "done")]
-    pub(super) completed: bool,
-    /// The id that it had: undoing twice makes one todo.
-    #[serde(rename = "was")]
-    pub(super) id: i64,
+/// What others did to a todo while it was edited.
+#[derive(Clone, Debug)]
+pub(super) enum EditState {
+    /// Nothing that matters.
+    Open,
+    /// They changed its text to `theirs`.
+    Conflict {
+        /// The text that it has now.
+        theirs: String,
+    },
+    /// They deleted it.
+    Deleted,
 }
 
 #[derive(Template)]
@@ -72,9 +83,12 @@ struct HomePage<'a> {
     key: String,
     limit: usize,
     draft: &'a Draft,
+    undo: Option<Offer>,
     /// Whether the backend gave the list.
     reached: bool,
     list: List,
+    /// How often the picture changes.
+    every: String,
     picture: Option<PictureView>,
 }
 
@@ -94,12 +108,17 @@ struct Row {
     text: String,
     completed: bool,
     when: When,
-    edit: Option<RowEdit>,
+    edit: Option<Edit>,
 }
 
-struct RowEdit {
-    text: String,
-    error: Option<String>,
+/// A link to a part of the list.
+struct FilterLink {
+    name: &'static str,
+    label: &'static str,
+    query: String,
+    current: bool,
+    /// How many todos it has, where that is known.
+    count: Option<u64>,
 }
 
 struct PictureView {
@@ -112,24 +131,56 @@ struct PictureView {
 }
 
 impl HomePage<'_> {
-    /// `aria-current` of the link to a filter.
     fn current(&self, filter: &str) -> bool {
-        let current = self.place.pairs().find(|(name, _)| *name == "filter");
-        current.map_or("all", |(_, filter)| filter) == filter
+        self.place.filter_pair().map_or("all", |(_, name)| name) == filter
+    }
+
+    fn filters(&self) -> [FilterLink; 3] {
+        let (total, active) = (self.list.total, self.list.active);
+        // The counts are those of the whole list.
+        let known = self.reached && self.place.query.is_none();
+        [
+            ("all", "All", Filter::All, total),
+            ("active", "Active", Filter::Active, active),
+            (
+                "completed",
+                "Completed",
+                Filter::Completed,
+                total.saturating_sub(active),
+            ),
+        ]
+        .map(|(name, label, filter, count)| FilterLink {
+            name,
+            label,
+            query: Place {
+                filter,
+                ..self.place.first()
+            }
+            .address(),
+            current: self.current(name),
+            count: known.then_some(count),
+        })
     }
 
     /// The query of the first page of this list.
     fn newest(&self) -> String {
-        Place::first(self.place.filter).query(&[])
+        self.place.first().address()
     }
 
-    /// When the picture was fetched, and when the next one will be; empty
-    /// where there is none, so that the scripts can fill them in.
-    fn picture_times(&self) -> (When, When) {
-        let picture = self.picture.as_ref();
-        picture.map_or_else(Default::default, |picture| {
-            (picture.fetched.clone(), picture.next.clone())
-        })
+    /// The query of the list without its search.
+    fn without_query(&self) -> String {
+        Place {
+            query: None,
+            ..self.place.first()
+        }
+        .address()
+    }
+
+    /// The edit that none of the rows shows.
+    fn edit_out_of_sight(&self) -> Option<&Edit> {
+        let edit = self.draft.edit.as_ref()?;
+        let shown = self.list.rows.iter().any(|row| row.edit.is_some());
+        (!shown).then_some(edit)
     }
 
     fn is_picture_fresh(&self) -> bool {
@@ -145,9 +196,9 @@ impl HomePage<'_> {
     }
 
     /// An edit that the backend did not take.
-    fn unsaved_edit(&self) -> Option<(TodoId, &str)> {
-        let edit = self.draft.edit.as_ref()?;
-        Some((edit.id, edit.text.as_deref()?))
+    fn unsaved_edit(&self) -> Option<&Edit> {
+        let edit = self.draft.edit.as_ref();
+        edit.filter(|edit| matches!(edit.state, EditState::Open))
     }
 }
 
@@ -156,15 +207,9 @@ pub(super) async fn show(
     State(site): State<Site>,
     visit: Visit,
     edit: Result<Query<EditQuery>, QueryRejection>,
-    undo: Result<Query<Undo>, QueryRejection>,
 ) -> Response {
     let draft = Draft {
-        edit: edit.ok().map(|Query(query)| Edit {
-            id: TodoId(query.edit),
-            text: None,
-            error: None,
-        }),
-        undo: undo.ok().map(|Query(undo)| undo),
+        open: edit.ok().map(|Query(query)| TodoId(query.edit)),
         ..Draft::default()
     };
     page(&site, &visit, StatusCode::OK, draft).await
@@ -178,18 +223,23 @@ pub(super) struct EditQuery {
 
 /// The page of the list with what `draft` holds. It is a 503 where the list
 /// cannot be had; what was typed is kept on it all the same.
-pub(super) async fn page(site: &Site, visit: &Visit, status: StatusCode, draft: Draft) -> Response {
+pub(super) async fn page(
+    site: &Site,
+    visit: &Visit,
+    status: StatusCode,
+    mut draft: Draft,
+) -> Response {
     let now = OffsetDateTime::now_utc();
     let place = &visit.place;
     let list = site
         .backend
-        .list(place.filter, place.cursor.as_deref(), &visit.context)
+        .list(place.wanted(), PAGE_SIZE, &visit.context)
         .await;
     let (status, list) = match list {
         Ok(page) => (status, Some(List::new(page, place, &draft, now))),
         // An old or a wrong cursor: the list starts anew.
         Err(BackendError::Refused(_)) if place.cursor.is_some() => {
-            let start = visit.path(&format!("/{}", Place::first(place.filter).query(&[])));
+            let start = visit.path(&format!("/{}", place.first().address()));
             return axum::response::Redirect::to(&start).into_response();
         }
         Err(error) => {
@@ -197,6 +247,12 @@ pub(super) async fn page(site: &Site, visit: &Visit, status: StatusCode, draft: 
             (StatusCode::SERVICE_UNAVAILABLE, None)
         }
     };
+    if let (Some(open), Some(list)) = (draft.open, &list)
+        && !list.rows.iter().any(|row| row.id == open.0)
+    {
+        draft.alert = Some("This todo is not here any more.".to_owned());
+    }
+    let undo = draft.undo.take().or_else(|| visit.undo.clone());
     let page = HomePage {
         frame: Frame::new(site, visit),
         api: site
@@ -204,12 +260,14 @@ pub(super) async fn page(site: &Site, visit: &Visit, status: StatusCode, draft: 
             .clone()
             .unwrap_or_else(|| visit.path("/todos/")),
         place,
-        here: place.query(&[]),
+        here: place.address(),
         key: format!("{:032x}", rand::random::<u128>()),
         limit: MAX_TEXT_CODE_POINTS,
         draft: &draft,
+        undo: undo.map(Undo::offer),
         reached: list.is_some(),
         list: list.unwrap_or_default(),
+        every: every(site.picture_ttl),
         picture: site.picture.view().map(|view| PictureView::new(view, now)),
     };
     render(status, &page)
@@ -235,10 +293,10 @@ pub(super) fn render(status: StatusCode, page: &impl Template) -> Response {
 
 impl List {
     fn new(page: TodoPage, place: &Place, draft: &Draft, now: OffsetDateTime) -> Self {
-        let next = page.next.unwrap_or_default();
+        let next = page.next.as_deref().and_then(Cursor::parse);
         let beyond = Place {
-            filter: place.filter,
-            cursor: Some(next.clone()),
+            cursor: next.clone(),
+            ..place.clone()
         };
         Self {
             rows: page
@@ -248,25 +306,29 @@ impl List {
                 .collect(),
             total: page.total,
             active: page.active,
-            older: beyond.query(&[]),
-            next,
+            older: beyond.address(),
+            next: next.map_or_else(String::new, |next| next.as_str().to_owned()),
         }
     }
 }
 
 impl Row {
     fn new(todo: Todo, draft: &Draft, now: OffsetDateTime) -> Self {
-        let edit = draft.edit.as_ref().filter(|edit| edit.id == todo.id);
         let text = String::from(todo.text);
+        let kept = draft.edit.as_ref().filter(|edit| edit.id == todo.id);
+        let opened = (draft.open == Some(todo.id)).then(|| Edit {
+            id: todo.id,
+            was: text.clone(),
+            text: text.clone(),
+            error: None,
+            state: EditState::Open,
+        });
         Self {
             id: todo.id.0,
+            text,
             completed: todo.completed,
             when: When::new(todo.created_at, now),
-            edit: edit.map(|edit| RowEdit {
-                text: edit.text.clone().unwrap_or_else(|| text.clone()),
-                error: edit.error.clone(),
-            }),
-            text,
+            edit: kept.cloned().or(opened),
         }
     }
 }

@@ -4,13 +4,17 @@
 //! it works without JavaScript; the scripts take the same forms over.
 
 mod actions;
+mod confirm;
 mod error;
 mod frame;
 mod home;
+mod print;
+mod undo;
 mod visit;
 mod when;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -27,7 +31,7 @@ use crate::{assets, picture};
 
 /// Everything that a page loads is ours, and nothing is written into it.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+    img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'; manifest-src 'self'";
 
 /// What the handlers need. Cheap to clone.
@@ -43,6 +47,7 @@ pub(crate) struct SiteParts {
     revision: String,
     backend: Backend,
     picture: Picture,
+    picture_ttl: Duration,
 }
 
 impl Site {
@@ -54,6 +59,7 @@ impl Site {
             revision: config.revision.clone(),
             backend,
             picture,
+            picture_ttl: config.image_ttl,
         }))
     }
 }
@@ -77,6 +83,7 @@ pub(crate) fn routes(site: Site, metrics: HttpMetrics, shutdown: CancellationTok
         .route("/delete/{id}", post(actions::delete))
         .route("/restore", post(actions::restore))
         .route("/clear-completed", post(actions::clear_completed))
+        .route("/print", get(print::show))
         .route("/picture.json", get(home::picture))
         .route("/{*path}", get(error::not_found))
         .with_state(site)

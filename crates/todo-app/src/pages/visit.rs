@@ -9,10 +9,12 @@ use axum::http::request::Parts;
 use serde::Deserialize;
 use service_kit::config::PublicPrefix;
 use service_kit::http::{ForwardedPrefix, RequestContext};
+use todo_domain::MAX_TEXT_CODE_POINTS;
 use url::form_urlencoded;
 
 use super::Site;
-use crate::backend::Filter;
+use super::undo::Undo;
+use crate::backend::{Filter, Wanted};
 
 /// One request of a person.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Visit {
     pub(super) context: RequestContext,
     /// The part of the list that is looked at.
     pub(super) place: Place,
+    /// The last change, while it can be taken back.
+    pub(super) undo: Option<Undo>,
 }
 
 /// A part of the list, as the query of the address says it.
@@ -30,47 +34,108 @@ pub(super) struct Visit {
 pub(super) struct Place {
     /// Which todos.
     pub(super) filter: Filter,
+    /// What their texts have in them, not empty.
+    pub(super) query: Option<String>,
     /// Where the page of the list starts, if not with the newest.
-    pub(super) cursor: Option<String>,
+    pub(super) cursor: Option<Cursor>,
 }
 
 impl Place {
-    /// The first page of `filter`.
-    pub(super) fn first(filter: Filter) -> Self {
+    /// The same list from its top.
+    pub(super) fn first(&self) -> Self {
         Self {
-            filter,
             cursor: None,
+            ..self.clone()
         }
     }
 
-    /// The query that leads back, with `more` added: empty or with its `?`.
-    pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(self.pairs()).extend_pairs(more);
-        let query = query.finish();
-        if query.is_empty() {
-            query
+    /// What the backend is asked for.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            filter: self.filter,
+            query: self.query.as_deref(),
+            cursor: self.cursor.as_ref().map(Cursor::as_str),
+        }
+    }
+
+    /// What is searched for; empty where nothing is.
+    pub(super) fn query_text(&self) -> &str {
+        self.query.as_deref().unwrap_or_default()
+    }
+
+    /// The query of the address that leads here: empty, or with its `?`.
+    pub(super) fn address(&self) -> String {
+        let mut address = form_urlencoded::Serializer::new(String::new());
+        let address = address.extend_pairs(self.pairs()).finish();
+        if address.is_empty() {
+            address
         } else {
-            format!("?{query}")
+            format!("?{address}")
         }
     }
 
     /// The same, for the hidden fields of a form.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let filter = match self.filter {
+        let query = self.query.as_deref().map(|query| ("q", query));
+        let cursor = self.cursor.as_ref().map(|it| ("cursor", it.as_str()));
+        self.filter_pair().into_iter().chain(query).chain(cursor)
+    }
+
+    /// The part of it that chooses the filter.
+    pub(super) fn filter_pair(&self) -> Option<(&'static str, &'static str)> {
+        match self.filter {
             Filter::All => None,
             Filter::Active => Some(("filter", "active")),
             Filter::Completed => Some(("filter", "completed")),
+        }
+    }
+}
+
+/// Where a page of the list starts: `{microseconds since 1970}-{id}`, as the
+/// links of the API have it, in its one canonical form.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Cursor(String);
+
+impl Cursor {
+    /// `None` where `text` is none of the API's.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (micros, id) = text.split_once('-')?;
+        let number = |digits: &str| {
+            let is_plain = digits.len() <= 20 && digits.bytes().all(|c| c.is_ascii_digit());
+            is_plain.then(|| digits.parse::<u64>().ok()).flatten()
         };
-        let cursor = self.cursor.as_deref().map(|cursor| ("cursor", cursor));
-        filter.into_iter().chain(cursor)
+        Some(Self(format!("{}-{}", number(micros)?, number(id)?)))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct RawPlace {
     filter: Option<String>,
+    q: Option<String>,
     cursor: Option<String>,
+}
+
+impl From<RawPlace> for Place {
+    /// What somebody wrote by hand and means nothing leads to the whole list.
+    fn from(raw: RawPlace) -> Self {
+        let query = raw.q.unwrap_or_default();
+        // No todo has more.
+        let query: String = query.trim().chars().take(MAX_TEXT_CODE_POINTS).collect();
+        let query = query.trim_end().to_owned();
+        Self {
+            filter: match raw.filter.as_deref() {
+                Some("active") => Filter::Active,
+                Some("completed") => Filter::Completed,
+                _ => Filter::All,
+            },
+            query: Some(query).filter(|query| !query.is_empty()),
+            cursor: raw.cursor.and_then(|cursor| Cursor::parse(&cursor)),
+        }
+    }
 }
 
 impl Visit {
@@ -88,21 +153,62 @@ impl FromRequestParts<Site> for Visit {
 
     async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Infallible> {
         let ForwardedPrefix(forwarded) = parts.extract().await?;
-        // An address that somebody wrote by hand leads to the whole list.
         let raw = Query::<RawPlace>::try_from_uri(&parts.uri);
         let raw = raw.map(|Query(raw)| raw).unwrap_or_default();
         let context = parts.extensions.get::<RequestContext>().cloned();
         Ok(Self {
             prefix: forwarded.unwrap_or_else(|| site.prefix.clone()),
             context: context.expect("the HTTP stack puts a context on every request"),
-            place: Place {
-                filter: match raw.filter.as_deref() {
-                    Some("active") => Filter::Active,
-                    Some("completed") => Filter::Completed,
-                    _ => Filter::All,
-                },
-                cursor: raw.cursor.filter(|cursor| !cursor.is_empty()),
-            },
+            place: raw.into(),
+            undo: Undo::of(&parts.headers),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_cursor_has_one_form() {
+        let parse = |text: &str| Cursor::parse(text).map(|cursor| cursor.0);
+        assert_eq!(
+            parse("1764160000000000-7").as_deref(),
+            Some("1764160000000000-7")
+        );
+        assert_eq!(parse("00012-007").as_deref(), Some("12-7"));
+        for wrong in [
+            "",
+            "7",
+            "-",
+            "1-",
+            "+1-2",
+            "1-2-3",
+            "1-2\u{200f}",
+            "\u{661}-1",
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(parse(&format!("{}1-1", "0".repeat(60_000))), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_address_leads_to_a_place_whose_address_leads_there_again(
+            filter in ".{0,12}", q in ".{0,200}", cursor in "[0-9]{0,22}-?[0-9]{0,22}",
+        ) {
+            let raw = |filter, q, cursor| RawPlace { filter, q, cursor };
+            let place = Place::from(raw(Some(filter), Some(q), Some(cursor)));
+            let address = place.address();
+            let pairs: Vec<_> = form_urlencoded::parse(address.trim_start_matches('?').as_bytes()).collect();
+            let find = |name: &str| {
+                let found = pairs.iter().find(|(key, _)| key == name);
+                found.map(|(_, value)| value.to_string())
+            };
+            let again = Place::from(raw(find("filter"), find("q"), find("cursor")));
+            prop_assert_eq!(again, place);
+        }
     }
 }

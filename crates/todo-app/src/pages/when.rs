@@ -9,8 +9,11 @@ const EXACT: &[BorrowedFormatItem<'_>] = format_description!(
     "[day padding:none] [month repr:long] [year], [hour]:[minute]:[second] UTC"
 );
 
+/// How long a point in time goes without saying in a list.
+const RECENT: Duration = Duration::hours(24);
+
 /// A point in time in the three forms that a `<time>` element needs.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct When {
     /// RFC 3339, for programs.
     pub(super) machine: String,
@@ -18,6 +21,9 @@ pub(super) struct When {
     pub(super) exact: String,
     /// Such as `5 minutes ago`, or `in 5 minutes`.
     pub(super) relative: String,
+    /// Whether it is less than a day ago. The scripts, who know where the
+    /// reader's day begins, ask whether it is today.
+    pub(super) recent: bool,
 }
 
 impl When {
@@ -27,6 +33,7 @@ impl When {
             machine: at.format(&Rfc3339).unwrap_or_default(),
             exact: at.format(EXACT).unwrap_or_default(),
             relative: relative(at - now),
+            recent: now - at < RECENT,
         }
     }
 }
@@ -61,6 +68,22 @@ fn relative(difference: Duration) -> String {
     }
 }
 
+/// How often something happens that happens every `period`, such as
+/// `every 10 minutes`.
+pub(super) fn every(period: std::time::Duration) -> String {
+    let seconds = period.as_secs().max(1);
+    let (count, unit) = [(24 * 3600, "day"), (3600, "hour"), (60, "minute")]
+        .into_iter()
+        .find(|(length, _)| seconds.is_multiple_of(*length))
+        .map_or((seconds, "second"), |(length, unit)| {
+            (seconds / length, unit)
+        });
+    match count {
+        1 => format!("every {unit}"),
+        count => format!("every {count} {unit}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
@@ -78,6 +101,18 @@ mod tests {
         assert_eq!(relative(-86400 * 45), "1 month ago");
         assert_eq!(relative(30), "in a moment");
         assert_eq!(relative(600), "in 10 minutes");
+        assert!(When::new(now - Duration::hours(23), now).recent);
+        assert!(!When::new(now - Duration::hours(25), now).recent);
         assert_eq!(When::new(now, now).exact, "23 November 2026, 18:21:56 UTC");
+    }
+
+    #[test]
+    fn periods_read_as_people_say_them() {
+        let every = |seconds| every(std::time::Duration::from_secs(seconds));
+        assert_eq!(every(600), "every 10 minutes");
+        assert_eq!(every(3600), "every hour");
+        assert_eq!(every(48 * 3600), "every 2 days");
+        assert_eq!(every(90), "every 90 seconds");
+        assert_eq!(every(1), "every second");
     }
 }

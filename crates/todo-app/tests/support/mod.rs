@@ -2,6 +2,7 @@
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use url::form_urlencoded;
 
 /// The pages of staging, and what they stand on.
 pub(crate) struct Pages {
@@ -100,6 +102,36 @@ impl Pages {
             .unwrap();
         self.send(request).await
     }
+
+    /// Follows the redirect of `answer` with the cookie that it set.
+    pub(crate) async fn follow(&self, answer: &Answer) -> Answer {
+        let path = answer.redirect();
+        let (path, _) = path.split_once('#').unwrap_or((path, ""));
+        let request = Request::get(path)
+            .header(header::COOKIE, answer.cookie())
+            .body(Body::empty());
+        self.send(request.unwrap()).await
+    }
+
+    /// Sends the form that the page `html` has for `action`, as it is.
+    pub(crate) async fn submit(&self, html: &str, action: &str) -> Answer {
+        let from = html
+            .find(&format!(r#"action="/staging{action}"#))
+            .unwrap_or_else(|| panic!("no form for {action} in {html}"));
+        let form = html[from..].split("</form>").next().unwrap();
+        let path = form.split('"').nth(1).unwrap().replace("&#38;", "&");
+        let mut fields = form_urlencoded::Serializer::new(String::new());
+        for input in form.split("<input ").skip(1) {
+            let attribute = |name: &str| {
+                let (_, value) = input.split_once(&format!("{name}=\""))?;
+                value.split('"').next().map(unescaped)
+            };
+            let value = attribute(" value").unwrap_or_default();
+            fields.append_pair(&attribute("name").unwrap(), &value);
+        }
+        let path = path.strip_prefix("/staging").unwrap();
+        self.post(path, &fields.finish()).await
+    }
 }
 
 /// An answer, read to its end.
@@ -130,12 +162,33 @@ impl Answer {
             .map_or("", |value| value.to_str().unwrap())
     }
 
+    /// The cookie that the answer sets, as the next request sends it.
+    pub(crate) fn cookie(&self) -> &str {
+        let cookie = self.header(header::SET_COOKIE);
+        cookie.split(';').next().unwrap()
+    }
+
     /// The page that a redirect leads to, without the prefix.
     pub(crate) fn redirect(&self) -> &str {
         assert_eq!(self.status, StatusCode::SEE_OTHER);
         let location = self.header(header::LOCATION);
         location.strip_prefix("/staging").unwrap()
     }
+}
+
+/// What an escaped text stands for.
+fn unescaped(text: &str) -> String {
+    [
+        ("&#60;", "<"),
+        ("&#62;", ">"),
+        ("&#34;", "\""),
+        ("&#39;", "'"),
+        ("&#38;", "&"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (entity, character)| {
+        text.replace(entity, character)
+    })
 }
 
 /// A REST API that keeps its todos in memory.
@@ -149,8 +202,10 @@ pub(crate) struct Api {
 #[derive(Deserialize)]
 struct ListQuery {
     limit: Option<usize>,
-    cursor: Option<usize>,
+    /// `1-{how many to skip}`
+    cursor: Option<String>,
     completed: Option<bool>,
+    q: Option<String>,
 }
 
 impl Api {
@@ -180,6 +235,17 @@ impl Api {
         id
     }
 
+    /// Changes the text of a todo, as somebody else would.
+    pub(crate) fn rename(&self, id: usize, text: &str) {
+        self.todos.lock().unwrap()[id - 1]["text"] = text.into();
+    }
+
+    /// Makes a todo older.
+    pub(crate) fn age(&self, id: usize, age: Duration) {
+        let then = (OffsetDateTime::now_utc() - age).format(&Rfc3339).unwrap();
+        self.todos.lock().unwrap()[id - 1]["created_at"] = then.into();
+    }
+
     /// The text and the state of every todo, oldest first.
     pub(crate) fn todos(&self) -> Vec<(String, bool)> {
         let todos = self.todos.lock().unwrap();
@@ -204,14 +270,19 @@ async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Respons
     let todos = api.todos.lock().unwrap();
     let all = || todos.iter().filter(|todo| !todo.is_null());
     let active = all().filter(|todo| todo["completed"] == false).count();
+    let skipped = query.cursor.map_or(0, |cursor| {
+        cursor.strip_prefix("1-").unwrap().parse().unwrap()
+    });
+    let wanted = query.q.unwrap_or_default();
     let mut found: Vec<_> = all()
         .rev()
+        .filter(|todo| todo["text"].as_str().unwrap().contains(&wanted))
         .filter(|todo| {
             query
                 .completed
                 .is_none_or(|completed| todo["completed"] == completed)
         })
-        .skip(query.cursor.unwrap_or(0))
+        .skip(skipped)
         .cloned()
         .collect();
     let limit = query.limit.unwrap_or(usize::MAX);
@@ -221,8 +292,8 @@ async fn list(State(api): State<Api>, Query(query): Query<ListQuery>) -> Respons
     headers.insert("x-total-count", all().count().into());
     headers.insert("x-active-count", active.into());
     if more {
-        let cursor = query.cursor.unwrap_or(0) + limit;
-        let link = format!("</staging/todos/?limit={limit}&cursor={cursor}>; rel=\"next\"");
+        let cursor = skipped + limit;
+        let link = format!("</staging/todos/?limit={limit}&cursor=1-{cursor}>; rel=\"next\"");
         headers.insert(header::LINK, link.parse().unwrap());
     }
     (headers, Json(found)).into_response()
@@ -242,10 +313,18 @@ async fn create(State(api): State<Api>, headers: HeaderMap, Json(body): Json<Val
 async fn update(
     State(api): State<Api>,
     Path(id): Path<usize>,
+    headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
     let mut todos = api.todos.lock().unwrap();
     match todos.get_mut(id - 1).filter(|todo| !todo.is_null()) {
+        Some(todo)
+            if headers
+                .get(header::IF_MATCH)
+                .is_some_and(|version| *version != etag(todo)) =>
+        {
+            StatusCode::PRECONDITION_FAILED.into_response()
+        }
         Some(todo) => {
             for (name, value) in body.as_object().unwrap() {
                 todo[name] = value.clone();
@@ -256,10 +335,17 @@ async fn update(
     }
 }
 
+/// What changes whenever the todo does.
+fn etag(todo: &Value) -> String {
+    let mut hasher = DefaultHasher::new();
+    todo.to_string().hash(&mut hasher);
+    format!("\"{}\"", hasher.finish())
+}
+
 async fn read(State(api): State<Api>, Path(id): Path<usize>) -> Response {
     let todos = api.todos.lock().unwrap();
     match todos.get(id - 1).filter(|todo| !todo.is_null()) {
-        Some(todo) => Json(todo.clone()).into_response(),
+        Some(todo) => ([(header::ETAG, etag(todo))], Json(todo.clone())).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
