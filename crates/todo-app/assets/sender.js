@@ -34,7 +34,7 @@ export class Sender {
   /**
    * Makes a change, whether an earlier try arrived or not.
    *
-   * @param {import("./queue.js").Change} change
+   * @param {object} change a change of the queue
    * @returns {Promise<{todo: object | null} | {conflict: object}>} the todo as it
    *   is now, null where it is gone; or what is in the way
    */
