@@ -204,12 +204,15 @@ fn has_postgresql_18(sh: &Shell) -> bool {
 
 /// Whether `PATH` has an rclone that serves S3, for example in the Nix development shell.
 fn serves_s3(sh: &Shell) -> bool {
-    cmd!(sh, "rclone serve s3 --help")
+    // An older one answers `rclone serve s3 --help` with the help of `rclone serve`.
+    let kinds = cmd!(sh, "rclone serve --help")
         .quiet()
-        .ignore_stdout()
         .ignore_stderr()
-        .run()
-        .is_ok()
+        .read();
+    kinds.is_ok_and(|text| {
+        text.lines()
+            .any(|line| line.trim_start().starts_with("s3 "))
+    })
 }
 
 /// Whether `PATH` has a nats-server that testkit accepts, for example in the Nix development shell.
