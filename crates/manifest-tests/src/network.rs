@@ -98,7 +98,7 @@ fn is_peer(peer: &Value, policy_namespace: &str, there: &Peer<'_>) -> bool {
     is_namespace && is_pod
 }
 
-/// Whether a label selector matches. An operator other than `In` never does: the manifests use no other.
+/// Whether a label selector matches. An operator other than `In` and `Exists` never does: the manifests use no other.
 #[must_use]
 pub fn matches(selector: &Value, actual: &BTreeMap<&str, &str>) -> bool {
     let wanted = labels(selector.get("matchLabels"));
@@ -108,8 +108,10 @@ pub fn matches(selector: &Value, actual: &BTreeMap<&str, &str>) -> bool {
         .all(|(name, value)| actual.get(name) == Some(value))
         && expressions.iter().all(|expression| {
             let value = actual.get(text(expression, "/key"));
-            text(expression, "/operator") == "In"
-                && value
-                    .is_some_and(|value| list(expression, "/values").iter().any(|one| one == value))
+            value.is_some_and(|value| match text(expression, "/operator") {
+                "In" => list(expression, "/values").iter().any(|one| one == value),
+                "Exists" => true,
+                _ => false,
+            })
         })
 }

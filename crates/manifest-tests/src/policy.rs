@@ -506,7 +506,7 @@ fn services(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
     for service in manifests.of_kind("Service") {
         let pods: Vec<_> = behind(manifests, service).collect();
-        if pods.is_empty() {
+        if pods.is_empty() && of_operator(manifests, service).next().is_none() {
             found.push(format!("{service}: selects no pod"));
         }
         for port in service.list("/spec/ports") {
@@ -546,9 +546,37 @@ fn ends<'a>(
     service: &'a Object,
     port: &'a Value,
 ) -> Vec<(Peer<'a>, u64)> {
-    behind(manifests, service)
-        .filter_map(|pod| Some((Peer::from(pod), pod.port(text(port, "/targetPort"))?)))
-        .collect()
+    let ours = behind(manifests, service)
+        .filter_map(|pod| Some((Peer::from(pod), pod.port(text(port, "/targetPort"))?)));
+    let number = port["targetPort"].as_u64();
+    let others = of_operator(manifests, service).filter_map(|peer| Some((peer, number?)));
+    ours.chain(others).collect()
+}
+
+/// The primary of a PostgreSQL cluster, whose pods the operator makes, if a Service selects it.
+fn of_operator<'a>(
+    manifests: &'a Manifests,
+    service: &'a Object,
+) -> impl Iterator<Item = Peer<'a>> {
+    let wanted = labels(service.0.pointer("/spec/selector"));
+    let clusters = manifests
+        .of_kind("Cluster")
+        .filter(|cluster| cluster.namespace() == service.namespace());
+    clusters
+        .map(|cluster| {
+            let mut labels = labels(cluster.0.pointer("/spec/inheritedMetadata/labels"));
+            labels.insert("cnpg.io/cluster", cluster.name());
+            labels.insert("cnpg.io/instanceRole", "primary");
+            Peer {
+                namespace: cluster.namespace(),
+                labels,
+            }
+        })
+        .filter(move |peer| {
+            wanted
+                .iter()
+                .all(|(name, value)| peer.labels.get(name) == Some(value))
+        })
 }
 
 fn routes(manifests: &Manifests) -> Vec<String> {

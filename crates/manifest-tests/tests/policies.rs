@@ -29,11 +29,22 @@ fn production_keeps_every_rule() -> Result<(), Failure> {
 #[test]
 fn production_with_components_keeps_every_rule() -> Result<(), Failure> {
     let tree = Tree::copy()?;
-    let components = ["ephemeral-cache", "offsite-backup", "hpa", "monitoring"];
-    tree.add_components("kustomize/overlays/prod", &components)?;
     let nats = tree.manifests("kustomize/nats")?;
-    let found = policy::violations(&tree.manifests("kustomize/overlays/prod")?.and(nats));
-    assert!(found.is_empty(), "{found:#?}");
+    let components = [
+        "ephemeral-cache",
+        "offsite-backup",
+        "hpa",
+        "monitoring",
+        "cloudnative-pg",
+        "cloudnative-pg-alone",
+    ];
+    // Each on top of those before it.
+    for component in components {
+        tree.add_components("kustomize/overlays/prod", &[component])?;
+        let manifests = tree.manifests("kustomize/overlays/prod")?;
+        let found = policy::violations(&manifests.and(nats.clone()));
+        assert!(found.is_empty(), "with {component}: {found:#?}");
+    }
     Ok(())
 }
 

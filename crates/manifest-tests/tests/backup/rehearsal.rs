@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -218,6 +218,22 @@ impl Rehearsal {
         let all = [self.path("bin"), self.programs.clone(), tools().join("bin")].into_iter();
         std::env::join_paths(all.chain(std::env::split_paths(&path)))
             .expect("folders without a colon")
+    }
+
+    /// Dumps the live database without any of the scripts.
+    pub(crate) fn pg_dump(&self, file: &Path) -> std::io::Result<ExitStatus> {
+        Command::new("pg_dump")
+            .args([
+                "--format=custom",
+                "--host=127.0.0.1",
+                "--username=todo",
+                DATABASE,
+            ])
+            .arg(format!("--port={}", self.postgres.port()))
+            .arg("--file")
+            .arg(file)
+            .env("PATH", self.path_variable())
+            .status()
     }
 
     /// Puts a stand-in in front of one of PostgreSQL's programs. `$real` in its script is the real one.

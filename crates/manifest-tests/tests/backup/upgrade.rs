@@ -1,11 +1,14 @@
 //! docs/runbooks/upgrading-postgres.md: the dump of the old server, restored by the new one's programs.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use manifest_tests::tools;
+use manifest_tests::{Tree, tools};
+use serde_json::Value;
+use sqlx::Executor;
 use testkit::Postgres;
 
 use crate::rehearsal::{Outcome, Rehearsal};
@@ -23,6 +26,39 @@ fn postgresql_18() -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
             version.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(" 18."))
         })
         .ok_or_else(|| "PostgreSQL 18 is needed: run `cargo xtask setup`".into())
+}
+
+/// The single server as the component `cloudnative-pg` leaves it: what is copied from it cannot change meanwhile.
+#[tokio::test]
+async fn a_server_that_is_moved_from_can_be_dumped_and_takes_no_writes() -> Outcome {
+    let tree = Tree::copy()?;
+    tree.add_components("kustomize/overlays/prod", &["cloudnative-pg"])?;
+    let manifests = tree.manifests("kustomize/overlays/prod")?;
+    let server = manifests
+        .containers()
+        .find(|container| container.name() == "postgresql-db")
+        .ok_or("no server")?;
+    let settings = server.list("/args").iter().filter_map(Value::as_str);
+    let settings: Vec<_> = settings.filter_map(|one| one.split_once('=')).collect();
+    let mut rehearsal = Rehearsal::start().await?;
+    rehearsal.postgres.restart_with(&settings).await?;
+
+    let write = rehearsal
+        .connect()
+        .await?
+        .execute("DELETE FROM todos")
+        .await;
+
+    let refusal = write.err().ok_or("it was written")?;
+    let code = refusal
+        .as_database_error()
+        .and_then(|error| error.code().map(Cow::into_owned));
+    assert_eq!(code.as_deref(), Some("25006"), "{refusal}");
+    // As the operator does it.
+    let file = rehearsal.path("import.dump");
+    let dump = rehearsal.pg_dump(&file)?;
+    assert!(dump.success() && fs::metadata(&file)?.len() > 0);
+    Ok(())
 }
 
 #[tokio::test]

@@ -126,11 +126,7 @@ impl Postgres {
         let mut server = Self {
             installation,
             account,
-            settings: DEFAULTS
-                .iter()
-                .chain(settings)
-                .flat_map(|(name, value)| ["-c".into(), format!("{name}={value}").into()])
-                .collect(),
+            settings: arguments(settings),
             port: ReservedPort::reserve()?,
             scratch,
             process: None,
@@ -179,6 +175,15 @@ impl Postgres {
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.stop(Shutdown::Fast).await?;
         self.run().await
+    }
+
+    /// Like [`Postgres::restart`], with these settings in place of those that it had.
+    ///
+    /// # Errors
+    /// As [`Postgres::restart`].
+    pub async fn restart_with(&mut self, settings: &[(&str, &str)]) -> Result<(), Error> {
+        self.settings = arguments(settings);
+        self.restart().await
     }
 
     /// Stops the server and all its backends where they are (SIGSTOP): connections stay open and
@@ -283,4 +288,13 @@ impl Postgres {
             log: fs::read_to_string(self.log()).unwrap_or_default(),
         }
     }
+}
+
+/// The defaults and then these, as arguments of the server.
+fn arguments(settings: &[(&str, &str)]) -> Vec<OsString> {
+    DEFAULTS
+        .iter()
+        .chain(settings)
+        .flat_map(|(name, value)| ["-c".into(), format!("{name}={value}").into()])
+        .collect()
 }
