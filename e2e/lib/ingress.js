@@ -12,6 +12,7 @@ import { close, listen } from "./system.js";
  */
 export async function startIngress(standalone, app) {
   let down = false;
+  let silent = false;
   const streams = new Set();
   const server = http.createServer((request, response) => {
     const isApi = request.url.startsWith("/staging/todos");
@@ -23,7 +24,10 @@ export async function startIngress(standalone, app) {
     const { method, headers } = request;
     const onward = http.request(target, { method, headers }, (answer) => {
       response.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(response);
+      answer.on("data", (data) => {
+        if (!(isApi && silent)) response.write(data);
+      });
+      answer.on("end", () => response.end());
       answer.on("error", () => response.destroy());
       if (isApi) {
         streams.add(response);
@@ -41,6 +45,10 @@ export async function startIngress(standalone, app) {
       down = value;
       if (down) for (const stream of streams) stream.destroy();
     },
+    /** What is sent goes nowhere, and nobody closes anything: a cable is cut. */
+    setSilent(value) {
+      silent = value;
+    },
     stop: () => close(server),
   };
 }
@@ -56,6 +64,9 @@ export async function startCluster({ startStandalone, startTodoApp }) {
     /** The process behind it, which has production too. */
     standalone: standalone.url,
     setDown: ingress.setDown,
+    setSilent: ingress.setSilent,
+    kill: standalone.kill,
+    revive: standalone.revive,
     async stop() {
       await app.stop();
       await ingress.stop();

@@ -27,16 +27,24 @@ export async function startPictures() {
 export async function startStandalone(environment = {}) {
   const folder = await mkdtemp(join(tmpdir(), "todo-e2e-"));
   const pictures = await startPictures();
-  const child = run(process.env.STANDALONE ?? join(BINARIES, "standalone"), {
-    LISTEN_ADDR: "127.0.0.1:0",
+  const start = (address) => run(process.env.STANDALONE ?? join(BINARIES, "standalone"), {
+    LISTEN_ADDR: address,
     DATA_DIR: folder,
     IMG_URL: pictures.url,
     SHUTDOWN_DELAY_SECONDS: "0",
     ...environment,
   });
-  const url = await child.line(/http:\/\/(?:localhost|127\.0\.0\.1):\d+/);
+  let child = start("127.0.0.1:0");
+  const ready = () => child.line(/http:\/\/(?:localhost|127\.0\.0\.1):\d+/);
+  const url = (await ready()).replace("localhost", "127.0.0.1");
   return {
-    url: url.replace("localhost", "127.0.0.1"),
+    url,
+    /** Ends the process without a word; `revive` starts it again where it was. */
+    kill: () => child.kill(),
+    async revive() {
+      child = start(new URL(url).host);
+      await ready();
+    },
     async stop() {
       await child.stop();
       await pictures.stop();
@@ -91,6 +99,10 @@ function run(program, environment) {
       });
       const ended = exited.then((code) => Promise.reject(new Error(`${program} ended with ${code}`)));
       return Promise.race([found, ended, after(START_TIMEOUT, `${program} did not print ${pattern}`)]);
+    },
+    async kill() {
+      child.kill("SIGKILL");
+      await exited;
     },
     async stop() {
       child.kill("SIGTERM");

@@ -62,18 +62,23 @@ const rows = new Rows($("todos"), {
 });
 
 function show(item) {
-  if (!isListed(item)) return rows.drop(item, false);
-  rows.show(item);
   const held = item.held?.held;
-  const needsChoice = held?.why === "conflict" || held?.why === "gone";
-  if (!needsChoice || rows.isEditing(item)) return undefined;
-  // A removal of what somebody else changed is not done; it can be asked for again.
-  if (item.held.kind === "remove") {
+  if (held && item.held.kind === "remove") {
+    // What somebody else changed is not deleted; it can be asked for again.
     const { theirs } = held;
     store.giveUp(item);
-    return notices.alert("kept", ["It was changed to “", bdi(theirs), "” by somebody else, and was not deleted."]);
+    notices.alert("kept", ["It was changed to “", bdi(theirs), "” by somebody else, and was not deleted."]);
+    return;
   }
-  return rows.edit(item, { focus: false, seen: item.held.was.text, text: item.held.text });
+  if (!isListed(item)) {
+    rows.drop(item, false);
+    return;
+  }
+  rows.show(item);
+  const needsChoice = held?.why === "conflict" || held?.why === "gone";
+  if (needsChoice && !rows.isEditing(item)) {
+    rows.edit(item, { focus: false, seen: item.held.was.text, text: item.held.text });
+  }
 }
 
 const store = new Store(api, db, name, {
@@ -311,7 +316,7 @@ export const board = {
       // A backend without a stream is no fault of the moment.
       if (connected) $("live").hidden = false;
       $("live").dataset.connected = connected;
-      $("live").textContent = connected ? "Live" : "Not live: connecting again";
+      $("live").textContent = connected ? "Live" : "Reconnecting…";
     },
   },
   keys: {

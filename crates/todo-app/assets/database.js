@@ -8,6 +8,7 @@ export class Database {
   #name;
   #upgrade;
   #opening = null;
+  #isNew = false;
 
   /**
    * @param {string} name
@@ -53,11 +54,21 @@ export class Database {
     });
   }
 
+  /** Whether it was made since the last time that this was asked: what was in it is gone. */
+  takeIsNew() {
+    const isNew = this.#isNew;
+    this.#isNew = false;
+    return isNew;
+  }
+
   #open() {
     const opening = new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error("the database does not open")), OPEN_TIMEOUT);
       const request = indexedDB.open(this.#name, 1);
-      request.onupgradeneeded = () => this.#upgrade(request.result);
+      request.onupgradeneeded = () => {
+        this.#isNew = true;
+        this.#upgrade(request.result);
+      };
       request.onerror = () => reject(request.error);
       request.onsuccess = () => {
         clearTimeout(timer);

@@ -44,7 +44,7 @@ export class Queue {
   #name;
   #on;
   #sender;
-  #tell;
+  #others;
   #pauses = new Pauses();
   #timer = 0;
   #running = false;
@@ -63,7 +63,7 @@ export class Queue {
     this.#on = on;
     this.#sender = new Sender(api);
     this.#db = db;
-    this.#tell = channel(name, (message) => this.#hear(message));
+    this.#others = channel(name, (message) => this.#hear(message));
   }
 
   /** The changes that wait, the oldest first. */
@@ -210,7 +210,7 @@ export class Queue {
   #settle(op, todo) {
     const followers = todo ? this.#ops.filter((other) => other.item === op.item && other.id !== op.id) : [];
     this.#on.sent(op, todo);
-    this.#tell({ sent: { id: op.id, item: op.item, kind: op.kind }, todo });
+    this.#others.tell({ sent: { id: op.id, item: op.item, kind: op.kind }, todo });
     for (const follower of followers) follower.item = todo.id;
     this.#ops = this.#ops.filter((other) => other.id !== op.id);
     this.#changed();
@@ -244,7 +244,7 @@ export class Queue {
       // It was taken back, sent or changed while it was being kept.
       if (!this.find(op.id)) await this.#db.run("ops", "readwrite", (store) => store.delete(seq));
       else if (now !== before) await this.#db.run("ops", "readwrite", (store) => store.put(op));
-      this.#tell({ changed: true });
+      this.#others.tell({ changed: true });
     } catch {
       // It stays in memory: `isKept` says so.
     }
@@ -257,7 +257,7 @@ export class Queue {
     if (op && op.seq === undefined) return;
     try {
       await this.#db.run("ops", "readwrite", work);
-      this.#tell({ changed: true });
+      this.#others.tell({ changed: true });
     } catch {
       // The next page sends it again, which changes nothing.
     }
@@ -274,12 +274,29 @@ export class Queue {
         return;
       }
       if (version !== this.#version) continue;
+      if (this.#db.takeIsNew() && this.#ops.some((op) => op.seq !== undefined)) {
+        this.#keepAgain(stored);
+        return;
+      }
       const ids = new Set(stored.map((op) => op.id));
       const unkept = this.#ops.filter((op) => op.seq === undefined && !ids.has(op.id));
       this.#ops = [...stored, ...unkept];
       this.#changed();
       return;
     }
+  }
+
+  /** Somebody deleted the database under the page, which still knows what was in it, and in which order. */
+  #keepAgain(stored) {
+    const ids = new Set(this.#ops.map((op) => op.id));
+    this.#ops.push(...stored.filter((op) => !ids.has(op.id)));
+    this.#ops.forEach((op, place) => {
+      op.seq = place + 1;
+    });
+    this.#write((store) => {
+      store.clear();
+      for (const op of this.#ops) store.put(op);
+    });
   }
 
   #hear({ changed, sent, todo }) {

@@ -10,11 +10,15 @@ const SETTLE = 1_000;
 /** How long a todo of the stream waits for the answer that tells whose it is. */
 const HOLD = 2_000;
 
+let made = 0;
+
 /** A todo on this page. */
 export class Item {
   /** Names the item in the page, also before it has an id. */
   key;
   #name;
+  /** How many items there were before it. */
+  #made = (made += 1);
   /** The todo as the server has it; null until it is made, and when it is gone. */
   server;
   /** The changes of it that wait. @type {import("./queue.js").Change[]} */
@@ -57,7 +61,8 @@ export class Item {
 
   /** Whether it belongs above `other`: newest first, what is being made on top. */
   isAbove(other) {
-    if (!this.server || !other.server) return !this.server && Boolean(other.server);
+    if (!this.server && !other.server) return this.#made > other.#made;
+    if (!this.server || !other.server) return !this.server;
     const age = Date.parse(other.createdAt) - Date.parse(this.createdAt);
     return age === 0 ? this.server.id > other.server.id : age < 0;
   }

@@ -31,18 +31,20 @@ export async function canShare() {
   }
 }
 
+/** Where there is no other tab to tell anything. */
+export const nobody = { tell() {}, close() {} };
+
 /**
  * A way to tell the other tabs something; where there is none, nobody is told.
  *
  * @param {(message: any) => void} heard
- * @returns {(message: any) => void}
  */
 export function channel(name, heard) {
   try {
     const others = new BroadcastChannel(name);
     others.onmessage = ({ data }) => heard(data);
-    return (message) => others.postMessage(message);
+    return { tell: (message) => others.postMessage(message), close: () => others.close() };
   } catch {
-    return () => {};
+    return nobody;
   }
 }

@@ -130,7 +130,7 @@ impl Assets {
 }
 
 /// Imported modules before those that import them.
-const SCRIPTS: [(&str, &str); 27] = [
+const SCRIPTS: [(&str, &str); 28] = [
     ("run.js", include_str!("../assets/run.js")),
     ("kept.js", include_str!("../assets/kept.js")),
     ("text.js", include_str!("../assets/text.js")),
@@ -152,6 +152,7 @@ const SCRIPTS: [(&str, &str); 27] = [
     ("field.js", include_str!("../assets/field.js")),
     ("place.js", include_str!("../assets/place.js")),
     ("actions.js", include_str!("../assets/actions.js")),
+    ("stream.js", include_str!("../assets/stream.js")),
     ("live.js", include_str!("../assets/live.js")),
     ("picture.js", include_str!("../assets/picture.js")),
     ("keys.js", include_str!("../assets/keys.js")),
