@@ -65,6 +65,13 @@ export async function startCluster({ startStandalone, startTodoApp }) {
     standalone: standalone.url,
     setDown: ingress.setDown,
     setSilent: ingress.setSilent,
+    /** Makes a todo past the ingress. */
+    add: (text) =>
+      fetch(`${standalone.url}/staging/todos/`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ text }),
+      }),
     kill: standalone.kill,
     revive: standalone.revive,
     async stop() {

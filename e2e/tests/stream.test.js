@@ -1,0 +1,181 @@
+// The stream of changes is watched, and shared by the tabs of a browser.
+
+import { deepEqual, equal, ok } from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+import { startCluster } from "../lib/ingress.js";
+import { eventually, suite } from "../lib/suite.js";
+import { startStandalone, startTodoApp } from "../lib/system.js";
+
+const world = suite(() => startCluster({ startStandalone, startTodoApp }));
+beforeEach(async () => {
+  world.system.setDown(false);
+  world.system.setSilent(false);
+  await world.clean();
+});
+
+const live = (todo) => todo.page.locator("#live[data-connected=true]").waitFor();
+const notLive = (todo) => todo.page.locator("#live[data-connected=false]").waitFor();
+
+/** A browser in which a page is in sight or not, as `setHidden` says. */
+const withSight = (context) =>
+  context.addInitScript(() => {
+    let hidden = sessionStorage.getItem("hidden") === "yes";
+    Object.defineProperty(document, "hidden", { get: () => hidden });
+    window.setHidden = (value) => {
+      hidden = value;
+      document.dispatchEvent(new Event("visibilitychange"));
+    };
+  });
+const setHidden = (todo, value) => todo.page.evaluate((hidden) => window.setHidden(hidden), value);
+
+/** Every request of the browser, as `METHOD path`. */
+function requestsOf(context) {
+  const requests = [];
+  context.on("request", (request) => requests.push(`${request.method()} ${new URL(request.url()).pathname}${new URL(request.url()).search}`));
+  return requests;
+}
+
+test("a connection that died without a word is noticed, said, and made anew", async () => {
+  const todo = await world.open();
+  await live(todo);
+  await todo.page.clock.install();
+  world.system.setSilent(true);
+  await world.system.add("Missed");
+  await todo.page.clock.runFor(26_000);
+  await notLive(todo);
+  equal(await todo.page.locator("#live").textContent(), "Reconnecting…");
+  world.system.setSilent(false);
+  await todo.page.clock.runFor(40_000);
+  await live(todo);
+  await todo.row("Missed").waitFor();
+});
+
+test("a heartbeat keeps a quiet connection", { timeout: 60_000 }, async () => {
+  const todo = await world.open();
+  const requests = requestsOf(todo.page.context());
+  await live(todo);
+  await todo.page.evaluate(() => {
+    window.said = new Set();
+    new MutationObserver(() => window.said.add(document.getElementById("live").dataset.connected)).observe(
+      document.getElementById("live"),
+      { attributes: true },
+    );
+  });
+  await todo.page.waitForTimeout(28_000);
+  deepEqual(await todo.page.evaluate(() => [...window.said].filter((connected) => connected !== "true")), []);
+  deepEqual(requests.filter((request) => request.includes("/events")), []);
+});
+
+test("what changed before the first look at a page that opened in the background is on it", async () => {
+  const context = await world.browser.newContext();
+  await withSight(context);
+  await context.addInitScript(() => sessionStorage.setItem("hidden", "yes"));
+  const todo = await world.open({ context });
+  const requests = requestsOf(context);
+  await world.api.add("Made meanwhile");
+  await setHidden(todo, false);
+  await todo.row("Made meanwhile").waitFor();
+  equal(requests.filter((request) => request.endsWith("/events")).length, 1);
+  await context.close();
+});
+
+test("a hidden tab has no connection and asks for nothing", async () => {
+  const todo = await world.open({ prepare: withSight });
+  await live(todo);
+  await setHidden(todo, true);
+  const requests = requestsOf(todo.page.context());
+  await todo.page.clock.install();
+  await world.api.add("Milk");
+  await todo.page.clock.runFor(120_000);
+  deepEqual(requests, []);
+  deepEqual(await todo.texts(), []);
+  await setHidden(todo, false);
+  await todo.row("Milk").waitFor();
+});
+
+test("nobody's change makes an open page ask for the counts", async () => {
+  const todo = await world.open();
+  await live(todo);
+  await todo.row("nothing").waitFor({ state: "detached" });
+  const requests = requestsOf(todo.page.context());
+  for (let n = 0; n < 5; n += 1) await world.api.add(`todo ${n}`);
+  await todo.row("todo 4").waitFor();
+  await eventually(() => todo.left.textContent(), (left) => left === "5 items left");
+  deepEqual(requests.filter((request) => request.includes("/todos")), []);
+});
+
+test("the counts are right while todos are added, ticked and deleted here and elsewhere", async () => {
+  const todo = await world.open();
+  await live(todo);
+  const wrong = await todo.page.evaluateHandle(() => {
+    const seen = [];
+    new MutationObserver(() => seen.push(document.getElementById("left").textContent)).observe(document.getElementById("left"), {
+      childList: true,
+      characterData: true,
+      subtree: true,
+    });
+    return seen;
+  });
+  for (let n = 0; n < 5; n += 1) {
+    await todo.add(`mine ${n}`);
+    await world.api.add(`theirs ${n}`);
+  }
+  await eventually(() => todo.left.textContent(), (left) => left === "10 items left");
+  // It only ever grew.
+  const numbers = (await wrong.jsonValue()).map((words) => Number.parseInt(words, 10));
+  deepEqual(numbers, [...numbers].sort((a, b) => a - b));
+  await todo.page.waitForTimeout(1_500);
+  equal(await todo.left.textContent(), "10 items left");
+});
+
+test("seven tabs share one connection, and each shows what others do", { timeout: 90_000 }, async () => {
+  const first = await world.open();
+  const context = first.page.context();
+  const requests = requestsOf(context);
+  const tabs = [first];
+  for (let n = 1; n < 7; n += 1) tabs.push(await world.open({ context }));
+  for (const todo of tabs) await live(todo);
+  deepEqual(requests.filter((request) => request.endsWith("/events")), []);
+  await world.api.add("For all");
+  for (const todo of tabs) await todo.row("For all").waitFor();
+  await tabs[6].add("From the seventh");
+  await tabs[0].row("From the seventh").waitFor();
+  // The tab that holds it is closed: another one takes over.
+  await tabs[0].page.close();
+  await eventually(() => requests.filter((request) => request.endsWith("/events")).length, (count) => count === 1);
+  await world.api.add("After the first");
+  for (const todo of tabs.slice(1)) await todo.row("After the first").waitFor();
+});
+
+test("a tab that holds the stream and is stuck is replaced", { timeout: 60_000 }, async () => {
+  const first = await world.open();
+  await live(first);
+  const second = await world.open({ context: first.page.context() });
+  await live(second);
+  await second.page.clock.install();
+  const cdp = await first.page.context().newCDPSession(first.page);
+  await cdp.send("Debugger.enable");
+  await cdp.send("Debugger.pause");
+  first.page.evaluate(() => 0).catch(() => {});
+  await second.page.clock.runFor(31_000);
+  await world.api.add("Milk");
+  await second.row("Milk").waitFor();
+  await cdp.send("Debugger.resume").catch(() => {});
+  ok(true);
+});
+
+test("a page that comes back from the browser's memory is up to date, with what was typed in it", async () => {
+  await world.api.add("Milk");
+  const todo = await world.open();
+  await live(todo);
+  await todo.newTodo.fill("Half a sen");
+  await todo.page.goto(`${world.system.url}/staging/nope`);
+  await world.api.add("Meanwhile");
+  await todo.page.goBack();
+  await todo.row("Meanwhile").waitFor();
+  await eventually(() => todo.newTodo.inputValue(), (value) => value === "Half a sen");
+  await live(todo);
+  await world.api.add("Live again");
+  await todo.row("Live again").waitFor();
+});
