@@ -315,6 +315,7 @@ export const board = {
     state(connected) {
       // A backend without a stream is no fault of the moment.
       if (connected) $("live").hidden = false;
+      else store.forgetCounts();
       $("live").dataset.connected = connected;
       $("live").textContent = connected ? "Live" : "Reconnecting…";
     },

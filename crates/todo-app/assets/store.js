@@ -85,6 +85,8 @@ export class Store {
   #countTimer = 0;
   #areCountsTold = false;
   #heldTodos = [];
+  /** The todos that changed while lists were on their way, which are older. @type {Set<Set<number>>} */
+  #news = new Set();
   #pauses = new Pauses();
   #loading = false;
   #reloading = 0;
@@ -233,8 +235,9 @@ export class Store {
     this.#loading = true;
     try {
       const place = this.#place();
-      const page = await this.#api.list({ ...place, cursor: this.next, limit: 100 });
-      if (this.#isAt(place)) this.#takePage(page);
+      const cursor = this.next;
+      const { page, news } = await this.#list({ ...place, cursor, limit: 100 });
+      if (this.#isAt(place) && cursor === this.next) this.#takePage(page, news);
     } finally {
       this.#loading = false;
     }
@@ -256,17 +259,29 @@ export class Store {
     const place = this.#place();
     const loaded = this.items.filter((item) => item.server).length;
     const limit = Math.min(1000, Math.max(50, loaded));
-    const page = await this.#try(() => this.#api.list({ ...place, limit }));
+    const { page, news } = await this.#try(() => this.#list({ ...place, limit }));
     if (!this.#isAt(place)) return;
     const listed = new Set(page.todos.map((todo) => todo.id));
     for (const item of this.items) {
-      if (item.server && !listed.has(item.server.id)) this.#lose(item, false);
+      if (item.server && !listed.has(item.server.id) && !news.has(item.server.id)) this.#lose(item, false);
     }
-    this.#takePage(page);
+    this.#takePage(page, news);
+  }
+
+  /** A page of the list, and what changed while it was on its way. */
+  async #list(options) {
+    const news = new Set();
+    this.#news.add(news);
+    try {
+      return { page: await this.#api.list(options), news };
+    } finally {
+      this.#news.delete(news);
+    }
   }
 
   /** Tells what somebody did, as the stream of events has it. */
   learn(kind, todo) {
+    for (const news of this.#news) news.add(todo.id);
     const item = this.#byName.get(todo.id);
     // It was made anew by an Undo, and this is about the one before.
     if (item?.server && item.server.id !== todo.id) return;
@@ -348,6 +363,7 @@ export class Store {
   /** The server has made a change. */
   #sent(change, todo) {
     this.#settledAt = performance.now();
+    for (const news of this.#news) news.add(todo?.id ?? change.item);
     const item = this.#byName.get(change.item);
     if (!item) {
       if (todo && change.kind !== "remove") this.#keep(new Item(todo));
@@ -420,8 +436,9 @@ export class Store {
     return false;
   }
 
-  #takePage({ todos, next, total, active }) {
+  #takePage({ todos, next, total, active }, news) {
     for (const todo of todos) {
+      if (news.has(todo.id)) continue;
       const item = this.#byName.get(todo.id);
       if (!item) {
         this.#keep(new Item(todo));
@@ -432,7 +449,8 @@ export class Store {
       }
     }
     this.next = next;
-    this.#counts = { total, active };
+    // What the stream tells is newer than any list.
+    if (!this.#areCountsTold) this.#counts = { total, active };
     this.#view.count();
   }
 
