@@ -10,6 +10,8 @@ use service_kit::nats::{NatsArgs, NatsConfig};
 use todo_domain::Environment;
 use url::Url;
 
+use crate::message::Messages;
+
 /// Delivers the todo events of one environment to a Slack webhook.
 ///
 /// Every option may also be given by the variable that its help names. A
@@ -47,6 +49,15 @@ pub struct Args {
     /// A file that holds `SLACK_WEBHOOK_URL`
     #[arg(long, env = "SLACK_WEBHOOK_URL_FILE")]
     slack_webhook_url_file: Option<PathBuf>,
+
+    /// What a message is: `readable`, a line for people, several changes in one
+    /// message and one message a second; or `json`, the todo, a message each
+    #[arg(long, env = "MESSAGE_FORMAT", default_value = "readable")]
+    message_format: String,
+
+    /// The address of the list of todos, for a link in readable messages
+    #[arg(long, env = "PUBLIC_URL")]
+    public_url: Option<String>,
 
     /// How old an event may become by failing deliveries before it goes to the
     /// dead letters
@@ -124,6 +135,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// Where they go.
     pub target: Target,
+    /// What they look like there.
+    pub messages: Messages,
     /// How old an event may become by failing deliveries.
     pub retry_for: Duration,
     /// What every service has.
@@ -151,6 +164,12 @@ impl TryFrom<Args> for Config {
             // Log lines would stand between those that the command is run for.
             "error".clone_into(&mut args.runtime.log_level);
         }
+        let messages = messages(
+            environment.as_ref(),
+            &args.message_format,
+            args.public_url.as_deref(),
+            &mut faults,
+        );
         let retry_for = faults.seconds("RETRY_FOR_SECONDS", &args.retry_for_seconds);
         let runtime = RuntimeConfig::check(args.runtime, &mut faults);
         faults.finish(|| {
@@ -160,6 +179,7 @@ impl TryFrom<Args> for Config {
                 admin_addr: admin_addr?,
                 nats: nats?,
                 target: target?,
+                messages: messages?,
                 retry_for: retry_for?,
                 runtime: runtime?,
             })
@@ -188,6 +208,29 @@ fn target(args: &Args, faults: &mut Faults) -> Option<Target> {
         return None;
     };
     webhook_url(url, faults).map(Target::Webhook)
+}
+
+/// The messages of `environment` as `MESSAGE_FORMAT` and `PUBLIC_URL` say; else
+/// `None`, after noting the faults.
+pub fn messages(
+    environment: Option<&Environment>,
+    format: &str,
+    public_url: Option<&str>,
+    faults: &mut Faults,
+) -> Option<Messages> {
+    let format = faults.parse("MESSAGE_FORMAT", format);
+    let public_url = public_url
+        .filter(|url| !url.is_empty())
+        .map(|url| faults.http_url("PUBLIC_URL", url));
+    let public_url = match public_url {
+        None => None,
+        Some(url) => Some(url?),
+    };
+    Some(Messages::new(
+        environment?.clone(),
+        format?,
+        public_url.as_ref(),
+    ))
 }
 
 /// `url`, the value of `SLACK_WEBHOOK_URL`, where it can be one; else `None`,

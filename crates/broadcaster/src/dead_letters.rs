@@ -7,11 +7,13 @@ use async_nats::header::{HeaderMap, NATS_MESSAGE_ID};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, context};
+use bytes::Bytes;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use todo_domain::Environment;
 
-use crate::nats::ensure_dead_letters;
+use crate::queue::Reason;
+use crate::queue::jetstream::ensure_dead_letters;
 use crate::webhook::Failure;
 use crate::{DeadLetterCommand, Selection};
 
@@ -29,27 +31,6 @@ const OURS: &str = "dead-letter-";
 /// such as the sequence that a publisher expected: never to be sent again.
 const SERVERS: &str = "nats-";
 
-/// Why an event was given up.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reason {
-    /// Its payload is no todo.
-    Poison,
-    /// The webhook will never take it.
-    Rejected,
-    /// The webhook did not take it for too long.
-    Exhausted,
-}
-
-impl Reason {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Poison => "poison",
-            Self::Rejected => "rejected",
-            Self::Exhausted => "exhausted",
-        }
-    }
-}
-
 /// An event that is given up.
 #[derive(Debug)]
 pub(crate) struct DeadLetter<'a> {
@@ -61,16 +42,18 @@ pub(crate) struct DeadLetter<'a> {
 }
 
 impl DeadLetter<'_> {
-    /// Keeps `message` in the stream of dead letters; returns when it is there.
+    /// Keeps the event in the stream of dead letters; returns when it is there.
     pub(crate) async fn publish(
         &self,
         jetstream: &jetstream::Context,
         environment: &Environment,
-        message: &async_nats::Message,
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        payload: Bytes,
     ) -> Result<(), context::PublishError> {
-        let mut headers = without(message.headers.as_ref(), &[SERVERS, OURS]);
+        let mut headers = without(headers, &[SERVERS, OURS]);
         headers.insert(NATS_MESSAGE_ID, format!("dead-{}", self.event));
-        headers.insert(SUBJECT, message.subject.as_str());
+        headers.insert(SUBJECT, subject);
         headers.insert(EVENT, self.event);
         headers.insert(REASON, self.reason.as_str());
         headers.insert(ATTEMPTS, self.attempts.to_string());
@@ -78,8 +61,7 @@ impl DeadLetter<'_> {
         if let Some(status) = self.failure.status {
             headers.insert(STATUS, status.to_string());
         }
-        let subject = dead_subject(environment, &message.subject);
-        let payload = message.payload.clone();
+        let subject = dead_subject(environment, subject);
         let stored = jetstream.publish_with_headers(subject, headers, payload);
         stored.await?.await.map(drop)
     }

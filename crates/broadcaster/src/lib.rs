@@ -1,23 +1,29 @@
-//! Delivers the todo events of one environment from NATS `JetStream` to a Slack
-//! webhook, or to the log: at least once, in order per todo, none dropped.
+//! Delivers the todo events of one environment to a Slack webhook, or to the
+//! log: at least once, in order per todo, none dropped.
 //!
 //! - [`Config`]: what the process is told;
-//! - `schedule`: which held event may be delivered now, without any I/O;
-//! - `consumer`: pulls events, keeps them ours, and acknowledges them;
-//! - `delivery`: one attempt, and what its answer means;
-//! - [`webhook`] and [`retry`]: the POST, and the pauses between attempts;
+//! - [`queue`]: where events come from, and who owns them: a consumer of NATS
+//!   `JetStream`, or whatever else is a [`queue::Queue`];
+//! - [`engine`]: when an event is posted, again, with others, or given up;
+//! - [`message`]: what the webhook shows of it;
+//! - [`webhook`]: the POST, and what its answer means;
 //! - `dead_letters`: what cannot be delivered, and the command to work on it.
 
 mod config;
-mod consumer;
 mod dead_letters;
-mod delivery;
+pub mod engine;
+pub mod message;
 mod metrics;
-mod nats;
-pub mod retry;
-mod schedule;
+pub mod queue;
 mod service;
 pub mod webhook;
 
-pub use config::{Args, Command, Config, DeadLetterCommand, Selection, Target, webhook_url};
-pub use service::{Broadcaster, start};
+pub use config::{
+    Args, Command, Config, DeadLetterCommand, Selection, Target, messages, webhook_url,
+};
+pub use metrics::Metrics;
+pub use service::{Broadcaster, Settings, start};
+
+/// How old an event may become by failing posts, where nothing else is
+/// configured.
+pub const RETRY_FOR: std::time::Duration = std::time::Duration::from_hours(24);

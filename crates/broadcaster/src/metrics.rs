@@ -1,33 +1,44 @@
 //! What the broadcaster counts.
 
+use async_nats::jetstream::stream;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+use todo_domain::budget;
 
 /// Handles of the metrics; clones count together.
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     pub(crate) delivered: Counter,
     pub(crate) duplicates: Counter,
     pub(crate) retried: Counter,
     pub(crate) rate_limited: Counter,
-    pub(crate) dead_letters: Family<DeadLetterLabels, Counter>,
+    dead_letters: Family<DeadLetterLabels, Counter>,
     pub(crate) in_flight: Gauge,
+    pub(crate) backlog: Gauge,
+    pub(crate) active: Gauge,
+    pub(crate) webhook_down: Gauge,
+    pub(crate) queue_broken: Gauge,
+    pub(crate) unheard: Counter,
+    dead_letters_stored: Gauge,
+    dead_letters_fill: Gauge<f64, AtomicU64>,
     pub(crate) delivery_duration: Histogram,
     pub(crate) delivery_delay: Histogram,
 }
 
 /// Why an event became a dead letter.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct DeadLetterLabels {
-    pub(crate) reason: &'static str,
+struct DeadLetterLabels {
+    reason: &'static str,
 }
 
 impl Metrics {
-    pub(crate) fn register(registry: &mut Registry) -> Self {
+    /// New ones, which `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             delivered: Counter::default(),
             duplicates: Counter::default(),
@@ -35,6 +46,13 @@ impl Metrics {
             rate_limited: Counter::default(),
             dead_letters: Family::default(),
             in_flight: Gauge::default(),
+            backlog: Gauge::default(),
+            active: Gauge::default(),
+            webhook_down: Gauge::default(),
+            queue_broken: Gauge::default(),
+            unheard: Counter::default(),
+            dead_letters_stored: Gauge::default(),
+            dead_letters_fill: Gauge::default(),
             delivery_duration: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             delivery_delay: Histogram::new(exponential_buckets(0.001, 4.0, 12)),
         };
@@ -69,6 +87,42 @@ impl Metrics {
             "Events that are held: under way, waiting for another attempt or for the former of their todo",
             metrics.in_flight.clone(),
         );
+        registry.register(
+            "backlog",
+            "Events in the stream that are not settled, as every replica sees it",
+            metrics.backlog.clone(),
+        );
+        registry.register(
+            "active",
+            "Whether this replica is the one that delivers",
+            metrics.active.clone(),
+        );
+        registry.register(
+            "webhook_down",
+            "Whether the webhook takes nothing and is asked once a second",
+            metrics.webhook_down.clone(),
+        );
+        registry.register(
+            "queue_broken",
+            "Whether nothing is posted because the queue does not take what was delivered",
+            metrics.queue_broken.clone(),
+        );
+        registry.register(
+            "unheard",
+            "Attempts to tell the queue what became of events that failed and are made again",
+            metrics.unheard.clone(),
+        );
+        registry.register(
+            "dead_letters_stored",
+            "Events in the stream of dead letters",
+            metrics.dead_letters_stored.clone(),
+        );
+        registry.register_with_unit(
+            "dead_letters_fill",
+            "How much of the room for dead letters is taken; a full stream refuses",
+            Unit::Ratios,
+            metrics.dead_letters_fill.clone(),
+        );
         registry.register_with_unit(
             "delivery_duration",
             "How long the webhook took to answer",
@@ -82,5 +136,19 @@ impl Metrics {
             metrics.delivery_delay.clone(),
         );
         metrics
+    }
+
+    pub(crate) fn count_dead_letter(&self, reason: &'static str) {
+        let labels = DeadLetterLabels { reason };
+        self.dead_letters.get_or_create(&labels).inc();
+    }
+
+    /// Shows what is in the stream of dead letters.
+    pub(crate) fn show_dead_letters(&self, state: &stream::State) {
+        let stored = i64::try_from(state.messages).unwrap_or(i64::MAX);
+        self.dead_letters_stored.set(stored);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let fill = state.bytes as f64 / budget::DEAD_LETTERS_BYTES as f64;
+        self.dead_letters_fill.set(fill);
     }
 }

@@ -2,25 +2,26 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backon::Retryable;
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
 use service_kit::nats::{Connection, NatsConfig};
-use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
+use service_kit::{BuildInfo, Lifecycle, TaskError, TraceParent, admin};
 use todo_domain::Environment;
-use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{Command, Config, DeadLetterCommand, Target};
-use crate::delivery::Delivery;
+use crate::dead_letters;
+use crate::engine::Engine;
+use crate::message::{Format, Messages};
 use crate::metrics::Metrics;
-use crate::webhook::Webhook;
-use crate::{consumer, dead_letters, nats};
+use crate::queue::jetstream::{self, JetStreamQueue};
+use crate::webhook::{Answer, Post, Webhook};
+
+/// What is known of NATS is worth nothing after so long.
+const STANDING_AGE: Duration = Duration::from_secs(5);
 
 /// Starts what `config` asks for. The service waits for NATS and for the
 /// stream of events, not ready meanwhile; the dead letter commands do not.
@@ -44,7 +45,7 @@ async fn look_after_dead_letters(
     command: DeadLetterCommand,
 ) -> Result<(), TaskError> {
     let connection = config.nats.connect_now("broadcaster").await?;
-    let jetstream = nats::jetstream(connection.client().clone());
+    let jetstream = jetstream::jetstream(&connection);
     let mut out = Vec::new();
     let result = dead_letters::run(command, &jetstream, &config.environment, &mut out).await;
     // What was done before a failure is worth knowing too.
@@ -54,14 +55,13 @@ async fn look_after_dead_letters(
 
 async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     let mut registry = Registry::default();
-    let broadcaster = Broadcaster::connect(
-        config.environment,
-        &config.nats,
-        &config.target,
-        config.retry_for,
-        &mut registry,
-    )
-    .await?;
+    let settings = Settings {
+        environment: config.environment,
+        target: config.target,
+        messages: config.messages,
+        retry_for: config.retry_for,
+    };
+    let broadcaster = Broadcaster::connect(settings, &config.nats, &mut registry).await?;
     let build = BuildInfo {
         name: "broadcaster",
         version: env!("CARGO_PKG_VERSION"),
@@ -73,101 +73,123 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
     Ok(())
 }
 
-/// The delivery of one environment's events.
+/// What a [`Broadcaster`] is told.
+#[derive(Debug)]
+pub struct Settings {
+    /// Whose events are delivered.
+    pub environment: Environment,
+    /// Where they go.
+    pub target: Target,
+    /// What they look like there.
+    pub messages: Messages,
+    /// How old an event may become by failing posts.
+    pub retry_for: Duration,
+}
+
+/// The delivery of one environment's events from NATS.
 #[derive(Debug)]
 pub struct Broadcaster {
-    environment: Environment,
     connection: Connection,
-    webhook: Option<Arc<Webhook>>,
-    retry_for: Duration,
+    queue: JetStreamQueue,
+    engine: Engine<Outlet>,
     metrics: Metrics,
-    consuming: Arc<AtomicBool>,
 }
 
 impl Broadcaster {
-    /// Connects to NATS; a server that is not there may come later. An event
-    /// that fails for longer than `retry_for` goes to the dead letters.
+    /// Connects to NATS; a server that is not there may come later.
     ///
     /// # Errors
     /// Where the credentials of NATS cannot be read, or there is no HTTP client.
     pub async fn connect(
-        environment: Environment,
+        settings: Settings,
         nats: &NatsConfig,
-        target: &Target,
-        retry_for: Duration,
         registry: &mut Registry,
     ) -> Result<Self, TaskError> {
-        let webhook = match target {
-            Target::Log => None,
-            Target::Webhook(url) => Some(Arc::new(Webhook::new(url.clone())?)),
+        let Settings {
+            environment,
+            target,
+            messages,
+            retry_for,
+        } = settings;
+        let metrics = Metrics::register(registry);
+        let (outlet, messages) = match target {
+            // Each event by itself, and nobody to wait for.
+            Target::Log => {
+                let messages = Messages::new(environment.clone(), Format::Json, None);
+                (Outlet::Log, messages)
+            }
+            Target::Webhook(url) => (Outlet::Webhook(Webhook::new(url)?), messages),
+        };
+        let forwards = matches!(outlet, Outlet::Webhook(_));
+        let connection = nats.connect("broadcaster").await?;
+        info!(%environment, forwards, "starting");
+        let queue =
+            JetStreamQueue::start(environment, connection.clone(), forwards, metrics.clone());
+        let engine = Engine {
+            outlet: Arc::new(outlet),
+            messages,
+            retry_for,
+            random: fastrand::Rng::new(),
+            metrics: metrics.clone(),
         };
         Ok(Self {
-            environment,
-            connection: nats.connect("broadcaster").await?,
-            webhook,
-            retry_for,
-            metrics: Metrics::register(registry),
-            consuming: Arc::default(),
+            connection,
+            queue,
+            engine,
+            metrics,
         })
     }
 
-    /// Connected, and either at work or next in line.
+    /// Whether events would be delivered: the consumer and the streams are
+    /// there, verdicts reach them, and this replica is the active one or
+    /// stands by for one that answers.
     #[must_use]
     pub fn readiness(&self, shutdown: CancellationToken) -> Readiness {
-        let (connection, consuming) = (self.connection.clone(), self.consuming.clone());
+        let standing = self.queue.standing();
+        let metrics = self.metrics.clone();
         Readiness::new(shutdown)
-            .check("nats", move || {
-                let connected = connection.is_up();
-                async move { connected.then_some(()).ok_or("not connected") }
-            })
             .check("consumer", move || {
-                let consuming = consuming.load(Ordering::Relaxed);
-                async move { consuming.then_some(()).ok_or("not pulling") }
+                let (at, standing) = *standing.borrow();
+                let known = (at.elapsed() < STANDING_AGE).then_some(standing);
+                async move { known.unwrap_or(Err("NATS does not answer")) }
+            })
+            .check("verdicts", move || {
+                let is_broken = metrics.queue_broken.get() != 0;
+                async move {
+                    if is_broken {
+                        Err("NATS does not take what was delivered")
+                    } else {
+                        Ok(())
+                    }
+                }
             })
     }
 
     /// Delivers until the shutdown of `lifecycle`.
     pub fn spawn(self, lifecycle: &mut Lifecycle) {
-        info!(
-            environment = %self.environment,
-            forwards = self.webhook.is_some(),
-            "starting"
-        );
+        let version = self.connection;
         lifecycle.spawn_support(
             "nats",
-            self.connection
-                .clone()
-                .require_version(lifecycle.support_shutdown()),
+            version.require_version(lifecycle.support_shutdown()),
         );
         let shutdown = lifecycle.shutdown();
-        lifecycle.spawn("consumer", self.deliver(shutdown));
+        lifecycle.spawn("delivery", self.engine.run(self.queue, shutdown));
     }
+}
 
-    async fn deliver(self, shutdown: CancellationToken) -> Result<(), TaskError> {
-        let jetstream = nats::jetstream(self.connection.client().clone());
-        let setup = || {
-            let (jetstream, environment) = (jetstream.clone(), self.environment.clone());
-            async move {
-                nats::ensure_dead_letters(&jetstream, &environment).await?;
-                nats::ensure_delivered(&jetstream, &environment).await
-            }
-        };
-        let setup = setup
-            .retry(consumer::patience())
-            .notify(consumer::log_waiting);
-        let Some(delivered) = shutdown.run_until_cancelled(setup).await else {
-            return Ok(());
-        };
-        let delivery = Delivery {
-            environment: self.environment,
-            client: self.connection.client().clone(),
-            jetstream: jetstream.clone(),
-            delivered: delivered?,
-            webhook: self.webhook,
-            retry_for: self.retry_for,
-            metrics: self.metrics,
-            paused_until: watch::Sender::new(Instant::now()),
-        };
-        consumer::run(Arc::new(delivery), self.consuming, shutdown).await
+/// Where events go.
+#[derive(Debug)]
+enum Outlet {
+    /// The engine has logged them already.
+    Log,
+    Webhook(Webhook),
+}
+
+impl Post for Outlet {
+    async fn post(&self, text: &str, trace: Option<TraceParent>) -> Answer {
+        match self {
+            Self::Log => Answer::Delivered,
+            Self::Webhook(webhook) => webhook.post(text, trace).await,
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! One POST to the webhook, and what its answer means.
 
+use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use service_kit::TraceParent;
 use service_kit::http::install_tls_provider;
 
 /// How long an exchange may take.
@@ -13,14 +15,20 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The wait after a 429 that does not say how long.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest wait after a 429, also where it does not say how long.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest wait that a 429 may ask for.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// How much of an answer is kept, in bytes.
 const KEPT_ANSWER: usize = 512;
+
+/// Where posts go.
+pub trait Post: Send + Sync + 'static {
+    /// Posts `text`, which belongs to `trace`. It takes no longer than 10 s.
+    fn post(&self, text: &str, trace: Option<TraceParent>) -> impl Future<Output = Answer> + Send;
+}
 
 /// The webhook. Its URL is a secret: who knows it can post.
 #[derive(Debug)]
@@ -32,11 +40,12 @@ pub struct Webhook {
 /// What came of a POST.
 #[derive(Debug)]
 pub enum Answer {
-    /// 2xx.
+    /// 2xx, and nothing or `ok` as its body.
     Delivered,
     /// 429: nothing more for so long.
     Limited(Duration),
-    /// It may be accepted another time: 5xx, 3xx, 408, or no answer at all.
+    /// It may be accepted another time: 5xx, 3xx, 408, no answer at all, or 2xx
+    /// from somebody who is not Slack, such as the login page of a proxy.
     Failed(Failure),
     /// Any other 4xx: it will never be accepted.
     Rejected(Failure),
@@ -68,19 +77,6 @@ impl Webhook {
         Ok(Self { client, url })
     }
 
-    /// Posts `data`, the event that came on `subject`. It takes 10 s at most.
-    pub async fn post(&self, subject: &str, data: &str) -> Answer {
-        let body = serde_json::json!({ "text": text(subject, data) });
-        let request = self.client.post(self.url.expose_secret()).json(&body);
-        match request.send().await {
-            Ok(response) => Self::judge(response).await,
-            Err(error) => Answer::Failed(Failure {
-                status: None,
-                text: describe(error),
-            }),
-        }
-    }
-
     async fn judge(response: Response) -> Answer {
         let status = response.status();
         let pause = response
@@ -94,9 +90,10 @@ impl Webhook {
             text,
         };
         match status {
-            status if status.is_success() => Answer::Delivered,
+            status if status.is_success() && is_ok(&failure.text) => Answer::Delivered,
             StatusCode::TOO_MANY_REQUESTS => {
-                Answer::Limited(pause.unwrap_or(DEFAULT_PAUSE).min(LONGEST_PAUSE))
+                let pause = pause.unwrap_or(SHORTEST_PAUSE);
+                Answer::Limited(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
             }
             StatusCode::REQUEST_TIMEOUT => Answer::Failed(failure),
             status if status.is_client_error() => Answer::Rejected(failure),
@@ -105,10 +102,27 @@ impl Webhook {
     }
 }
 
-/// What the webhook shows of `data`, the event that came on `subject`.
-#[must_use]
-pub fn text(subject: &str, data: &str) -> String {
-    format!("Todo event on {subject}:\n{data}")
+impl Post for Webhook {
+    async fn post(&self, text: &str, trace: Option<TraceParent>) -> Answer {
+        let body = serde_json::json!({ "text": text });
+        let mut request = self.client.post(self.url.expose_secret()).json(&body);
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace.child().to_string());
+        }
+        match request.send().await {
+            Ok(response) => Self::judge(response).await,
+            Err(error) => Answer::Failed(Failure {
+                status: None,
+                text: describe(error),
+            }),
+        }
+    }
+}
+
+/// Whether the body of a 2xx is what Slack answers.
+fn is_ok(body: &str) -> bool {
+    let body = body.trim();
+    body.is_empty() || body.eq_ignore_ascii_case("ok")
 }
 
 /// The error and its sources, without the URL, which is a secret.
@@ -138,8 +152,9 @@ async fn beginning(mut response: Response) -> String {
 /// `Retry-After` (RFC 9110, 10.2.3): seconds or a date.
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit()) {
+        // More than fits is longer than anybody waits.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(value).ok()?;
     Some(at.duration_since(now).unwrap_or_default())
@@ -159,5 +174,8 @@ mod tests {
         assert_eq!(seconds("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
         assert_eq!(seconds("soon"), None);
         assert_eq!(seconds("-1"), None);
+        assert_eq!(seconds("+1"), None);
+        assert_eq!(seconds(""), None);
+        assert_eq!(seconds("99999999999999999999999"), Some(u64::MAX));
     }
 }

@@ -42,7 +42,11 @@ impl Receipt {
         }
         let (headline, data) = request.body["text"].as_str()?.split_once('\n')?;
         let subject = headline.strip_prefix("Todo event on ")?.strip_suffix(':')?;
-        let todo: serde_json::Value = serde_json::from_str(data).ok()?;
+        let data = data
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&");
+        let todo: serde_json::Value = serde_json::from_str(&data).ok()?;
         Some(Self {
             event: Event {
                 todo: todo["id"].as_i64()?,

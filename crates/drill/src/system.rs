@@ -174,6 +174,7 @@ impl System {
             .env("NATS_URL", self.nats.url())
             .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
             .env("SLACK_WEBHOOK_URL", self.webhook.url())
+            .env("MESSAGE_FORMAT", "json")
             .start_deadline(START_DEADLINE)
     }
 
@@ -288,8 +289,10 @@ impl System {
 
     /// The replica of the broadcaster that delivers; some event must have been delivered.
     pub(crate) async fn deliverer(&self) -> Result<usize, Error> {
-        let delivered = "broadcaster_delivered_total";
-        find(&self.broadcasters, delivered, |events| events > 0.0).await
+        find(&self.broadcasters, "broadcaster_active", |active| {
+            active > 0.0
+        })
+        .await
     }
 }
 

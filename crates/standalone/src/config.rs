@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broadcaster::message::{Format, Messages};
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig};
 use service_kit::nats::{NatsArgs, NatsConfig};
@@ -55,6 +56,16 @@ pub(crate) struct Args {
     #[arg(long, env = "SLACK_WEBHOOK_URL_FILE")]
     slack_webhook_url_file: Option<PathBuf>,
 
+    /// What a message is: `readable`, a line for people, several changes in one
+    /// message and one message a second; or `json`, the todo, a message each
+    #[arg(long, env = "MESSAGE_FORMAT", default_value = "readable")]
+    message_format: String,
+
+    /// The address of the start page, for links to the lists in readable
+    /// messages
+    #[arg(long, env = "PUBLIC_URL")]
+    public_url: Option<String>,
+
     /// Where the picture above the todos comes from
     #[arg(long, env = "IMG_URL", default_value = "https://picsum.photos/500")]
     img_url: String,
@@ -78,6 +89,8 @@ pub(crate) struct Config {
     /// The broker, where it is not the process itself.
     pub(crate) nats: Option<NatsConfig>,
     webhook: Option<SecretString>,
+    format: Format,
+    public_url: Option<Url>,
     pub(crate) image_url: Url,
     pub(crate) image_ttl: Duration,
     pub(crate) runtime: RuntimeConfig,
@@ -89,6 +102,16 @@ impl Config {
     pub(crate) fn webhook(&self, environment: &Environment) -> Option<SecretString> {
         let is_staging = environment.as_str() == "staging";
         self.webhook.clone().filter(|_| !is_staging)
+    }
+
+    /// What its messages look like.
+    pub(crate) fn messages(&self, environment: &Environment) -> Messages {
+        let list = self.public_url.clone().map(|mut url| {
+            let path = format!("{}/{environment}/", url.path().trim_end_matches('/'));
+            url.set_path(&path);
+            url
+        });
+        Messages::new(environment.clone(), self.format, list.as_ref())
     }
 
     /// The database of `environment`: one of its own, so that the two never mix.
@@ -130,6 +153,11 @@ impl TryFrom<Args> for Config {
                 args.slack_webhook_url_file.as_deref(),
             )
             .and_then(|url| broadcaster::webhook_url(url, &mut faults));
+        let format = faults.parse("MESSAGE_FORMAT", &args.message_format);
+        let public_url = args
+            .public_url
+            .filter(|url| !url.is_empty())
+            .and_then(|url| faults.http_url("PUBLIC_URL", &url));
         let image_url = faults.http_url("IMG_URL", &args.img_url);
         let image_ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds);
         if image_ttl == Some(Duration::ZERO) {
@@ -147,6 +175,8 @@ impl TryFrom<Args> for Config {
                 server,
                 nats,
                 webhook,
+                format: format?,
+                public_url,
                 image_url: image_url?,
                 image_ttl: image_ttl?,
                 runtime: runtime?,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use broadcaster::retry::RETRY_FOR;
-use broadcaster::webhook::Webhook;
-use broadcaster::{Broadcaster, Target};
+use broadcaster::engine::Engine;
+use broadcaster::webhook::{Answer, Post, Webhook};
+use broadcaster::{Broadcaster, Metrics, RETRY_FOR, Settings, Target};
 use prometheus_client::registry::Registry;
 use service_kit::config::PublicPrefix;
 use service_kit::http::{HttpMetrics, serve};
 use service_kit::nats::NatsConfig;
-use service_kit::{Lifecycle, TaskError};
+use service_kit::{Lifecycle, TaskError, TraceParent};
 use todo_app::{App, AppConfig};
 use todo_backend::feed::{self, Feed};
 use todo_backend::http::{Api, Limits};
@@ -25,8 +25,7 @@ use tokio::net::TcpListener;
 
 use crate::bus::Bus;
 use crate::config::Config;
-use crate::delivery;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, InboxQueue};
 
 /// The two services that a browser meets.
 #[derive(Clone, Debug)]
@@ -126,14 +125,20 @@ async fn over_nats(
         .webhook(environment)
         .map_or(Target::Log, Target::Webhook);
     let mut registry = Registry::default();
-    Broadcaster::connect(environment.clone(), nats, &target, RETRY_FOR, &mut registry)
+    let settings = Settings {
+        environment: environment.clone(),
+        target,
+        messages: config.messages(environment),
+        retry_for: RETRY_FOR,
+    };
+    Broadcaster::connect(settings, nats, &mut registry)
         .await?
         .spawn(lifecycle);
     Ok(Arc::new(NatsPublisher::new(connection)))
 }
 
-/// The events stay in the process: the inbox is where they end, or the queue
-/// before the webhook.
+/// The events stay in the process: the inbox is the queue before the webhook,
+/// or the page where they end.
 async fn open_inbox(
     config: &Config,
     environment: &Environment,
@@ -142,11 +147,37 @@ async fn open_inbox(
     let webhook = config.webhook(environment);
     let file = config.data_dir.join(format!("{environment}-inbox.db"));
     let inbox = Inbox::open(environment.clone(), &file, webhook.is_some()).await?;
-    if let Some(url) = webhook {
-        let deliver = delivery::run(inbox.clone(), Webhook::new(url)?, lifecycle.shutdown());
-        lifecycle.spawn("delivery", deliver);
-    }
+    let outlet = match webhook {
+        Some(url) => Outlet::Webhook(Webhook::new(url)?),
+        None => Outlet::Page,
+    };
+    let engine = Engine {
+        outlet: Arc::new(outlet),
+        messages: config.messages(environment),
+        retry_for: RETRY_FOR,
+        random: fastrand::Rng::new(),
+        metrics: Metrics::register(&mut Registry::default()),
+    };
+    let queue = InboxQueue::new(inbox.clone());
+    lifecycle.spawn("delivery", engine.run(queue, lifecycle.shutdown()));
     Ok(inbox)
+}
+
+/// Where events go.
+#[derive(Debug)]
+enum Outlet {
+    /// The page shows what the inbox notes.
+    Page,
+    Webhook(Webhook),
+}
+
+impl Post for Outlet {
+    async fn post(&self, text: &str, trace: Option<TraceParent>) -> Answer {
+        match self {
+            Self::Page => Answer::Delivered,
+            Self::Webhook(webhook) => webhook.post(text, trace).await,
+        }
+    }
 }
 
 /// Serves the API to the pages, as the Service of a cluster does. It ends after

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use broadcaster::message::Messages;
 use prometheus_client::registry::Registry;
 use service_kit::http::HttpMetrics;
 use todo_domain::Environment;
@@ -30,16 +31,19 @@ impl Ingress {
         &mut self,
         environment: &Environment,
         services: Services,
+        messages: Messages,
         shutdown: CancellationToken,
     ) {
         let source = Source {
             environment: environment.clone(),
             inbox: services.inbox.clone(),
+            messages,
         };
         let inbox = inbox::routes(
             format!("Inbox of {environment}"),
             format!("/{environment}/"),
             vec![source.clone()],
+            shutdown.clone(),
         );
         let inbox = stack(inbox, shutdown);
         let prefix = format!("/{environment}");
@@ -54,7 +58,12 @@ impl Ingress {
     pub(crate) fn router(self, shutdown: CancellationToken) -> Router {
         let environments = self.sources.iter().map(|source| source.environment.clone());
         let home = home::routes(environments.collect());
-        let inbox = inbox::routes("Inbox".to_owned(), "/".to_owned(), self.sources);
+        let inbox = inbox::routes(
+            "Inbox".to_owned(),
+            "/".to_owned(),
+            self.sources,
+            shutdown.clone(),
+        );
         self.routes
             .fallback_service(stack(home.merge(inbox), shutdown))
     }
@@ -73,7 +82,7 @@ async fn dispatch(
     request: Request,
 ) -> Result<Response, Infallible> {
     match request.uri().path() {
-        "/inbox" => inbox.oneshot(request).await,
+        "/inbox" | "/inbox/live" => inbox.oneshot(request).await,
         path if path == "/todos" || path.starts_with("/todos/") => {
             services.backend.oneshot(request).await
         }

@@ -7,7 +7,6 @@
 
 mod bus;
 mod config;
-mod delivery;
 mod environment;
 mod home;
 mod inbox;
@@ -45,7 +44,8 @@ async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
     let mut ingress = Ingress::default();
     for environment in &config.environments {
         let services = environment::start(&config, environment, lifecycle).await?;
-        ingress.add(environment, services, lifecycle.shutdown());
+        let messages = config.messages(environment);
+        ingress.add(environment, services, messages, lifecycle.shutdown());
     }
     let address = format!("http://localhost:{}", listener.local_addr()?.port());
     let router = ingress.router(lifecycle.shutdown());

@@ -45,7 +45,8 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     status: Option<StatusCode>,
-    retry_after: Option<u64>,
+    retry_after: Option<String>,
+    body: Option<String>,
     delay: Duration,
 }
 
@@ -60,6 +61,7 @@ impl Answer {
         Self {
             status: Some(status),
             retry_after: None,
+            body: None,
             delay: Duration::ZERO,
         }
     }
@@ -68,8 +70,33 @@ impl Answer {
     #[must_use]
     pub fn too_many_requests(retry_after: u64) -> Self {
         Self {
-            retry_after: Some(retry_after),
+            retry_after: Some(retry_after.to_string()),
             ..Self::status(429)
+        }
+    }
+
+    /// The same answer with this value of `Retry-After`.
+    ///
+    /// # Panics
+    /// When no header can have this value.
+    #[must_use]
+    pub fn with_retry_after(self, value: &str) -> Self {
+        assert!(
+            HeaderValue::from_str(value).is_ok(),
+            "a test names a value of a header"
+        );
+        Self {
+            retry_after: Some(value.to_owned()),
+            ..self
+        }
+    }
+
+    /// The same answer with this body, in place of the words of its status.
+    #[must_use]
+    pub fn with_body(self, body: &str) -> Self {
+        Self {
+            body: Some(body.to_owned()),
+            ..self
         }
     }
 
@@ -79,6 +106,7 @@ impl Answer {
         Self {
             status: None,
             retry_after: None,
+            body: None,
             delay: Duration::ZERO,
         }
     }
@@ -94,11 +122,12 @@ impl Answer {
         let Some(status) = self.status else {
             return std::future::pending().await;
         };
-        let mut response = (status, status.canonical_reason().unwrap_or_default()).into_response();
-        if let Some(seconds) = self.retry_after {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let words = status.canonical_reason().unwrap_or_default();
+        let body = self.body.unwrap_or_else(|| words.to_owned());
+        let mut response = (status, body).into_response();
+        let retry_after = self.retry_after.as_deref().map(HeaderValue::from_str);
+        if let Some(Ok(value)) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, value);
         }
         response
     }
@@ -128,10 +157,15 @@ impl Webhook {
     /// From now on every request gets this answer. What [`Webhook::answer_next`] had planned is
     /// forgotten.
     pub fn answer(&self, answer: Answer) {
-        *self.receiver.script() = Script {
-            standing: answer,
-            next: VecDeque::new(),
-        };
+        let mut script = self.receiver.script();
+        script.standing = answer;
+        script.next.clear();
+    }
+
+    /// From now on every request with `word` in its body gets this answer, whatever else is
+    /// planned.
+    pub fn answer_about(&self, word: &str, answer: Answer) {
+        self.receiver.script().about.push((word.to_owned(), answer));
     }
 
     /// The next `count` requests get this answer, after those planned before; then the standing
@@ -243,6 +277,7 @@ struct Receiver {
 struct Script {
     standing: Answer,
     next: VecDeque<Answer>,
+    about: Vec<(String, Answer)>,
 }
 
 impl Default for Receiver {
@@ -250,6 +285,7 @@ impl Default for Receiver {
         let script = Script {
             standing: Answer::status(200),
             next: VecDeque::new(),
+            about: Vec::new(),
         };
         Self {
             script: Mutex::new(script),
@@ -263,8 +299,11 @@ impl Receiver {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_answer(&self) -> Answer {
+    fn next_answer(&self, body: &str) -> Answer {
         let mut script = self.script();
+        if let Some((_, answer)) = script.about.iter().find(|(word, _)| body.contains(word)) {
+            return answer.clone();
+        }
         script
             .next
             .pop_front()
@@ -313,7 +352,7 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let answer = receiver.next_answer();
+    let answer = receiver.next_answer(&String::from_utf8_lossy(&body));
     let body = serde_json::from_slice(&body)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
     let request = Request {

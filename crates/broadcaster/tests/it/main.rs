@@ -3,5 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod delivery;
+mod messages;
+mod ownership;
 mod replicas;
+mod vanished;
 mod world;

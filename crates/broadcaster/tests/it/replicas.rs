@@ -2,28 +2,14 @@
 
 use std::time::Duration;
 
-use testkit::{Answer, Service, eventually};
+use testkit::{Answer, eventually};
 
-use crate::world::{PATIENCE, World, accepted, all, first_deliveries};
+use crate::world::{PATIENCE, World, active, replicas};
 
 const TODOS: i64 = 10;
 
-/// Waits for every change and holds the order of each todo to what was made;
-/// gives how many came twice.
 async fn assert_all_delivered(world: &World, changes: usize) -> usize {
-    let expected = all(TODOS, changes);
-    let requests = world
-        .webhook
-        .wait_until(PATIENCE, |requests| {
-            let todos = first_deliveries(&accepted(requests));
-            let delivered: usize = todos.values().map(Vec::len).sum();
-            delivered == expected.values().map(Vec::len).sum::<usize>()
-        })
-        .await
-        .unwrap();
-    let accepted = accepted(&requests);
-    assert_eq!(first_deliveries(&accepted), expected);
-    accepted.len() - expected.values().map(Vec::len).sum::<usize>()
+    world.all_delivered(TODOS, changes).await
 }
 
 async fn make(world: &World, changes: std::ops::Range<usize>) {
@@ -32,21 +18,6 @@ async fn make(world: &World, changes: std::ops::Range<usize>) {
             world.change(todo, change).await;
         }
     }
-}
-
-async fn replicas(world: &World, count: usize) -> Vec<Service> {
-    let mut replicas = Vec::new();
-    for _ in 0..count {
-        replicas.push(world.broadcaster().start().await.unwrap());
-    }
-    replicas
-}
-
-/// Which of `replicas` delivers; at least one event was.
-fn active(replicas: &[Service]) -> usize {
-    let delivers =
-        |replica: &Service| (replica.stdout() + &replica.stderr()).contains("todo event");
-    replicas.iter().position(delivers).expect("one delivers")
 }
 
 #[tokio::test]

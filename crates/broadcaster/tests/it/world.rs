@@ -56,8 +56,13 @@ impl World {
             .env("NATS_URL", self.nats.url())
     }
 
-    /// A broadcaster that posts.
+    /// A broadcaster that posts each event by itself, as JSON.
     pub(crate) fn broadcaster(&self) -> Builder {
+        self.readable().env("MESSAGE_FORMAT", "json")
+    }
+
+    /// A broadcaster that posts for people.
+    pub(crate) fn readable(&self) -> Builder {
         self.logger()
             .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
             .env("SLACK_WEBHOOK_URL", self.webhook.url())
@@ -79,22 +84,56 @@ impl World {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
         headers.insert("ce-id", id);
-        self.jetstream
-            .publish_with_headers(
-                format!("staging.todos.{kind}"),
-                headers,
-                payload.to_owned().into(),
-            )
-            .await
-            .unwrap()
-            .await
-            .unwrap();
+        self.publish_with(kind, headers, payload).await;
+    }
+
+    /// Publishes an event of a request with this `traceparent`.
+    pub(crate) async fn publish_traced(&self, traceparent: &str) {
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", traceparent);
+        self.publish_with("created", headers, &payload(1, 0)).await;
+    }
+
+    async fn publish_with(&self, kind: &str, headers: HeaderMap, payload: &str) {
+        let subject = format!("staging.todos.{kind}");
+        let published =
+            self.jetstream
+                .publish_with_headers(subject, headers, payload.to_owned().into());
+        published.await.unwrap().await.unwrap();
     }
 
     /// Publishes change number `change` of a todo.
     pub(crate) async fn change(&self, todo: i64, change: usize) {
         let id = Uuid::now_v7().to_string();
         self.publish("updated", &id, &payload(todo, change)).await;
+    }
+
+    /// Waits until the broadcaster holds nothing any more.
+    pub(crate) async fn settled(&self) {
+        eventually(PATIENCE, async || match self.unacknowledged().await {
+            0 => Ok(()),
+            events => Err(format!("{events} unacknowledged")),
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Waits until each of `todos` todos was delivered with `changes` changes, in order; gives how
+    /// many came twice.
+    pub(crate) async fn all_delivered(&self, todos: i64, changes: usize) -> usize {
+        let expected = all(todos, changes);
+        let requests = self
+            .webhook
+            .wait_until(PATIENCE, |requests| {
+                let todos = first_deliveries(&accepted(requests));
+                let delivered: usize = todos.values().map(Vec::len).sum();
+                delivered == expected.values().map(Vec::len).sum::<usize>()
+            })
+            .await
+            .unwrap();
+        let accepted = accepted(&requests);
+        assert_eq!(first_deliveries(&accepted), expected);
+        accepted.len() - expected.values().map(Vec::len).sum::<usize>()
     }
 
     pub(crate) async fn unacknowledged(&self) -> usize {
@@ -157,4 +196,20 @@ pub(crate) async fn logged(service: &Service, text: &str) {
     })
     .await
     .unwrap();
+}
+
+/// Starts `count` broadcasters.
+pub(crate) async fn replicas(world: &World, count: usize) -> Vec<Service> {
+    let mut replicas = Vec::new();
+    for _ in 0..count {
+        replicas.push(world.broadcaster().start().await.unwrap());
+    }
+    replicas
+}
+
+/// Which of `replicas` delivers; at least one event was.
+pub(crate) fn active(replicas: &[Service]) -> usize {
+    let delivers =
+        |replica: &Service| (replica.stdout() + &replica.stderr()).contains("todo event");
+    replicas.iter().position(delivers).expect("one delivers")
 }

@@ -1,11 +1,14 @@
 //! What Slack would have got, kept in a file of its own.
 //!
 //! It is the far end of the bus: an event that is in here has left the outbox
-//! for good. Where there is a webhook it is also the queue before it, so that
-//! an event which waits for the webhook survives the end of the process.
+//! for good. It is also the [`queue`] under the engine of the broadcaster, so
+//! that an event which waits for the webhook survives the end of the process,
+//! and that the page shows the very messages that Slack would.
 
 mod page;
+mod queue;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +21,23 @@ use sqlx::sqlite::{
 use time::OffsetDateTime;
 use todo_backend::store::OutboxRow;
 use todo_domain::Environment;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 pub(crate) use page::{Source, routes};
+pub(crate) use queue::InboxQueue;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// How many events a page shows.
 const SHOWN: u32 = 200;
 
-/// How many events are kept, besides those that wait for the webhook. More than
-/// two batches of the relay, so that an event which comes twice is known.
-const KEPT: u32 = 2000;
+/// How many events are kept, besides those that wait for the webhook. An event
+/// that the relay brings twice is known by them, so there are more than it
+/// brings at a time.
+const KEPT: u32 = 10_000;
+
+/// How many events may wait for the webhook. More wait in the outbox.
+const WAITING: u32 = 50_000;
 
 /// How long a statement waits for another one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,16 +47,16 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Inbox {
     environment: Environment,
     pool: SqlitePool,
-    /// In which state an event comes in.
-    first_state: State,
-    arrived: Arc<Notify>,
+    forwards: bool,
+    /// Counts the changes of what the page shows.
+    changes: Arc<watch::Sender<u64>>,
 }
 
 /// How far an event got.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, sqlx::Type)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, sqlx::Type)]
 #[sqlx(rename_all = "lowercase")]
 pub(crate) enum State {
-    /// There is no webhook: this is where it ends.
+    /// It was shown here, as there is no webhook.
     Kept,
     /// It has yet to be posted.
     Waiting,
@@ -61,26 +69,43 @@ pub(crate) enum State {
 /// An event in the inbox.
 #[derive(Clone, Debug, FromRow)]
 pub(crate) struct Entry {
-    pub(crate) position: i64,
-    pub(crate) subject: String,
+    position: i64,
+    event_id: uuid::Uuid,
+    subject: String,
     /// The todo, as JSON.
-    pub(crate) data: String,
+    data: String,
     received_at: i64,
-    pub(crate) state: State,
-    pub(crate) answer: String,
+    state: State,
+    answer: String,
+    post: Option<i64>,
+    posted_at: Option<i64>,
 }
 
-impl Entry {
-    /// When it came in.
-    pub(crate) fn received_at(&self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.received_at) * 1000)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-    }
+/// Events that Slack shows, or would show, as one message.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) at: OffsetDateTime,
+    pub(crate) state: State,
+    /// What the webhook last said, where it did not accept.
+    pub(crate) answer: String,
+    /// The oldest first.
+    entries: Vec<Entry>,
+}
+
+/// Why events were not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PutError {
+    /// The webhook takes nothing, and has not for long.
+    #[error("{WAITING} events wait for the webhook already")]
+    Full,
+    /// The file cannot be used.
+    #[error("the inbox")]
+    Database(#[from] sqlx::Error),
 }
 
 impl Inbox {
     /// Opens the inbox in `file`, which is made where there is none, with its
-    /// folder. What comes in waits for a webhook, if it `forwards` to one.
+    /// folder. Events end here, unless it `forwards` to a webhook.
     pub(crate) async fn open(
         environment: Environment,
         file: &Path,
@@ -102,35 +127,34 @@ impl Inbox {
             .connect_with(options)
             .await?;
         MIGRATIONS.run(&pool).await?;
-        let inbox = Self {
+        Ok(Self {
             environment,
             pool,
-            first_state: if forwards {
-                State::Waiting
-            } else {
-                State::Kept
-            },
-            arrived: Arc::default(),
-        };
-        inbox.arrived.notify_one();
-        Ok(inbox)
+            forwards,
+            changes: Arc::new(watch::Sender::new(0)),
+        })
     }
 
     /// Takes `rows` in, all or none. One that is known is left as it is.
-    pub(crate) async fn put(&self, rows: &[OutboxRow]) -> Result<(), sqlx::Error> {
+    pub(crate) async fn put(&self, rows: &[OutboxRow]) -> Result<(), PutError> {
         let mut transaction = self.pool.begin().await?;
+        let waiting: u32 = sqlx::query_scalar("SELECT count(*) FROM inbox WHERE state = 'waiting'")
+            .fetch_one(&mut *transaction)
+            .await?;
+        if waiting >= WAITING {
+            return Err(PutError::Full);
+        }
         for OutboxRow { event, .. } in rows {
             let data = serde_json::to_string(&event.todo)
                 .map_err(|error| sqlx::Error::Encode(error.into()))?;
             sqlx::query(
                 "INSERT INTO inbox (event_id, subject, data, received_at, state)
-                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (event_id) DO NOTHING",
+                 VALUES (?1, ?2, ?3, ?4, 'waiting') ON CONFLICT (event_id) DO NOTHING",
             )
             .bind(event.id)
             .bind(event.subject(&self.environment))
             .bind(data)
             .bind(now())
-            .bind(self.first_state)
             .execute(&mut *transaction)
             .await?;
         }
@@ -142,52 +166,89 @@ impl Inbox {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        self.arrived.notify_one();
+        self.change();
         Ok(())
     }
 
-    /// The newest events, newest first.
-    async fn newest(&self) -> Result<Vec<Entry>, sqlx::Error> {
+    /// Counts the changes of what the page shows.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn change(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// The newest messages, newest first; how many events they are about is
+    /// [`SHOWN`] at most.
+    async fn newest(&self) -> Result<Vec<Message>, sqlx::Error> {
+        let query = "SELECT * FROM inbox ORDER BY position DESC LIMIT ?1";
+        let mut entries: Vec<Entry> = sqlx::query_as(query)
+            .bind(SHOWN)
+            .fetch_all(&self.pool)
+            .await?;
+        entries.reverse();
+        let mut messages: BTreeMap<_, Message> = BTreeMap::new();
+        for entry in entries {
+            // What was not posted stands by itself, above what was.
+            let key = (entry.post.is_none(), entry.post.unwrap_or(entry.position));
+            let message = messages.entry(key).or_insert_with(|| Message {
+                at: time(entry.posted_at.unwrap_or(entry.received_at)),
+                state: entry.state,
+                answer: entry.answer.clone(),
+                entries: Vec::new(),
+            });
+            message.entries.push(entry);
+        }
+        Ok(messages.into_values().rev().collect())
+    }
+
+    /// The oldest events that wait behind `position`.
+    async fn waiting(&self, position: i64, limit: usize) -> Result<Vec<Entry>, sqlx::Error> {
         sqlx::query_as(
-            "SELECT position, subject, data, received_at, state, answer
-             FROM inbox ORDER BY position DESC LIMIT ?1",
+            "SELECT * FROM inbox WHERE state = 'waiting' AND position > ?1
+             ORDER BY position LIMIT ?2",
         )
-        .bind(SHOWN)
+        .bind(position)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&self.pool)
         .await
     }
 
-    /// The event that waits longest for the webhook; waits for one itself.
-    pub(crate) async fn next(&self) -> Result<Entry, sqlx::Error> {
-        loop {
-            let next = sqlx::query_as(
-                "SELECT position, subject, data, received_at, state, answer
-                 FROM inbox WHERE state = 'waiting' ORDER BY position LIMIT 1",
-            )
-            .fetch_optional(&self.pool)
-            .await?;
-            if let Some(next) = next {
-                return Ok(next);
-            }
-            self.arrived.notified().await;
-        }
-    }
-
-    /// Notes how far the event at `position` got, and what the webhook said.
-    pub(crate) async fn note(
+    /// Notes that these events went with one post, or that they were refused.
+    async fn settle(
         &self,
-        position: i64,
+        positions: &[i64],
         state: State,
         answer: &str,
     ) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE inbox SET state = ?2, answer = ?3 WHERE position = ?1")
+        let post = match state {
+            State::Kept | State::Delivered => positions.iter().max(),
+            State::Waiting | State::Refused => None,
+        };
+        let mut transaction = self.pool.begin().await?;
+        for position in positions {
+            sqlx::query(
+                "UPDATE inbox SET state = ?2, answer = ?3, post = ?4, posted_at = ?5
+                 WHERE position = ?1",
+            )
             .bind(position)
             .bind(state)
             .bind(answer)
-            .execute(&self.pool)
+            .bind(post)
+            .bind(post.map(|_| now()))
+            .execute(&mut *transaction)
             .await?;
+        }
+        transaction.commit().await?;
+        self.change();
         Ok(())
     }
+}
+
+fn time(microseconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1000)
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// The microseconds since 1970.

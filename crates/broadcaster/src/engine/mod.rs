@@ -1,0 +1,330 @@
+//! Takes events from a queue to the webhook: the [`schedule`] decides, this
+//! does it.
+
+pub(crate) mod schedule;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use service_kit::TaskError;
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use crate::message::Messages;
+use crate::metrics::Metrics;
+use crate::queue::{Arrival, Desk, Event, Events, Permission, Queue, Verdict};
+use crate::webhook::{Answer, Post};
+use schedule::{Job, Next, Outcome, Schedule};
+
+pub use schedule::Rules;
+
+/// How long posts that are on their way at the stop may take, and the queue to
+/// hear of them. Longer than a post may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(13);
+
+/// How long the queue may take to be passed on, at the very end.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a task of the engine ends with.
+enum Done<R> {
+    Posted(Job<R>, Vec<bool>, Outcome),
+    Settled(Job<R>, Verdict, bool),
+    Noted,
+}
+
+/// The way of the events of one queue to one webhook.
+#[derive(Debug)]
+pub struct Engine<P> {
+    /// Where they go.
+    pub outlet: Arc<P>,
+    /// What they look like there.
+    pub messages: Messages,
+    /// How old an event may become by failing posts.
+    pub retry_for: Duration,
+    /// Where the pauses get their jitter from.
+    pub random: fastrand::Rng,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl<P: Post> Engine<P> {
+    /// Delivers until `shutdown`, then finishes what is on its way.
+    ///
+    /// # Errors
+    /// Where the queue ends or a task panics.
+    pub async fn run<Q: Queue>(
+        self,
+        queue: Q,
+        shutdown: CancellationToken,
+    ) -> Result<(), TaskError> {
+        let rules = Rules {
+            pace: self.messages.pace(),
+            merge: self.messages.merge(),
+            retry_for: self.retry_for,
+        };
+        let mut running = Running {
+            schedule: Schedule::new(rules, self.random.clone()),
+            post: Arc::new(Delivery {
+                desk: queue.desk(),
+                outlet: self.outlet,
+                messages: self.messages,
+                metrics: self.metrics,
+            }),
+            tasks: JoinSet::new(),
+            queue,
+        };
+        running.serve(&shutdown).await?;
+        running.stop().await;
+        Ok(())
+    }
+}
+
+struct Running<Q: Queue, P> {
+    queue: Q,
+    schedule: Schedule<Q::Receipt>,
+    post: Arc<Delivery<Q::Desk, P>>,
+    tasks: JoinSet<Done<Q::Receipt>>,
+}
+
+impl<Q: Queue, P: Post> Running<Q, P> {
+    async fn serve(&mut self, shutdown: &CancellationToken) -> Result<(), TaskError> {
+        loop {
+            let wake_at = self.start_tasks();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(done) = self.tasks.join_next() => self.finish(done?),
+                arrival = self.queue.next() => match arrival.ok_or("the queue ended")? {
+                    Arrival::Event(event) => self.arrive(event),
+                    Arrival::StartOver => self.schedule.start_over(),
+                },
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+            }
+        }
+    }
+
+    /// Starts all that is due; gives when the next is.
+    fn start_tasks(&mut self) -> Option<Instant> {
+        let wake_at = loop {
+            let post = self.post.clone();
+            match self.schedule.next(Instant::now()) {
+                Next::Post(job) => {
+                    let span = info_span!("delivery", events = job.events.len());
+                    self.tasks.spawn(
+                        async move {
+                            let (known, outcome) = post.post(&job).await;
+                            Done::Posted(job, known, outcome)
+                        }
+                        .instrument(span),
+                    );
+                }
+                Next::Settle(job, verdict) => {
+                    self.tasks.spawn(async move {
+                        let heard = post.settle(&job.events, &verdict).await;
+                        Done::Settled(job, verdict, heard)
+                    });
+                }
+                Next::Note(events) => {
+                    self.tasks.spawn(async move {
+                        if let Err(error) = post.desk.note(&events).await {
+                            warn!(error, "could not note a delivery that is another's by now");
+                        }
+                        Done::Noted
+                    });
+                }
+                Next::Wait(until) => break until,
+            }
+        };
+        let metrics = &self.post.metrics;
+        metrics.in_flight.set(count(self.schedule.len()));
+        metrics
+            .webhook_down
+            .set(i64::from(self.schedule.is_webhook_down()));
+        metrics
+            .queue_broken
+            .set(i64::from(self.schedule.is_queue_broken()));
+        wake_at
+    }
+
+    fn arrive(&mut self, event: Event<Q::Receipt>) {
+        let age = OffsetDateTime::now_utc() - event.published;
+        let age = age.try_into().unwrap_or(Duration::ZERO);
+        let size = self.post.messages.size(&event);
+        self.schedule.arrive(event, age, size, Instant::now());
+    }
+
+    fn finish(&mut self, done: Done<Q::Receipt>) {
+        let now = Instant::now();
+        match done {
+            Done::Posted(job, known, outcome) => self.schedule.posted(job, &known, outcome, now),
+            Done::Settled(job, verdict, heard) => {
+                self.schedule.settled(job, verdict, heard, now);
+            }
+            Done::Noted => {}
+        }
+    }
+
+    /// Finishes what is on its way; nothing else is begun.
+    async fn stop(mut self) {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        self.schedule.stop();
+        let finish = async {
+            loop {
+                let wake_at = self.start_tasks();
+                if self.schedule.is_idle() && self.tasks.is_empty() {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    Some(done) = self.tasks.join_next() => match done {
+                        Ok(done) => self.finish(done),
+                        Err(error) => warn!(%error, "a delivery was cut off"),
+                    },
+                    () = sleep_until(wake_at.unwrap_or(deadline)) => {}
+                }
+            }
+        };
+        if timeout_at(deadline, finish).await.is_err() {
+            warn!("the queue was not told of all deliveries, some may be repeated");
+        }
+        let events = self.schedule.len();
+        let released = timeout_at(deadline + RELEASE_TIMEOUT, self.queue.release()).await;
+        info!(events, in_time = released.is_ok(), "passed on");
+    }
+}
+
+/// What the tasks need.
+struct Delivery<D, P> {
+    desk: D,
+    outlet: Arc<P>,
+    messages: Messages,
+    metrics: Metrics,
+}
+
+impl<D: Desk, P: Post> Delivery<D, P> {
+    /// Posts those of the events that were not delivered before; tells which
+    /// were, and what came of the rest.
+    async fn post(&self, job: &Job<D::Receipt>) -> (Vec<bool>, Outcome) {
+        let known = match self.desk.known(&job.events).await {
+            Ok(known) => known,
+            Err(error) => {
+                warn!(error, "cannot look up whether events were delivered");
+                return (Vec::new(), Outcome::NoQueue);
+            }
+        };
+        let known_too = known.iter().copied();
+        let events: Events<_> = job
+            .events
+            .iter()
+            .zip(known_too.chain(std::iter::repeat(false)))
+            .filter(|(_, known)| !known)
+            .map(|(event, _)| event.clone())
+            .collect();
+        if events.is_empty() {
+            return (known, Outcome::Delivered);
+        }
+        let is_posted = |fresh: &&Arc<_>| events.iter().any(|event| Arc::ptr_eq(event, fresh));
+        for event in job.fresh.iter().filter(is_posted) {
+            let subject = &event.subject;
+            let data = &*String::from_utf8_lossy(&event.payload);
+            info!(subject, data, "todo event");
+        }
+        let text = self.messages.text(&events);
+        match self.desk.permission(&events).await {
+            Ok(Permission::Granted) => {}
+            Ok(Permission::Wait(pause)) => return (known, Outcome::Wait(pause)),
+            Ok(Permission::Lost) => return (known, Outcome::Lost),
+            Err(error) => {
+                warn!(error, "cannot ask whether the events are still ours");
+                return (known, Outcome::NoQueue);
+            }
+        }
+        let start = Instant::now();
+        let answer = self.outlet.post(&text, events[0].trace).await;
+        self.metrics
+            .delivery_duration
+            .observe(start.elapsed().as_secs_f64());
+        (known, self.outcome(&events, answer).await)
+    }
+
+    async fn outcome(&self, events: &[Arc<Event<D::Receipt>>], answer: Answer) -> Outcome {
+        match answer {
+            Answer::Delivered => Outcome::Delivered,
+            Answer::Rejected(failure) => Outcome::Rejected(failure),
+            Answer::Limited(pause) => {
+                self.metrics.rate_limited.inc();
+                let pause_seconds = pause.as_secs();
+                warn!(pause_seconds, "the webhook asks for a pause");
+                self.desk.announce(pause).await;
+                Outcome::Limited(pause)
+            }
+            Answer::Failed(failure) => {
+                self.metrics.retried.inc();
+                warn!(
+                    event = &*events[0].id,
+                    events = events.len(),
+                    status = failure.status,
+                    answer = failure.text,
+                    "not delivered, trying again"
+                );
+                self.desk.failed(events, &failure).await;
+                Outcome::Failed(failure)
+            }
+        }
+    }
+
+    /// Whether the queue heard.
+    async fn settle(&self, events: &[Arc<Event<D::Receipt>>], verdict: &Verdict) -> bool {
+        if let Err(error) = self.desk.settle(events, verdict).await {
+            self.metrics.unheard.inc();
+            let event = &*events[0].id;
+            warn!(
+                error,
+                event, "could not tell the queue what became of an event"
+            );
+            return false;
+        }
+        for event in events {
+            self.count(event, verdict);
+        }
+        true
+    }
+
+    fn count(&self, event: &Event<D::Receipt>, verdict: &Verdict) {
+        let id = &*event.id;
+        match verdict {
+            Verdict::Duplicate => {
+                self.metrics.duplicates.inc();
+                debug!(event = id, "had been delivered before");
+            }
+            Verdict::Delivered => {
+                self.metrics.delivered.inc();
+                let delay = OffsetDateTime::now_utc() - event.published;
+                self.metrics.delivery_delay.observe(delay.as_seconds_f64());
+            }
+            Verdict::Dead {
+                reason,
+                failure,
+                attempts,
+            } => {
+                let reason = reason.as_str();
+                self.metrics.count_dead_letter(reason);
+                error!(
+                    event = id,
+                    reason,
+                    attempts,
+                    status = failure.status,
+                    answer = failure.text,
+                    "given up: the event is a dead letter"
+                );
+            }
+        }
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,295 @@
+//! What the webhook shows of events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use todo_domain::{Environment, EventKind, Todo};
+use url::Url;
+
+use crate::queue::Event;
+
+/// From one post to the next, as Slack asks: "Incoming webhooks, 1 per second".
+const PACE: Duration = Duration::from_secs(1);
+
+/// The lines of a post, in characters. Slack cuts a text at 40 000.
+const ROOM: usize = 30_000;
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Format {
+    /// A line for people; several changes share a post, one post a second.
+    #[default]
+    Readable,
+    /// The todo as JSON, one post an event, as fast as they are taken.
+    Json,
+}
+
+impl std::str::FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "readable" => Ok(Self::Readable),
+            "json" => Ok(Self::Json),
+            _ => Err(UnknownFormat),
+        }
+    }
+}
+
+/// No [`Format`] has this name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("should be readable or json")]
+pub struct UnknownFormat;
+
+/// Writes the messages of one environment.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    environment: Environment,
+    format: Format,
+    link: Option<String>,
+}
+
+impl Messages {
+    /// Messages of `environment`, with a link to its list at `public_url`.
+    #[must_use]
+    pub fn new(environment: Environment, format: Format, public_url: Option<&Url>) -> Self {
+        // What would end the address within `<address|text>`.
+        let address = |url: &Url| escape(&url.as_str().replace('|', "%7C"));
+        Self {
+            environment,
+            format,
+            link: public_url.map(|url| format!(" · <{}|open the list>", address(url))),
+        }
+    }
+
+    /// From the start of a post to the start of the next.
+    pub(crate) fn pace(&self) -> Duration {
+        match self.format {
+            Format::Readable => PACE,
+            Format::Json => Duration::ZERO,
+        }
+    }
+
+    /// How much of a post several events may share; `None` where they may not.
+    pub(crate) fn merge(&self) -> Option<usize> {
+        (self.format == Format::Readable).then_some(ROOM)
+    }
+
+    /// What `event` takes of it.
+    pub(crate) fn size<R>(&self, event: &Event<R>) -> usize {
+        match self.format {
+            Format::Readable => line(event).chars().count() + 1,
+            Format::Json => 0,
+        }
+    }
+
+    /// The text of a post with `events`, in Slack's notation: `&`, `<` and `>`
+    /// are escaped, so that no todo can mention or link anything.
+    #[must_use]
+    pub fn text<R>(&self, events: &[Arc<Event<R>>]) -> String {
+        if self.format == Format::Json {
+            return events.iter().map(|event| json(event)).collect();
+        }
+        let Self {
+            environment, link, ..
+        } = self;
+        let link = link.as_deref().unwrap_or_default();
+        if let [event] = events {
+            return format!("{} · {environment}{link}", line(event));
+        }
+        let mut text = format!("{} changes · {environment}{link}", events.len());
+        for event in events {
+            text.push('\n');
+            text.push_str(&line(event));
+        }
+        text
+    }
+}
+
+/// What the reference posts.
+fn json<R>(event: &Event<R>) -> String {
+    let data = String::from_utf8_lossy(&event.payload);
+    escape(&format!("Todo event on {}:\n{data}", event.subject))
+}
+
+/// One line about `event`. An update tells the state after it, not what it was
+/// before.
+fn line<R>(event: &Event<R>) -> String {
+    let Ok(Todo {
+        text, completed, ..
+    }) = &event.todo
+    else {
+        return String::new();
+    };
+    let what = match event.kind() {
+        Some(EventKind::Created) => "🆕 Added",
+        Some(EventKind::Updated) if *completed => "✅ Done",
+        Some(EventKind::Updated) | None => "✏️ To do",
+        Some(EventKind::Deleted) => "🗑️ Deleted",
+    };
+    let text: Vec<_> = text
+        .as_str()
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect();
+    format!("{what}: {}", escape(&text.join(" ")))
+}
+
+/// As Slack wants the three characters that mean something to it
+/// (<https://docs.slack.dev/messaging/formatting-message-text#escaping>).
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+/// A part of a text, as Slack shows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Piece {
+    /// As it stands there.
+    Text(String),
+    /// A link.
+    Link {
+        /// Where it leads.
+        url: String,
+        /// What it says.
+        text: String,
+    },
+}
+
+/// What Slack shows of `text`, which is in its notation.
+#[must_use]
+pub fn pieces(text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((before, (url, text), after)) = split_link(rest) {
+        pieces.push(Piece::Text(unescape(before)));
+        pieces.push(Piece::Link {
+            url: unescape(url),
+            text: unescape(text),
+        });
+        rest = after;
+    }
+    pieces.push(Piece::Text(unescape(rest)));
+    pieces
+}
+
+/// Splits at the first `<url|text>`.
+fn split_link(text: &str) -> Option<(&str, (&str, &str), &str)> {
+    let (before, rest) = text.split_once('<')?;
+    let (link, after) = rest.split_once('>')?;
+    Some((before, link.split_once('|')?, after))
+}
+
+fn unescape(text: &str) -> String {
+    text.replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::OffsetDateTime;
+    use todo_domain::TodoText;
+
+    use super::*;
+
+    fn event(kind: &str, text: &str, completed: bool) -> Arc<Event<()>> {
+        let todo = Todo {
+            id: todo_domain::TodoId(7),
+            text: TodoText::new(text).unwrap(),
+            completed,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+        };
+        Arc::new(Event::new(
+            "id".into(),
+            1,
+            format!("staging.todos.{kind}"),
+            serde_json::to_vec(&todo).unwrap().into(),
+            OffsetDateTime::UNIX_EPOCH,
+            (),
+        ))
+    }
+
+    fn messages(format: Format, url: Option<&str>) -> Messages {
+        let url = url.map(|url| Url::parse(url).unwrap());
+        Messages::new("staging".parse().unwrap(), format, url.as_ref())
+    }
+
+    #[test]
+    fn one_event_is_one_line_with_the_environment_and_the_link() {
+        let readable = messages(Format::Readable, Some("https://todo.example/staging/"));
+        let text = |kind, completed| readable.text(&[event(kind, "Water the plants", completed)]);
+        let tail = "Water the plants · staging · <https://todo.example/staging/|open the list>";
+        assert_eq!(text("created", false), format!("🆕 Added: {tail}"));
+        assert_eq!(text("updated", true), format!("✅ Done: {tail}"));
+        assert_eq!(text("updated", false), format!("✏️ To do: {tail}"));
+        assert_eq!(text("deleted", true), format!("🗑️ Deleted: {tail}"));
+    }
+
+    #[test]
+    fn the_pieces_of_a_message_are_what_slack_shows() {
+        let readable = messages(Format::Readable, Some("https://todo.example/?a=1&b=2"));
+        let text = readable.text(&[event("created", "a < b & c", false)]);
+        let link = Piece::Link {
+            url: "https://todo.example/?a=1&b=2".to_owned(),
+            text: "open the list".to_owned(),
+        };
+        assert_eq!(
+            pieces(&text),
+            [
+                Piece::Text("🆕 Added: a < b & c · staging · ".to_owned()),
+                link,
+                Piece::Text(String::new())
+            ]
+        );
+    }
+
+    #[test]
+    fn several_events_share_a_post_a_line_each() {
+        let events = [
+            event("created", "one", false),
+            event("deleted", "two", true),
+        ];
+        assert_eq!(
+            messages(Format::Readable, None).text(&events),
+            "2 changes · staging\n🆕 Added: one\n🗑️ Deleted: two"
+        );
+    }
+
+    #[test]
+    fn json_is_the_subject_and_the_payload() {
+        assert_eq!(
+            messages(Format::Json, None).text(&[event("created", "<b>", false)]),
+            "Todo event on staging.todos.created:\n\
+             {\"id\":7,\"text\":\"&lt;b&gt;\",\"completed\":false,\"created_at\":\"1970-01-01T00:00:00Z\"}"
+        );
+    }
+
+    #[test]
+    fn nobody_is_mentioned_by_the_text_of_a_todo() {
+        let text =
+            messages(Format::Readable, None).text(&[event("created", "<!channel> & <b>", false)]);
+        assert_eq!(text, "🆕 Added: &lt;!channel&gt; &amp; &lt;b&gt; · staging");
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_one_line_of_the_size_that_was_said(text in "\\PC{1,140}") {
+            if TodoText::new(text.as_str()).is_ok() {
+                for format in [Format::Readable, Format::Json] {
+                    let messages = messages(format, None);
+                    let event = event("updated", &text, false);
+                    let post = messages.text(std::slice::from_ref(&event));
+                    prop_assert!(!post.contains(['<', '>']));
+                    if format == Format::Readable {
+                        prop_assert_eq!(post.lines().count(), 1);
+                        prop_assert_eq!(pieces(&post), [Piece::Text(unescape(&post))]);
+                        prop_assert!(messages.size(&event) <= ROOM);
+                    }
+                }
+            }
+        }
+    }
+}

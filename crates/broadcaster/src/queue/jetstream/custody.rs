@@ -1,0 +1,240 @@
+//! The task that pulls, keeps the rules of a term, and answers the standbys.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::header::{NATS_MESSAGE_ID, NATS_PIN_ID};
+use async_nats::jetstream::{self, consumer};
+use async_nats::{HeaderMap, Subscriber};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Receipt, SetupError, Shared, setup, until_done};
+use crate::queue::{Arrival, Event};
+
+/// The pause before pulling is begun again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Pulls until `stop`, whatever becomes of the consumer.
+pub(super) async fn keep(
+    shared: Arc<Shared>,
+    arrivals: mpsc::Sender<Arrival<Receipt>>,
+    stop: CancellationToken,
+) {
+    let keep = async {
+        loop {
+            let pin = shared.begin_anew();
+            if arrivals.send(Arrival::StartOver).await.is_err() {
+                return;
+            }
+            let Some(messages) = until_done(|| open(&shared, pin.as_deref())).await else {
+                return;
+            };
+            info!("ready for events");
+            let custody = Custody {
+                shared: &shared,
+                arrivals: &arrivals,
+                alive: None,
+            };
+            if custody.attend(messages).await.is_break() {
+                return;
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    stop.run_until_cancelled(Box::pin(keep)).await;
+}
+
+/// Sees to everything that is needed, and pulls. The pull requests are new ones,
+/// so a `pin` of the former ones is given back.
+async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stream, SetupError> {
+    let losses = shared.losses();
+    setup::bring_up_to_date(&shared.jetstream, &shared.environment, shared.remembers).await?;
+    shared.ensure_streams().await?;
+    let consumer = setup::ensure_consumer(&shared.jetstream, &shared.environment).await?;
+    let messages = setup::pull(&consumer).await?;
+    if let Some(pin) = pin
+        && let Err(error) = shared.take_from(pin).await
+    {
+        warn!(error, "could not give back the pin");
+    }
+    let mut term = shared.term();
+    term.created = Some(consumer.cached_info().created);
+    term.losses = losses;
+    Ok(messages)
+}
+
+struct Custody<'a> {
+    shared: &'a Shared,
+    arrivals: &'a mpsc::Sender<Arrival<Receipt>>,
+    /// The questions of standbys, while this replica is pinned.
+    alive: Option<(String, Subscriber)>,
+}
+
+impl Custody<'_> {
+    /// Passes on what arrives, until it has to be pulled anew. Breaks where
+    /// nobody wants it any more.
+    async fn attend(mut self, mut messages: consumer::pull::Stream) -> ControlFlow<()> {
+        let mut losses = self.shared.losses.clone();
+        if *losses.borrow_and_update() != self.shared.term().losses {
+            return ControlFlow::Continue(());
+        }
+        loop {
+            tokio::select! {
+                _ = losses.changed() => return ControlFlow::Continue(()),
+                () = self.shared.reopen.notified() => return ControlFlow::Continue(()),
+                () = self.shared.start_over.notified() => {
+                    // Else the next term has begun, and said so.
+                    if self.shared.term().last.is_none() {
+                        self.send(Arrival::StartOver).await?;
+                    }
+                }
+                question = question(&mut self.alive) => self.answer(question).await,
+                message = messages.next() => match message {
+                    Some(Ok(message)) => self.take(message).await?,
+                    Some(Err(error)) => {
+                        warn!(%error, "pulling");
+                        return ControlFlow::Continue(());
+                    }
+                    None => return ControlFlow::Continue(()),
+                },
+            }
+        }
+    }
+
+    async fn send(&self, arrival: Arrival<Receipt>) -> ControlFlow<()> {
+        match self.arrivals.send(arrival).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    async fn answer(&mut self, question: Option<async_nats::Message>) {
+        let Some(question) = question else {
+            self.alive = None;
+            return;
+        };
+        if let Some(reply) = question.reply
+            && let Err(error) = self
+                .shared
+                .connection
+                .client()
+                .publish(reply, "".into())
+                .await
+        {
+            warn!(%error, "could not give a sign of life");
+        }
+    }
+
+    async fn take(&mut self, message: jetstream::Message) -> ControlFlow<()> {
+        let Ok(delivery) = message.info() else {
+            warn!(subject = %message.subject, "a message that JetStream did not send");
+            return ControlFlow::Continue(());
+        };
+        let number = delivery.consumer_sequence;
+        let pin = header(message.headers.as_ref(), NATS_PIN_ID).unwrap_or_default();
+        self.listen(pin).await;
+        let (is_over, is_next, term) = {
+            let mut term = self.shared.term();
+            let is_ours = term.pin.as_deref().is_none_or(|ours| ours == pin);
+            let is_next = is_ours && term.last.is_some_and(|last| last + 1 == number);
+            let was_held = term.last.is_some();
+            if !is_next {
+                self.shared.renew(&mut term);
+                term.pin = Some(pin.to_owned());
+            }
+            let begins = number == 1;
+            if is_next || begins {
+                term.last = Some(number);
+            }
+            (
+                !is_next && (was_held || begins),
+                is_next || begins,
+                term.number,
+            )
+        };
+        if is_over {
+            self.send(Arrival::StartOver).await?;
+        }
+        if is_next {
+            let event = event(&message, &delivery, term);
+            return self.send(Arrival::Event(event)).await;
+        }
+        // Others are out that are not held here.
+        if let Err(error) = self.shared.reset().await {
+            warn!(error, "could not reset the consumer");
+            sleep(PAUSE).await;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Answers the questions of standbys about `pin`.
+    async fn listen(&mut self, pin: &str) {
+        if self.alive.as_ref().is_some_and(|(ours, _)| ours == pin) {
+            return;
+        }
+        let subject = self.shared.environment.broadcaster_alive(pin);
+        match self.shared.connection.client().subscribe(subject).await {
+            Ok(questions) => {
+                info!(pin, "active");
+                self.alive = Some((pin.to_owned(), questions));
+            }
+            Err(error) => warn!(%error, "cannot listen for questions of standbys"),
+        }
+    }
+}
+
+async fn question(alive: &mut Option<(String, Subscriber)>) -> Option<async_nats::Message> {
+    match alive {
+        Some((_, questions)) => questions.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn header(headers: Option<&HeaderMap>, name: async_nats::HeaderName) -> Option<&str> {
+    // A publisher may have sent one of this name; the server's comes last.
+    headers?.get_last(name).map(async_nats::HeaderValue::as_str)
+}
+
+fn event(
+    message: &jetstream::Message,
+    delivery: &jetstream::message::Info<'_>,
+    term: u64,
+) -> Event<Receipt> {
+    let id = header(message.headers.as_ref(), NATS_MESSAGE_ID).filter(|id| is_key(id));
+    let id = id.map_or_else(
+        || {
+            // With the time, as a stream that is made anew counts anew.
+            let at = delivery.published.unix_timestamp_nanos();
+            format!("sequence-{}-{at}", delivery.stream_sequence)
+        },
+        ToOwned::to_owned,
+    );
+    let receipt = Receipt {
+        ack: message.reply.clone(),
+        headers: message.headers.clone(),
+        term,
+    };
+    let mut event = Event::new(
+        id.into(),
+        delivery.stream_sequence,
+        message.subject.to_string(),
+        message.payload.clone(),
+        delivery.published,
+        receipt,
+    );
+    let headers = message.headers.as_ref();
+    let trace = headers.and_then(|headers| headers.get("traceparent"));
+    event.trace = trace.and_then(|trace| trace.as_str().parse().ok());
+    event
+}
+
+/// Whether `id` can be a key of a bucket, beside the key of our own.
+fn is_key(id: &str) -> bool {
+    let valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    !id.is_empty() && id.len() <= 128 && id.bytes().all(valid) && id != super::desk::NOT_BEFORE
+}

@@ -1,0 +1,302 @@
+//! The queue of a cluster: the durable consumer of the stream of events, which
+//! all replicas share and one of them owns.
+//!
+//! **The pin of the server is the only place of ownership.** What is held is
+//! held in a *term*: it begins with the first delivery of a consumer that was
+//! reset, so with the oldest event that is not settled, and each following
+//! delivery must have the next number. Whatever breaks this (another pin, a
+//! delivery that is missing, a connection that was lost, a consumer that was
+//! made anew) ends the term: everything is dropped at once, and the consumer is
+//! reset, so that all of it comes again, in order, to whoever is pinned then.
+//! Nothing is handed from one replica to another, so a reset too many is
+//! harmless, also where two standbys race for the pin.
+//!
+//! - [`custody`]: the task that pulls, and answers standbys while it is pinned;
+//! - [`vigil`]: the task that looks after the consumer, the streams and, in a
+//!   standby, the active replica;
+//! - [`desk`]: the side that the deliveries talk to; no event is posted without
+//!   a confirmation of the pin that is younger than any take-over can be.
+
+mod custody;
+mod desk;
+mod setup;
+mod vigil;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::{consumer, kv};
+use async_nats::{Subject, jetstream};
+use backon::{ExponentialBuilder, Retryable};
+use service_kit::nats::Connection;
+use time::OffsetDateTime;
+use todo_domain::Environment;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{Arrival, Queue};
+use crate::metrics::Metrics;
+
+pub(crate) use desk::JetStreamDesk;
+pub(crate) use setup::{SetupError, ensure_dead_letters, jetstream};
+
+/// How many arrivals wait for the engine.
+const ARRIVALS: usize = 64;
+
+/// By what the server knows a delivery, and in which term it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Receipt {
+    ack: Option<Subject>,
+    headers: Option<async_nats::HeaderMap>,
+    term: u64,
+}
+
+/// The consumer, as the engine reads it.
+pub(crate) struct JetStreamQueue {
+    shared: Arc<Shared>,
+    arrivals: mpsc::Receiver<Arrival<Receipt>>,
+    stop: CancellationToken,
+    /// End with it.
+    tasks: JoinSet<()>,
+}
+
+impl JetStreamQueue {
+    /// Waits for whatever is missing, and looks after it from then on. Where
+    /// `remembers` is false, no bucket is kept.
+    pub(crate) fn start(
+        environment: Environment,
+        connection: Connection,
+        remembers: bool,
+        metrics: Metrics,
+    ) -> Self {
+        let (sender, arrivals) = mpsc::channel(ARRIVALS);
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            jetstream: jetstream(&connection),
+            losses: connection.losses(),
+            environment,
+            connection,
+            remembers,
+            delivered: watch::Sender::new(None),
+            term: Mutex::default(),
+            terms: AtomicU64::new(0),
+            start_over: Notify::new(),
+            reopen: Notify::new(),
+            confirming: tokio::sync::Mutex::new(()),
+            standing: watch::Sender::new((Instant::now(), Err("not looked at yet"))),
+            metrics,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(custody::keep(shared.clone(), sender, stop.clone()));
+        tasks.spawn(vigil::keep(shared.clone()));
+        Self {
+            shared,
+            arrivals,
+            stop,
+            tasks,
+        }
+    }
+
+    /// Whether this replica does its part, and since when that is known.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+}
+
+/// When it was found out, and what is wrong.
+pub(crate) type Standing = (Instant, Result<(), &'static str>);
+
+impl fmt::Debug for JetStreamQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JetStreamQueue")
+            .field("environment", &self.shared.environment)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queue for JetStreamQueue {
+    type Receipt = Receipt;
+    type Desk = JetStreamDesk;
+
+    fn desk(&self) -> JetStreamDesk {
+        JetStreamDesk(self.shared.clone())
+    }
+
+    async fn next(&mut self) -> Option<Arrival<Receipt>> {
+        self.arrivals.recv().await
+    }
+
+    async fn release(mut self) {
+        self.stop.cancel();
+        self.arrivals.close();
+        let pin = self.shared.term().pin.clone();
+        if let Some(pin) = pin
+            && let Err(error) = self.shared.take_from(&pin).await
+        {
+            warn!(error, "could not pass on the turn; a standby will notice");
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+/// What the tasks of a replica know together.
+struct Shared {
+    environment: Environment,
+    connection: Connection,
+    losses: watch::Receiver<u64>,
+    jetstream: jetstream::Context,
+    remembers: bool,
+    /// The bucket, once it is there.
+    delivered: watch::Sender<Option<kv::Store>>,
+    term: Mutex<Term>,
+    terms: AtomicU64,
+    /// The term is over; what was handed out is void.
+    start_over: Notify,
+    /// The pull requests are void as well.
+    reopen: Notify,
+    /// One question about the pin at a time is enough.
+    confirming: tokio::sync::Mutex<()>,
+    standing: watch::Sender<Standing>,
+    metrics: Metrics,
+}
+
+/// A time in which this replica holds events.
+#[derive(Clone, Debug, Default)]
+struct Term {
+    number: u64,
+    /// By what the server knows that this replica is the active one.
+    pin: Option<String>,
+    /// The number of the last delivery; `None` before the first.
+    last: Option<u64>,
+    /// When the consumer was made; another one numbers anew.
+    created: Option<OffsetDateTime>,
+    /// How often the connection had been lost.
+    losses: u64,
+    /// When the question was asked that the server last answered with our pin.
+    confirmed_at: Option<Instant>,
+    /// Whether it is known for how long the webhook wants to be left alone.
+    is_pause_known: bool,
+}
+
+impl Shared {
+    fn term(&self) -> MutexGuard<'_, Term> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often the connection was lost.
+    fn losses(&self) -> u64 {
+        *self.losses.borrow()
+    }
+
+    /// Ends the term `number`, where it has not ended.
+    fn end(&self, number: u64) {
+        let mut term = self.term();
+        if term.number == number {
+            self.renew(&mut term);
+            self.start_over.notify_one();
+        }
+    }
+
+    /// Ends the term, as nothing is pulled from any more; gives its pin.
+    fn begin_anew(&self) -> Option<String> {
+        let mut term = self.term();
+        let pin = term.pin.take();
+        self.renew(&mut term);
+        term.created = None;
+        pin
+    }
+
+    fn renew(&self, term: &mut Term) {
+        *term = Term {
+            number: self.terms.fetch_add(1, Ordering::Relaxed) + 1,
+            created: term.created,
+            losses: term.losses,
+            ..Term::default()
+        };
+    }
+
+    async fn consumer_info(&self) -> Result<consumer::Info, jetstream::context::ConsumerInfoError> {
+        let events = self
+            .jetstream
+            .get_stream_no_info(self.environment.stream())
+            .await
+            .map_err(|error| {
+                let kind = jetstream::context::ConsumerInfoErrorKind::InvalidName;
+                jetstream::context::ConsumerInfoError::with_source(kind, error)
+            })?;
+        events
+            .consumer_info(self.environment.broadcaster_consumer())
+            .await
+    }
+
+    /// Has the consumer hand out all that is not settled, from the oldest on.
+    async fn reset(&self) -> Result<(), super::QueueError> {
+        let events = self
+            .jetstream
+            .get_stream_no_info(self.environment.stream())
+            .await?;
+        events
+            .reset_consumer(&self.environment.broadcaster_consumer(), None)
+            .await?;
+        Ok(())
+    }
+
+    /// Has the server pin another replica, where `pin` is pinned still.
+    async fn take_from(&self, pin: &str) -> Result<bool, super::QueueError> {
+        if pinned(&self.consumer_info().await?) != Some(pin) {
+            return Ok(false);
+        }
+        // In this order: what the next one is handed begins with the oldest.
+        self.reset().await?;
+        let events = self
+            .jetstream
+            .get_stream_no_info(self.environment.stream())
+            .await?;
+        events
+            .unpin_consumer(&self.environment.broadcaster_consumer(), setup::GROUP)
+            .await?;
+        Ok(true)
+    }
+
+    /// Makes what is missing of the streams beside the events.
+    async fn ensure_streams(&self) -> Result<(), SetupError> {
+        let dead = setup::ensure_dead_letters(&self.jetstream, &self.environment).await?;
+        self.metrics.show_dead_letters(&dead.cached_info().state);
+        if self.remembers {
+            let delivered = setup::ensure_delivered(&self.jetstream, &self.environment).await?;
+            self.delivered.send_replace(Some(delivered));
+        }
+        Ok(())
+    }
+}
+
+/// By what the server knows the active replica.
+fn pinned(info: &consumer::Info) -> Option<&str> {
+    let mut groups = info.priority_groups.iter();
+    groups.find_map(|group| group.pinned_client_id.as_deref())
+}
+
+/// Tries `setup` until it works.
+async fn until_done<T, F: Future<Output = Result<T, SetupError>>>(
+    setup: impl FnMut() -> F,
+) -> Option<T> {
+    let patience = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(1))
+        .with_jitter()
+        .without_max_times();
+    setup
+        .retry(patience)
+        .notify(|error: &SetupError, delay| {
+            let source = std::error::Error::source(error).map(ToString::to_string);
+            let retry_seconds = delay.as_secs_f64();
+            warn!(%error, source, retry_seconds, "waiting for NATS");
+        })
+        .await
+        .ok()
+}
