@@ -257,9 +257,9 @@ impl<R> Schedule<R> {
         self.probes.is_some()
     }
 
-    /// Whether verdicts reach the queue.
+    /// Whether there are verdicts that the queue does not take.
     pub(crate) fn is_queue_broken(&self) -> bool {
-        self.is_queue_broken
+        self.is_queue_broken && !self.is_idle()
     }
 
     /// What to do at `now`. To be asked again until it says to wait.
