@@ -75,6 +75,7 @@ fn argocd() -> Outcome {
     for file in [
         "argocd/root.yaml",
         "argocd/argocd-cm.yaml",
+        "argocd/notifications.yaml",
         "argocd/argocd-cmd-params-cm.yaml",
         "kustomize/namespaces.yaml",
     ] {
