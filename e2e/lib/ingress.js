@@ -13,14 +13,22 @@ import { close, listen } from "./system.js";
 export async function startIngress(standalone, app) {
   let down = false;
   let silent = false;
+  let gone = false;
+  let worker = null;
   const streams = new Set();
   const server = http.createServer((request, response) => {
     const isApi = request.url.startsWith("/staging/todos");
+    if (gone) return void request.socket.destroy();
+    if (worker && request.url === "/staging/sw.js") {
+      response.writeHead(200, { "content-type": "text/javascript", "cache-control": "no-cache" }).end(worker);
+      return;
+    }
     if (isApi && down) {
       response.writeHead(503).end();
       return;
     }
-    const target = isApi ? new URL(request.url, standalone) : new URL(request.url.slice("/staging".length), app());
+    const path = request.url.slice("/staging".length);
+    const target = isApi ? new URL(request.url, standalone) : new URL(path || "/", app());
     const { method, headers } = request;
     const onward = http.request(target, { method, headers }, (answer) => {
       response.writeHead(answer.statusCode, answer.headers);
@@ -49,6 +57,15 @@ export async function startIngress(standalone, app) {
     setSilent(value) {
       silent = value;
     },
+    /** Nobody answers anything: the browser has no connection. */
+    setGone(value) {
+      gone = value;
+      if (gone) server.closeAllConnections();
+    },
+    /** A service worker of another release in place of the own one. */
+    setWorker(source) {
+      worker = source;
+    },
     stop: () => close(server),
   };
 }
@@ -65,6 +82,8 @@ export async function startCluster({ startStandalone, startTodoApp }) {
     standalone: standalone.url,
     setDown: ingress.setDown,
     setSilent: ingress.setSilent,
+    setGone: ingress.setGone,
+    setWorker: ingress.setWorker,
     /** Makes a todo past the ingress. */
     add: (text) =>
       fetch(`${standalone.url}/staging/todos/`, {

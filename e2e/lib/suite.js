@@ -26,7 +26,8 @@ export function suite(start) {
    */
   state.open = async ({ path = "/staging/", prepare, context, ...options } = {}) => {
     if (!context) {
-      context = await state.browser.newContext(options);
+      // A service worker would answer past the traps that the tests set.
+      context = await state.browser.newContext({ serviceWorkers: "block", ...options });
       contexts.add(context);
       await serveAssets(context);
       await prepare?.(context);

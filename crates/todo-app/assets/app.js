@@ -6,6 +6,7 @@ import { start } from "./run.js";
 const parts = [
   start("times", async () => (await import("./times.js")).keepTimes()),
   start("picture", async () => (await import("./picture.js")).followPicture(document.getElementById("picture"))),
+  start("offline", async () => (await import("./offline.js")).openOffline()),
 ];
 const board = await start("board", async () => (await import("./board.js")).board);
 if (board) {

@@ -42,6 +42,7 @@ impl Asset {
         let content_type = match extension {
             "css" => "text/css; charset=utf-8",
             "js" => "text/javascript; charset=utf-8",
+            "png" => "image/png",
             "svg" => "image/svg+xml",
             "woff2" => "font/woff2",
             _ => "application/octet-stream",
@@ -96,6 +97,8 @@ impl Assets {
         let mut assets = Self(vec![
             file("icon.svg", design::ICON.as_bytes()),
             file("figtree.woff2", design::FONT),
+            file("icon-192.png", include_bytes!("../assets/icon-192.png")),
+            file("icon-512.png", include_bytes!("../assets/icon-512.png")),
         ]);
         assets.add("app.css", &[design::STYLE, STYLE].join("\n"));
         for (name, source) in SCRIPTS {
@@ -130,7 +133,7 @@ impl Assets {
 }
 
 /// Imported modules before those that import them.
-const SCRIPTS: [(&str, &str); 28] = [
+const SCRIPTS: [(&str, &str); 29] = [
     ("run.js", include_str!("../assets/run.js")),
     ("kept.js", include_str!("../assets/kept.js")),
     ("text.js", include_str!("../assets/text.js")),
@@ -158,8 +161,32 @@ const SCRIPTS: [(&str, &str); 28] = [
     ("keys.js", include_str!("../assets/keys.js")),
     ("board.js", include_str!("../assets/board.js")),
     ("times.js", include_str!("../assets/times.js")),
+    ("offline.js", include_str!("../assets/offline.js")),
     ("app.js", include_str!("../assets/app.js")),
 ];
+
+/// The service worker, with the names of the files that the page needs without
+/// a connection before it. It has one name for ever: browsers ask for it anew.
+static WORKER: LazyLock<Asset> = LazyLock::new(|| {
+    let icons = ["icon-192.png", "icon-512.png"];
+    let files: Vec<&str> = Assets::get()
+        .0
+        .iter()
+        .filter(|asset| !icons.contains(&asset.name))
+        .map(|asset| asset.file.as_str())
+        .collect();
+    let version = format!("{:016x}", xxh3_64(files.concat().as_bytes()));
+    let content = format!(
+        "const VERSION = {version:?};\nconst FILES = {files:?};\n{}",
+        include_str!("../assets/sw.js")
+    );
+    Asset::new("sw.js", Cow::Owned(content.into_bytes()))
+});
+
+/// `GET /sw.js`
+pub(crate) async fn worker(headers: HeaderMap) -> Response {
+    WORKER.respond(&headers, HeaderValue::from_static("no-cache"))
+}
 
 /// `GET /static/{file}`
 pub(crate) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Response {

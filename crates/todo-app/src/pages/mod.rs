@@ -8,6 +8,7 @@ mod confirm;
 mod error;
 mod frame;
 mod home;
+mod manifest;
 mod print;
 mod undo;
 mod visit;
@@ -85,9 +86,11 @@ pub(crate) fn routes(site: Site, metrics: HttpMetrics, shutdown: CancellationTok
         .route("/clear-completed", post(actions::clear_completed))
         .route("/print", get(print::show))
         .route("/picture.json", get(home::picture))
+        .route("/manifest.webmanifest", get(manifest::show))
         .route("/{*path}", get(error::not_found))
         .with_state(site)
         .route("/image", picture)
+        .route("/sw.js", get(assets::worker))
         .route("/static/{file}", get(assets::serve))
         .route(
             "/healthz",

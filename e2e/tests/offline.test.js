@@ -1,0 +1,127 @@
+// The page opens without a connection, can be installed, and is never old while
+// there is one.
+
+import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+import { startCluster } from "../lib/ingress.js";
+import { eventually, started, suite } from "../lib/suite.js";
+import { startStandalone, startTodoApp } from "../lib/system.js";
+
+const world = suite(() => startCluster({ startStandalone, startTodoApp }));
+beforeEach(async () => {
+  world.system.setGone(false);
+  world.system.setWorker(null);
+  await world.clean();
+});
+
+/** A page whose service worker is in charge, and has the page in its store. */
+async function openKept(options = {}) {
+  const todo = await world.open({ serviceWorkers: "allow", ...options });
+  await isKept(todo);
+  return todo;
+}
+
+const stores = (todo) => todo.page.evaluate(() => caches.keys());
+const isKept = (todo) =>
+  eventually(
+    () =>
+      todo.page.evaluate(async () => {
+        await navigator.serviceWorker.ready;
+        return Boolean(await caches.match(new URL("./", document.baseURI).href.split("?")[0]));
+      }),
+    Boolean,
+  );
+
+test("the page opens without a connection, says that it is old, takes a todo, and saves it later", async () => {
+  await world.api.add("Milk");
+  const todo = await openKept();
+  await todo.page.reload();
+  await isKept(todo);
+  world.system.setGone(true);
+  await todo.page.goto(`${world.system.url}/staging/`);
+  await started(todo.page);
+  await todo.row("Milk").waitFor();
+  await todo.alert.filter({ hasText: "What you see may be old" }).waitFor();
+  await todo.add("Written on the train");
+  await todo.page.goto(`${world.system.url}/staging/?filter=active`);
+  await todo.row("Written on the train").waitFor();
+  world.system.setGone(false);
+  await todo.page.evaluate(() => dispatchEvent(new Event("online")));
+  await eventually(() => world.api.texts(), (texts) => String(texts) === "Written on the train,Milk");
+  await todo.alert.waitFor({ state: "detached" });
+});
+
+test("with a connection the page is the server's, whatever was kept", async () => {
+  const todo = await openKept();
+  await todo.page.reload();
+  await isKept(todo);
+  await world.api.add("New");
+  const response = await todo.page.goto(`${world.system.url}/staging/`);
+  ok((await response.text()).includes("New"));
+  equal(await todo.page.locator("[data-kept]").count(), 0);
+  // A fault of the server is shown as one, not papered over.
+  world.system.setDown(true);
+  const fault = await todo.page.goto(`${world.system.url}/staging/`);
+  equal(fault.status(), 503);
+  world.system.setDown(false);
+});
+
+test("a new version takes over, and leaves nothing of the old one", async () => {
+  const todo = await openKept();
+  const [before] = await stores(todo);
+  const worker = await (await fetch(`${world.system.url}/staging/sw.js`)).text();
+  world.system.setWorker(worker.replace(/VERSION = ".*?"/, 'VERSION = "next"'));
+  await todo.page.evaluate(async () => (await navigator.serviceWorker.ready).update());
+  await eventually(() => stores(todo), (names) => names.length === 1 && names[0] !== before);
+  match((await stores(todo))[0], /\/staging\/ next$/);
+  await todo.page.reload();
+  await started(todo.page);
+  await todo.add("Still works");
+});
+
+test("each environment has a worker of its own, which leaves the API alone", async () => {
+  const todo = await openKept();
+  await todo.page.reload();
+  await started(todo.page);
+  const answers = [];
+  todo.page.on("response", (response) => answers.push([new URL(response.url()).pathname, response.fromServiceWorker()]));
+  await todo.add("Milk");
+  ok(answers.some(([path, byWorker]) => path === "/staging/todos/" && !byWorker), JSON.stringify(answers));
+  const scopes = await todo.page.evaluate(async () =>
+    (await navigator.serviceWorker.getRegistrations()).map(({ scope }) => new URL(scope).pathname),
+  );
+  deepEqual(scopes, ["/staging/"]);
+});
+
+test("the page can be installed", async () => {
+  const todo = await openKept();
+  const cdp = await todo.page.context().newCDPSession(todo.page);
+  const { errors, data } = await cdp.send("Page.getAppManifest");
+  deepEqual(errors, []);
+  const manifest = JSON.parse(data);
+  equal(manifest.start_url, "/staging/");
+  equal(manifest.scope, "/staging/");
+  match(manifest.name, /Staging/);
+  for (const { src, type } of manifest.icons) {
+    const icon = await fetch(world.system.url + src);
+    equal(icon.status, 200);
+    equal(icon.headers.get("content-type"), type);
+  }
+  const { installabilityErrors } = await cdp.send("Page.getInstallabilityErrors");
+  // Every test's browser is a private one, in which nothing can be installed.
+  deepEqual(installabilityErrors.filter(({ errorId }) => errorId !== "in-incognito"), []);
+});
+
+test("browsers ask for the worker and the manifest anew", async () => {
+  for (const path of ["sw.js", "manifest.webmanifest"]) {
+    const response = await fetch(`${world.system.url}/staging/${path}`);
+    equal(response.status, 200);
+    equal(response.headers.get("cache-control"), "no-cache");
+  }
+});
+
+test("an address without its last slash gets it, so that it opens without a connection", async () => {
+  const todo = await world.open({ serviceWorkers: "allow", path: "/staging" });
+  await eventually(() => new URL(todo.page.url()).pathname, (path) => path === "/staging/");
+});
