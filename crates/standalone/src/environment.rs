@@ -72,12 +72,7 @@ pub(crate) async fn start(
         "sweeper",
         sweep::run(store.todos.clone(), lifecycle.shutdown()),
     );
-    let api = Api {
-        store: store.todos,
-        prefix: prefix.clone(),
-        feed,
-        limits: Limits::default(),
-    };
+    let api = Api::new(store.todos, prefix.clone(), feed, Limits::default());
     let metrics = HttpMetrics::register(&mut registry);
     let backend = todo_backend::http::routes(api, metrics, lifecycle.shutdown());
 

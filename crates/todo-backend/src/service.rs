@@ -116,12 +116,12 @@ async fn serve_api(
         sweep::run(store.todos.clone(), lifecycle.shutdown()),
     );
 
-    let api = Api {
-        store: store.todos,
-        prefix: config.public_prefix,
+    let api = Api::new(
+        store.todos,
+        config.public_prefix,
         feed,
-        limits: Limits::new(config.max_todos),
-    };
+        Limits::new(config.max_todos),
+    );
     let router = crate::http::routes(api, http_metrics, lifecycle.shutdown());
     lifecycle.spawn(
         "api",

@@ -7,7 +7,7 @@ use crate::text::on_one_line;
 ///
 /// The comparison is our own and not that of a database, whose idea of a
 /// letter depends on how it was set up.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct SearchTerm {
     given: String,
     folded: String,

@@ -1,5 +1,7 @@
 //! What the API answers when it cannot do what it was asked.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +13,7 @@ use tracing::{error, warn};
 use crate::store::StoreError;
 
 /// Why a request failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum ApiError {
     /// There is no todo with this id.
     Missing(TodoId),
@@ -34,12 +36,12 @@ pub(super) enum ApiError {
     /// A fault of ours, which has a log line of its own.
     Internal,
     /// The store failed.
-    Store(StoreError),
+    Store(Arc<StoreError>),
 }
 
 /// One broken rule, in the form that clients of the API know. The input is not
 /// repeated.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Fault {
     /// The kind of fault, such as `missing`.
     #[serde(rename = "type")]
@@ -65,7 +67,7 @@ impl Fault {
 }
 
 /// A step on the way to the fault.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Place {
     /// A part of the request or a field.
@@ -76,7 +78,7 @@ pub(super) enum Place {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Store(Arc::new(error))
     }
 }
 

@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::stream;
+use futures::{StreamExt, stream};
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use time::format_description::well_known::Rfc3339;
 use todo_domain::SearchTerm;
@@ -68,7 +68,7 @@ pub(super) async fn list(
         Some(_) => Some(api.limits.long_read().await?),
         None => None,
     };
-    let mut reader = Reader {
+    let wanted = Wanted {
         page: Page {
             completed: query.completed,
             after: query.after,
@@ -77,28 +77,31 @@ pub(super) async fn list(
         },
         search: query.search.clone(),
         is_first: true,
+        goes_on: query.limit.is_none(),
     };
-    let (mut body, list) = reader.read(&*api.store).await?;
+    let known = wanted.page.known;
+    let read = wanted.clone().read(api.store.clone());
+    let Part { json, list, next } = api.reads.read(wanted.clone(), read).await?;
     let etag = etag_of(list);
-    let link = match query.limit {
-        Some(limit) if !reader.is_at_end() => link(&prefix, &query, limit, &reader),
-        _ => None,
-    };
-    let mut response = if reader.page.known == Some(list.version) || is_fresh(&headers, &etag) {
+    let mut response = if known == Some(list.version) || is_fresh(&headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let body = if query.limit.is_some() || reader.is_at_end() {
-            body.push(b']');
-            Body::from(body)
-        } else {
-            let place = match place.take() {
-                Some(place) => place,
-                None => api.limits.long_read().await?,
-            };
-            stream_from(body, reader, api.store.clone(), place)
+        let body = match next {
+            Some(after) if wanted.goes_on => {
+                let place = match place.take() {
+                    Some(place) => place,
+                    None => api.limits.long_read().await?,
+                };
+                stream_from(json, wanted.after(after), api.store.clone(), place)
+            }
+            _ => Body::from(json),
         };
         ([(header::CONTENT_TYPE, "application/json")], body).into_response()
     };
+    let link = query
+        .limit
+        .zip(next)
+        .and_then(|(limit, next)| link(&prefix, &query, limit, next));
     let head = response.headers_mut();
     head.typed_insert(etag);
     head.insert(header::CACHE_CONTROL, REVALIDATE);
@@ -110,28 +113,39 @@ pub(super) async fn list(
     Ok(response)
 }
 
-/// Writes the list part by part.
-struct Reader {
-    /// The next part.
+/// A part of a list, as its requests want it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Wanted {
     page: Page,
     search: Option<SearchTerm>,
+    /// Whether the list starts here.
     is_first: bool,
+    /// Whether the next part follows in the same answer.
+    goes_on: bool,
 }
 
-impl Reader {
-    /// The next part of the JSON, and the list that it is of.
-    async fn read(&mut self, store: &dyn TodoStore) -> Result<(Vec<u8>, List), ApiError> {
-        let wanted = self.page.limit;
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    json: Bytes,
+    /// The list that it is of.
+    list: List,
+    /// Where the next part starts, if there is one.
+    next: Option<Cursor>,
+}
+
+impl Wanted {
+    async fn read(self, store: Arc<dyn TodoStore>) -> Result<Part, ApiError> {
         let mut json = Vec::new();
         if self.is_first {
             json.push(b'[');
         }
         let mut written = 0;
-        let mut next = None;
+        let mut end = None;
         let mut is_more = false;
         let mut fault = None;
         let mut each = |row: Row<'_>| {
-            if written == wanted {
+            if written == self.page.limit {
                 is_more = true;
                 return;
             }
@@ -139,7 +153,7 @@ impl Reader {
                 json.push(b',');
             }
             written += 1;
-            next = Some(Cursor {
+            end = Some(Cursor {
                 created_at: row.created_at,
                 id: row.id,
             });
@@ -149,25 +163,34 @@ impl Reader {
         };
         // One more than wanted tells whether another part follows.
         let page = Page {
-            limit: wanted + 1,
+            limit: self.page.limit + 1,
             ..self.page.clone()
         };
         let list = match &self.search {
             None => store.list(&page, &mut each).await,
-            Some(term) => search::list(store, &page, term, &mut each).await,
+            Some(term) => search::list(&*store, &page, term, &mut each).await,
         }?;
         if let Some(error) = fault {
             error!(%error, "a todo cannot be written as JSON");
             return Err(ApiError::Internal);
         }
-        self.page.after = next.filter(|_| is_more);
-        self.is_first = false;
-        Ok((json, list))
+        let next = end.filter(|_| is_more);
+        if next.is_none() || !self.goes_on {
+            json.push(b']');
+        }
+        Ok(Part {
+            json: json.into(),
+            list,
+            next,
+        })
     }
 
-    /// Whether nothing follows what was read.
-    fn is_at_end(&self) -> bool {
-        self.page.after.is_none()
+    /// The part that starts after `cursor`.
+    fn after(mut self, cursor: Cursor) -> Self {
+        self.page.after = Some(cursor);
+        self.page.known = None;
+        self.is_first = false;
+        self
     }
 }
 
@@ -185,46 +208,39 @@ fn write_todo(row: Row<'_>, json: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// The body that starts with `first` and reads on as fast as the client does.
+/// The body that starts with `first` and goes on with the part `wanted`, and
+/// all after it, as fast as the client reads.
 fn stream_from(
-    first: Vec<u8>,
-    mut reader: Reader,
+    first: Bytes,
+    wanted: Wanted,
     store: Arc<dyn TodoStore>,
     place: OwnedSemaphorePermit,
 ) -> Body {
-    reader.page.known = None;
     let deadline = Instant::now() + STREAM_TIMEOUT;
-    let parts = stream::try_unfold((Some(first), reader), move |(first, mut reader)| {
+    let rest = stream::try_unfold((Some(wanted), place), move |(wanted, place)| {
         let store = store.clone();
-        let _place = &place;
         async move {
-            if let Some(first) = first {
-                return Ok(Some((first, (None, reader))));
-            }
-            if reader.is_at_end() {
+            let Some(wanted) = wanted else {
                 return Ok(None);
-            }
-            let part = tokio::time::timeout_at(deadline, reader.read(&*store)).await;
-            let (mut part, _) = match part {
-                Ok(Ok(part)) => part,
-                // Its own line told why.
-                Ok(Err(ApiError::Internal)) => return Err(io::ErrorKind::InvalidData.into()),
-                Ok(Err(error)) => {
-                    warn!(?error, "a list ends before its end");
-                    return Err(io::Error::other("the store failed"));
-                }
-                Err(elapsed) => {
-                    warn!(error = %elapsed, "a list took too long to be sent");
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
             };
-            if reader.is_at_end() {
-                part.push(b']');
+            let read = wanted.clone().read(store);
+            match tokio::time::timeout_at(deadline, read).await {
+                Ok(Ok(part)) => {
+                    let next = part.next.map(|cursor| wanted.after(cursor));
+                    Ok(Some((part.json, (next, place))))
+                }
+                Ok(Err(error)) => {
+                    warn!(?error, "a list breaks off");
+                    Err(io::Error::other("the store failed"))
+                }
+                Err(error) => {
+                    warn!(%error, "a list took too long to be sent");
+                    Err(io::ErrorKind::TimedOut.into())
+                }
             }
-            Ok::<_, io::Error>(Some((part, (None, reader))))
         }
     });
-    Body::from_stream(parts)
+    Body::from_stream(stream::iter([Ok(first)]).chain(rest))
 }
 
 /// Weak (RFC 9110, section 8.8.1): the same for the compressed list.
@@ -252,8 +268,7 @@ pub(super) fn is_fresh(headers: &HeaderMap, etag: &ETag) -> bool {
         .is_some_and(|condition| !condition.precondition_passes(etag))
 }
 
-fn link(prefix: &str, query: &PageQuery, limit: u32, reader: &Reader) -> Option<HeaderValue> {
-    let next = reader.page.after?;
+fn link(prefix: &str, query: &PageQuery, limit: u32, next: Cursor) -> Option<HeaderValue> {
     let mut link = format!("<{prefix}/todos/?limit={limit}&cursor={next}");
     if let Some(completed) = query.completed {
         link.push_str(if completed {

@@ -8,6 +8,7 @@ mod events;
 mod limits;
 mod list;
 mod params;
+mod shared;
 mod todos;
 
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use service_kit::config::PublicPrefix;
 use service_kit::http::HttpMetrics;
 use tokio_util::sync::CancellationToken;
 
+use self::error::ApiError;
+use self::shared::SharedReads;
 use crate::feed::Feed;
 use crate::store::TodoStore;
 
@@ -34,15 +37,31 @@ const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 /// What the handlers need.
 #[derive(Clone, Debug)]
 pub struct Api {
-    /// The todos.
-    pub store: Arc<dyn TodoStore>,
-    /// The prefix under which the browser sees the API, where the ingress does
-    /// not say it by `X-Forwarded-Prefix`.
-    pub prefix: PublicPrefix,
-    /// The changes, for those who follow them.
-    pub feed: Feed,
-    /// How much of it.
-    pub limits: Limits,
+    store: Arc<dyn TodoStore>,
+    prefix: PublicPrefix,
+    feed: Feed,
+    limits: Limits,
+    reads: SharedReads<list::Wanted, Result<list::Part, ApiError>>,
+}
+
+impl Api {
+    /// The API of the todos in `store`, whose changes are in `feed`. The browser
+    /// sees it under `prefix` where the ingress does not say another one by
+    /// `X-Forwarded-Prefix`.
+    pub fn new(
+        store: Arc<dyn TodoStore>,
+        prefix: PublicPrefix,
+        feed: Feed,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            store,
+            prefix,
+            feed,
+            limits,
+            reads: SharedReads::new(),
+        }
+    }
 }
 
 /// The API with its middleware. Paths answer with and without a slash at their

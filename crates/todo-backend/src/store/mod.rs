@@ -171,7 +171,7 @@ pub struct Backlog {
 }
 
 /// A part of the list of todos. It has a size, as all that is held in memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Page {
     /// Only todos in this state.
     pub completed: Option<bool>,
@@ -210,7 +210,7 @@ pub struct List {
 }
 
 /// The place of a todo in the list: newest first, then by falling id.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Cursor {
     /// When the todo was made.
     pub created_at: OffsetDateTime,

@@ -33,12 +33,12 @@ impl Client {
     }
 
     fn with(prefix: &str, store: &Store, limits: Limits) -> Self {
-        let api = Api {
-            store: store.todos.clone(),
-            prefix: prefix.parse().unwrap(),
-            feed: Feed::new(CancellationToken::new()),
+        let api = Api::new(
+            store.todos.clone(),
+            prefix.parse().unwrap(),
+            Feed::new(CancellationToken::new()),
             limits,
-        };
+        );
         let metrics = HttpMetrics::register(&mut Registry::default());
         Self(routes(api, metrics, CancellationToken::new()))
     }

@@ -1,5 +1,6 @@
 //! The store on `PostgreSQL`.
 
+mod creates;
 mod outbox;
 mod read;
 mod write;
@@ -15,6 +16,7 @@ use time::OffsetDateTime;
 use todo_domain::{TodoId, TodoPatch, TodoText};
 use tokio::sync::Notify;
 
+use self::creates::{Creates, New};
 use super::{
     Bulk, Change, Count, CreatedOnce, Each, Guard, List, MAX_CONNECTIONS, Origin, Page, PoolStatus,
     Seen, StoreError, TodoStore, Versioned,
@@ -41,6 +43,7 @@ pub(super) struct PostgresStore {
     pool: PgPool,
     /// Notified after each commit that wrote an event.
     signal: Arc<Notify>,
+    creates: Creates,
 }
 
 impl PostgresStore {
@@ -61,6 +64,7 @@ impl PostgresStore {
         Self {
             pool,
             signal: Arc::default(),
+            creates: Creates::new(),
         }
     }
 
@@ -103,8 +107,19 @@ impl TodoStore for PostgresStore {
         max: u64,
         origin: &Origin,
     ) -> Result<Option<Versioned>, StoreError> {
-        self.change(|| write::create(&self.pool, text, max, origin))
-            .await
+        let new = New {
+            text: text.clone(),
+            max,
+            at: origin.at,
+            traceparent: origin.traceparent.clone(),
+        };
+        let (pool, signal) = (self.pool.clone(), self.signal.clone());
+        let make = async move |batch: Vec<New>| {
+            let made = again(|| write::create(&pool, &batch)).await?;
+            signal.notify_one();
+            Ok(made)
+        };
+        self.creates.create(new, make).await
     }
 
     async fn create_once(

@@ -1,5 +1,5 @@
-//! What the store writes. Each change is one statement with its event in it:
-//! one round trip, one commit.
+//! What the store writes. A change is one statement with its event in it: one
+//! round trip, one commit.
 //!
 //! A row is locked before the event about it draws its position, which is what
 //! keeps the events of one todo in the order of its changes.
@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
 use uuid::Uuid;
 
+use super::creates::New;
 use super::read::{self, Stored};
 use crate::store::bulk::Named;
 use crate::store::{
@@ -19,32 +20,44 @@ use crate::store::{
 /// How many keys a sweep removes at once.
 const SWEEP_ROWS: i64 = 1000;
 
-pub(super) async fn create(
-    pool: &PgPool,
-    text: &TodoText,
-    max: u64,
-    origin: &Origin,
-) -> Result<Option<Versioned>, sqlx::Error> {
-    let id: Option<i64> = sqlx::query_scalar(
-        "WITH todo AS (
-             INSERT INTO todos (text, completed, created_at)
-             SELECT $1, false, $2
-             WHERE (SELECT sum(total) FROM todo_counts) < $5
-             RETURNING id
+/// Makes the todos in their order, as many as there is room for.
+pub(super) async fn create(pool: &PgPool, batch: &[New]) -> Result<Vec<Versioned>, sqlx::Error> {
+    let column = |of: fn(&New) -> &str| batch.iter().map(of).collect::<Vec<_>>();
+    let max = batch.iter().map(|new| new.max).min().unwrap_or(0);
+    let ids: Vec<i64> = sqlx::query_scalar(
+        "WITH new AS MATERIALIZED (
+             SELECT nextval('todos_id_seq') AS id, text, at, event_id, traceparent
+             FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[])
+                 WITH ORDINALITY AS given (text, at, event_id, traceparent, place)
+             WHERE place <= $5 - (SELECT sum(total)::bigint FROM todo_counts)
+         ), todo AS (
+             INSERT INTO todos (id, text, completed, created_at)
+             OVERRIDING SYSTEM VALUE
+             SELECT id, text, false, at FROM new
+         ), event AS (
+             INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
+                                 occurred_at, traceparent)
+             SELECT event_id, 'created', id, text, false, at, at, traceparent
+             FROM new ORDER BY id
          )
-         INSERT INTO outbox
-             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
-         SELECT $3, 'created', id, $1, false, $2, $2, $4 FROM todo
-         RETURNING todo_id",
+         SELECT id FROM new ORDER BY id",
     )
-    .bind(text.as_str())
-    .bind(origin.at)
-    .bind(Uuid::now_v7())
-    .bind(&origin.traceparent)
+    .bind(column(|new| new.text.as_str()))
+    .bind(batch.iter().map(|new| new.at).collect::<Vec<_>>())
+    .bind(batch.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+    .bind(
+        batch
+            .iter()
+            .map(|new| new.traceparent.as_deref())
+            .collect::<Vec<_>>(),
+    )
     .bind(i64::try_from(max).unwrap_or(i64::MAX))
-    .fetch_optional(pool)
+    .fetch_all(pool)
     .await?;
-    Ok(id.map(|id| created(id, text, origin.at)))
+    let made = ids.into_iter().zip(batch);
+    Ok(made
+        .map(|(id, new)| created(id, &new.text, new.at))
+        .collect())
 }
 
 pub(super) async fn create_once(
@@ -61,7 +74,7 @@ pub(super) async fn create_once(
     let id: Option<i64> = sqlx::query_scalar(
         "WITH key AS (
              INSERT INTO idempotency_keys AS key (key, todo_id, text, created_at)
-             SELECT $6, nextval(pg_get_serial_sequence('todos', 'id')), $1, $2
+             SELECT $6, nextval('todos_id_seq'), $1, $2
              WHERE (SELECT sum(total) FROM todo_counts) < $5
              ON CONFLICT (key) DO UPDATE
                  SET todo_id = excluded.todo_id, text = excluded.text,
