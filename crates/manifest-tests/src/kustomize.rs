@@ -71,6 +71,9 @@ pub const MANAGED: &[&str] = &[
     "gateway-api",
 ];
 
+/// The components that docs/kubernetes.md adds at the edge, in its order.
+pub const EDGE: &[&str] = &["sign-in", "edge-limits", "tls"];
+
 /// A tree with the folders `kustomize` and `argocd`: that of the repository, or a copy to be edited.
 #[derive(Debug)]
 pub struct Tree {

@@ -9,5 +9,5 @@ pub mod network;
 pub mod policy;
 pub mod schema;
 
-pub use kustomize::{Failure, MANAGED, Tree, tools};
+pub use kustomize::{EDGE, Failure, MANAGED, Tree, tools};
 pub use manifest::{Container, Manifests, Object, Pod};

@@ -2,6 +2,7 @@
 //! to mend it.
 
 mod disruption;
+mod edge;
 mod storage;
 
 use std::collections::BTreeSet;
@@ -36,6 +37,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("references exist in time", references),
     ("services lead somewhere", services),
     ("routes lead somewhere", routes),
+    ("routes ask who it is", edge::sign_in),
+    ("nothing is answered in the clear", edge::https),
     ("environment leads somewhere", environment),
     ("everything is refused by default", default_deny),
     ("flows are open", flows),
@@ -50,6 +53,7 @@ pub const SECRETS: &[(&str, &[&str])] = &[
     ("postgres-db-secret", &["POSTGRES_PASSWORD"]),
     ("nats-client-secret", &["password"]),
     ("slack-webhook-secret", &["webhook_url"]),
+    ("sign-in-secret", &["oauth2-proxy.cfg"]),
     (
         "backup-offsite-secret",
         &["repository", "password", "credentials"],
@@ -761,9 +765,9 @@ fn names(manifests: &Manifests) -> Vec<String> {
         }
     }
     for middleware in manifests.of_kind("Middleware") {
-        if middleware.0["spec"]["stripPrefix"]["prefixes"]
-            != json!([format!("/{}", middleware.namespace())])
-        {
+        let strip = &middleware.0["spec"]["stripPrefix"];
+        let own = json!([format!("/{}", middleware.namespace())]);
+        if !strip.is_null() && strip["prefixes"] != own {
             found.push(format!(
                 "{middleware}: strips another prefix than the environment's"
             ));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use manifest_tests::policy::{self, RULES, SECRETS};
-use manifest_tests::{Failure, MANAGED, Manifests, Tree};
+use manifest_tests::{EDGE, Failure, MANAGED, Manifests, Tree};
 use serde_json::{Value, json};
 
 fn environment(folder: &str) -> Result<Manifests, Failure> {
@@ -37,6 +37,9 @@ fn production_with_components_keeps_every_rule() -> Result<(), Failure> {
         "monitoring",
         "cloudnative-pg",
         "cloudnative-pg-alone",
+        "sign-in",
+        "edge-limits",
+        "tls",
     ];
     // Each on top of those before it.
     for component in components {
@@ -55,6 +58,13 @@ fn managed() -> Result<Manifests, Failure> {
     tree.add_components("kustomize/nats", &["nats-cluster"])?;
     let nats = tree.manifests("kustomize/nats")?;
     Ok(tree.manifests("kustomize/overlays/prod")?.and(nats))
+}
+
+/// Production with everything at its edge.
+fn edge() -> Result<Manifests, Failure> {
+    let tree = Tree::copy()?;
+    tree.add_components("kustomize/overlays/prod", EDGE)?;
+    tree.manifests("kustomize/overlays/prod")
 }
 
 /// What somebody might do to a render: the rule that has to notice, the kind and name of the object, and the change.
@@ -296,6 +306,47 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
+        "routes ask who it is",
+        "Middleware",
+        "production-sign-in",
+        |object| {
+            object["spec"]["forwardAuth"]["trustForwardHeader"] = json!(true);
+        },
+    ),
+    (
+        "routes ask who it is",
+        "Middleware",
+        "production-sign-in",
+        |object| {
+            object["spec"]["forwardAuth"]["address"] = json!("http://production-sign-in:4180/");
+        },
+    ),
+    (
+        "routes ask who it is",
+        "IngressRoute",
+        "production-sign-in",
+        |object| {
+            object["spec"]["routes"][1]["match"] =
+                json!("Path(`/production/todos/healthz`) || PathPrefix(`/production/todos`)");
+        },
+    ),
+    (
+        "nothing is answered in the clear",
+        "IngressRoute",
+        "production-sign-in",
+        |object| {
+            object["spec"]["entryPoints"] = json!(["web", "websecure"]);
+        },
+    ),
+    (
+        "nothing is answered in the clear",
+        "IngressRoute",
+        "production-to-https",
+        |object| {
+            object["spec"]["routes"][0]["middlewares"] = json!([]);
+        },
+    ),
+    (
         "environment leads somewhere",
         "Deployment",
         BACKEND,
@@ -427,7 +478,7 @@ const MISTAKES: &[Mistake] = &[
 
 #[test]
 fn every_mistake_breaks_the_rule_against_it() -> Result<(), Failure> {
-    let goods = [environment("kustomize/overlays/prod")?, managed()?];
+    let goods = [environment("kustomize/overlays/prod")?, managed()?, edge()?];
     for (number, (rule, kind, name, make)) in MISTAKES.iter().enumerate() {
         let has_it = |good: &&Manifests| good.of_kind(kind).any(|object| object.name() == *name);
         let mut bad = goods

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use manifest_tests::policy::OUR_IMAGES;
+use manifest_tests::policy::{OUR_IMAGES, SECRETS};
 use manifest_tests::schema::{Failure, Schemas};
-use manifest_tests::{MANAGED, Manifests, Tree};
+use manifest_tests::{EDGE, MANAGED, Manifests, Tree};
 use serde_json::json;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -95,6 +95,59 @@ fn production_on_a_managed_cluster() -> Outcome {
 
     accepted(&render)?;
     insta::assert_snapshot!(without_promotions(&render));
+    Ok(())
+}
+
+/// Production with everything at its edge.
+#[test]
+fn production_with_an_edge() -> Outcome {
+    let tree = Tree::copy()?;
+    tree.add_components("kustomize/overlays/prod", EDGE)?;
+
+    let render = tree.render("kustomize/overlays/prod")?;
+
+    accepted(&render)?;
+    let edge = Manifests::parse(&render)?;
+    let edge: Vec<_> = edge
+        .iter()
+        .filter(|object| {
+            matches!(
+                object.kind(),
+                "IngressRoute" | "Middleware" | "Certificate" | "Issuer"
+            )
+        })
+        .map(|object| &object.0)
+        .collect();
+    insta::assert_json_snapshot!(edge);
+    Ok(())
+}
+
+#[test]
+fn external_secrets_make_the_secrets_that_the_pods_mount() -> Outcome {
+    let tree = Tree::copy()?;
+    let overlay = "kustomize/overlays/prod";
+    tree.add_components(overlay, &["external-secrets", "external-secrets-slack"])?;
+    tree.add_components("kustomize/nats", &["external-secrets-nats"])?;
+    let mut made = Vec::new();
+    for folder in [overlay, "kustomize/nats"] {
+        let render = tree.render(folder)?;
+        accepted(&render)?;
+        for secret in Manifests::parse(&render)?.of_kind("ExternalSecret") {
+            made.push(secret.text("/spec/target/name").to_owned());
+            for entry in secret.list("/spec/data") {
+                let key = entry["remoteRef"]["key"].as_str().unwrap_or_default();
+                let environment = key.split('/').next().unwrap_or_default();
+                let is_own = environment == secret.namespace() || secret.namespace() == "default";
+                assert!(is_own, "{secret} reads {key}");
+            }
+        }
+    }
+    made.sort();
+    let mut wanted: Vec<_> = SECRETS.iter().map(|(name, _)| *name).collect();
+    // Those of other components.
+    wanted.retain(|name| !["backup-offsite-secret", "sign-in-secret"].contains(name));
+    wanted.sort_unstable();
+    assert_eq!(made, wanted);
     Ok(())
 }
 
