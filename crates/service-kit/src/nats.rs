@@ -132,6 +132,7 @@ impl NatsConfig {
             .request_timeout(Some(REQUEST_TIMEOUT))
             .ping_interval(PING_INTERVAL)
             .max_reconnects(None)
+            .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
                 if let Event::Disconnected = event {
                     losses.send_modify(|losses| *losses += 1);
@@ -156,6 +157,13 @@ impl NatsConfig {
             losses: seen,
         })
     }
+}
+
+/// How long to wait before an attempt to connect: a server that comes back has
+/// its clients again within half a second, and they do not come all at once.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let longest = [0, 25, 50, 100, 200].get(attempts).copied().unwrap_or(400);
+    Duration::from_millis(longest).mul_f64(rand::random_range(0.5..=1.0))
 }
 
 /// A connection that comes back by itself. Cheap to clone.

@@ -1,8 +1,11 @@
 //! The broker of a system that is one process.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use async_trait::async_trait;
+use service_kit::TaskError;
 use todo_backend::feed::{Change, Feed};
-use todo_backend::publisher::{Published, Publisher};
+use todo_backend::publisher::{Held, PublishError, Published, Publisher, Standing};
 use todo_backend::store::OutboxRow;
 
 use crate::inbox::{self, Inbox};
@@ -13,6 +16,7 @@ use crate::inbox::{self, Inbox};
 pub(crate) struct Bus {
     feed: Feed,
     inbox: Inbox,
+    last: AtomicU64,
 }
 
 impl Bus {
@@ -23,7 +27,11 @@ impl Bus {
     pub(crate) fn new(feed: Feed, inbox: Inbox) -> Self {
         feed.restart(now());
         feed.go_live();
-        Self { feed, inbox }
+        Self {
+            feed,
+            inbox,
+            last: AtomicU64::new(0),
+        }
     }
 
     fn show(&self, row: &OutboxRow) -> Result<(), serde_json::Error> {
@@ -37,25 +45,48 @@ impl Bus {
     }
 }
 
+/// What the inbox has on disk counts as delivered. It drops what it had before,
+/// so there is nothing to compare with the outbox at the start.
 #[async_trait]
 impl Publisher for Bus {
-    async fn publish(&self, batch: &[OutboxRow]) -> Published {
-        let result = async {
+    async fn standing(&self) -> Result<Standing, TaskError> {
+        let last = self.last.load(Ordering::Relaxed);
+        Ok(Standing {
+            stream: 0,
+            connection: 0,
+            first: last + 1,
+            last,
+            delivered: Some(last),
+            bytes: 0,
+            max_bytes: 0,
+        })
+    }
+
+    async fn contents(&self, _: &Standing) -> Result<Vec<Held>, TaskError> {
+        Ok(Vec::new())
+    }
+
+    async fn publish(&self, batch: &[OutboxRow], after: u64, _: bool) -> Published {
+        let result: Result<(), TaskError> = async {
             self.inbox.put(batch).await?;
             // Pages may see a change twice, as any subscriber.
             Ok(batch.iter().try_for_each(|row| self.show(row))?)
-        };
-        match result.await {
-            Ok(()) => Published {
-                acknowledged: batch.len(),
-                error: None,
-            },
-            Err(error) => Published {
-                acknowledged: 0,
-                error: Some(error),
-            },
+        }
+        .await;
+        let acknowledged = if result.is_ok() { batch.len() } else { 0 };
+        self.last
+            .store(after + acknowledged as u64, Ordering::Relaxed);
+        Published {
+            acknowledged,
+            error: result.err().map(PublishError::InDoubt),
         }
     }
+
+    async fn discard(&self, _: u64) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    async fn reachable(&self) {}
 }
 
 /// The microseconds since 1970.

@@ -14,6 +14,7 @@ use service_kit::http::{HttpMetrics, serve};
 use service_kit::nats::NatsConfig;
 use service_kit::{Lifecycle, TaskError, TraceParent};
 use todo_app::{App, AppConfig};
+use todo_backend::backlog::{self, BacklogMetrics, OUTBOX_ROWS, OutboxBound};
 use todo_backend::feed::{self, Feed};
 use todo_backend::http::{Api, Limits};
 use todo_backend::nats::Connection;
@@ -62,6 +63,16 @@ pub(crate) async fn start(
         (Arc::new(Bus::new(feed.clone(), inbox.clone())), Some(inbox))
     };
     let metrics = RelayMetrics::register(&mut registry);
+    let bound = OutboxBound::new(OUTBOX_ROWS);
+    lifecycle.spawn(
+        "backlog",
+        backlog::watch(
+            store.outbox.clone(),
+            bound.clone(),
+            BacklogMetrics::register(&mut registry, OUTBOX_ROWS),
+            lifecycle.shutdown(),
+        ),
+    );
     let relay = Relay::new(store.outbox, publisher, metrics);
     lifecycle.spawn_support("relay", relay.run(lifecycle.support_shutdown()));
     lifecycle.spawn(
@@ -72,7 +83,7 @@ pub(crate) async fn start(
         "sweeper",
         sweep::run(store.todos.clone(), lifecycle.shutdown()),
     );
-    let api = Api::new(store.todos, prefix.clone(), feed, Limits::default());
+    let api = Api::new(store.todos, prefix.clone(), feed, Limits::default(), bound);
     let metrics = HttpMetrics::register(&mut registry);
     let backend = todo_backend::http::routes(api, metrics, lifecycle.shutdown());
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_nats::ConnectErrorKind;
+use tempfile::TempDir;
 
 use crate::process::{Process, show_log};
 use crate::scratch::{LastSignal, Scratch};
@@ -149,6 +150,41 @@ impl Nats {
         self.running()?.resume()
     }
 
+    /// Removes the store of a stopped server, as a lost disk does.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn lose_store(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(self.store()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome.map_err(Error::io("remove the store of nats-server")),
+        }
+    }
+
+    /// A copy of the store of a stopped server, as a backup.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn copy_store(&self) -> Result<TempDir, Error> {
+        let copy = TempDir::new().map_err(Error::io("make a folder"))?;
+        copy_folder(&self.store(), copy.path())
+            .map_err(Error::io("copy the store of nats-server"))?;
+        Ok(copy)
+    }
+
+    /// Puts a copy in the place of the store of a stopped server.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn put_store(&self, copy: &TempDir) -> Result<(), Error> {
+        self.lose_store()?;
+        copy_folder(copy.path(), &self.store()).map_err(Error::io("put a copy of the store back"))
+    }
+
+    fn store(&self) -> PathBuf {
+        self.scratch.folder().join("jetstream")
+    }
+
     fn running(&self) -> Result<&Process, Error> {
         self.process.as_ref().ok_or(Error::Stopped("nats-server"))
     }
@@ -197,6 +233,20 @@ impl Drop for Nats {
             show_log(&self.program.display(), &log);
         }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 /// The first nats-server that is new enough.

@@ -1,6 +1,7 @@
 //! The configuration of todo-backend.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use service_kit::config::{Faults, PublicPrefix, RuntimeArgs, RuntimeConfig};
 use service_kit::nats::{NatsArgs, NatsConfig};
 use todo_domain::{Environment, TodoText};
 
+use crate::backlog::OUTBOX_ROWS;
 use crate::store::{DatabaseUrl, MAX_TODOS};
 
 /// The REST API of the todos of one environment.
@@ -103,6 +105,11 @@ pub struct Args {
     #[arg(long, env = "MAX_TODOS", default_value_t = MAX_TODOS.to_string())]
     max_todos: String,
 
+    /// How many events may wait to be delivered; at that number changes are
+    /// refused
+    #[arg(long, env = "OUTBOX_MAX_ROWS", default_value_t = OUTBOX_ROWS.to_string())]
+    outbox_max_rows: String,
+
     /// The prefix that the ingress strips, such as `/staging`, where it does
     /// not say so by X-Forwarded-Prefix
     #[arg(long, env = "PUBLIC_PREFIX", default_value = "")]
@@ -154,6 +161,8 @@ pub struct Config {
     pub first_todo: TodoText,
     /// How many todos there may be.
     pub max_todos: u64,
+    /// How many events may wait to be delivered.
+    pub outbox_max_rows: u32,
     /// The prefix under which the browser sees the API.
     pub public_prefix: PublicPrefix,
     /// What every service has.
@@ -172,6 +181,9 @@ impl TryFrom<Args> for Config {
         let migrate = faults.parse("MIGRATE_ON_START", &args.migrate_on_start);
         let wait = faults.seconds("MIGRATE_WAIT_SECONDS", &args.migrate_wait_seconds);
         let max_todos = faults.parse("MAX_TODOS", &args.max_todos);
+        let outbox_max_rows = faults
+            .parse::<NonZeroU32>("OUTBOX_MAX_ROWS", &args.outbox_max_rows)
+            .map(NonZeroU32::get);
         let public_prefix = faults.parse("PUBLIC_PREFIX", &args.public_prefix);
         let first_todo = environment.as_ref().and_then(|environment| {
             let given = args.first_todo_text.filter(|text| !text.is_empty());
@@ -194,6 +206,7 @@ impl TryFrom<Args> for Config {
                 nats: nats?,
                 first_todo: first_todo?,
                 max_todos: max_todos?,
+                outbox_max_rows: outbox_max_rows?,
                 public_prefix: public_prefix?,
                 runtime: runtime?,
             })

@@ -8,6 +8,7 @@
 //! [`start`] is the whole service; `standalone` puts the same parts together
 //! for two environments in one process.
 
+pub mod backlog;
 pub mod config;
 pub mod feed;
 pub mod http;

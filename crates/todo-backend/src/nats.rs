@@ -3,24 +3,20 @@
 use std::io;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::jetstream::context::{CreateStreamError, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::{self, ErrorCode, stream};
 use service_kit::TaskError;
 use service_kit::nats::NatsConfig;
-use todo_domain::Environment;
+use todo_domain::{Environment, budget};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// How long an event is kept for those who have not read it.
-const MAX_AGE: Duration = Duration::from_hours(7 * 24);
-
-/// How much of events is kept, in bytes. The broker reserves it, so it must fit
-/// into what the account of an environment has, next to the dead letters.
-const MAX_BYTES: i64 = 128 * 1024 * 1024;
-
-/// How long a second publish of an event is recognised.
-const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
+/// How long a second publish of an event is refused. The relay itself names the
+/// message that it publishes after, so nothing depends on it; it must be short,
+/// since an event that somebody removed from the stream has to come again.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// A connection and the stream of an environment on it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,6 +57,11 @@ impl Connection {
     /// The interface to streams.
     pub(crate) fn jetstream(&self) -> &jetstream::Context {
         &self.jetstream
+    }
+
+    /// What sends and receives.
+    pub(crate) fn client(&self) -> &Client {
+        self.server.client()
     }
 
     /// See [`service_kit::nats::Connection::is_up`].
@@ -107,10 +108,12 @@ impl Connection {
             subjects: vec![self.environment.todo_subjects()],
             storage: stream::StorageType::File,
             retention: stream::RetentionPolicy::Limits,
-            discard: stream::DiscardPolicy::Old,
-            max_age: MAX_AGE,
-            max_bytes: MAX_BYTES,
+            // The events that it refuses wait in the outbox.
+            discard: stream::DiscardPolicy::New,
+            max_age: budget::EVENTS_AGE,
+            max_bytes: i64::try_from(budget::EVENTS_BYTES).unwrap_or(i64::MAX),
             duplicate_window: DUPLICATE_WINDOW,
+            allow_atomic_publish: true,
             ..current
         }
     }

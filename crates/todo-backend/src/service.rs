@@ -13,6 +13,7 @@ use todo_domain::TodoText;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
+use crate::backlog::{self, BacklogMetrics, OutboxBound, RelayWatch};
 use crate::config::{Command, Config};
 use crate::feed::{self, Feed};
 use crate::http::{Api, Limits};
@@ -62,6 +63,9 @@ async fn serve_api(
     let relay_metrics = RelayMetrics::register(&mut registry);
     registry.register_collector(Box::new(PoolCollector(store.todos.clone())));
 
+    let bound = OutboxBound::new(config.outbox_max_rows);
+    let backlog_metrics = BacklogMetrics::register(&mut registry, bound.most());
+
     let serving = Arc::new(AtomicBool::new(false));
     let readiness = Readiness::new(lifecycle.shutdown())
         .check("database", {
@@ -69,6 +73,20 @@ async fn serve_api(
             move || {
                 let todos = todos.clone();
                 async move { todos.ping().await }
+            }
+        })
+        .check("relay", {
+            let watched = RelayWatch::new(store.outbox.clone());
+            move || {
+                let watched = watched.clone();
+                async move { watched.check().await }
+            }
+        })
+        .check("outbox", {
+            let bound = bound.clone();
+            move || {
+                let full = bound.is_full();
+                async move { (!full).then_some(()).ok_or("full, changes are refused") }
             }
         })
         .check("schema", {
@@ -99,6 +117,15 @@ async fn serve_api(
         nats.clone().require_version(lifecycle.support_shutdown()),
     );
     let publisher = Arc::new(NatsPublisher::new(nats.clone()));
+    lifecycle.spawn(
+        "backlog",
+        backlog::watch(
+            store.outbox.clone(),
+            bound.clone(),
+            backlog_metrics,
+            lifecycle.shutdown(),
+        ),
+    );
     let relay = Relay::new(store.outbox, publisher, relay_metrics);
     // To the end of the API, so that what its last requests change goes out.
     lifecycle.spawn_support("relay", relay.run(lifecycle.support_shutdown()));
@@ -121,6 +148,7 @@ async fn serve_api(
         config.public_prefix,
         feed,
         Limits::new(config.max_todos),
+        bound,
     );
     let router = crate::http::routes(api, http_metrics, lifecycle.shutdown());
     lifecycle.spawn(

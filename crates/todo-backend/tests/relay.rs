@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
 use async_nats::jetstream::{self, stream};
 use futures::StreamExt;
 use futures::future::join_all;
@@ -19,17 +20,18 @@ use serde_json::json;
 use service_kit::TaskError;
 use service_kit::config::Faults;
 use service_kit::nats::{NatsArgs, NatsConfig};
-use testkit::{Nats, Postgres, Service, Signal, eventually};
+use sqlx::{Connection as _, PgConnection};
+use testkit::{Nats, Postgres, Service, Signal, TestDatabase, eventually};
 use todo_backend::nats::Connection;
-use todo_backend::publisher::{NatsPublisher, Publisher};
+use todo_backend::publisher::{NatsPublisher, PublishError, Publisher};
 use todo_backend::relay::{Relay, RelayMetrics};
-use todo_backend::store::{Backlog, Change, Guard, MAX_TODOS, Origin, Store};
+use todo_backend::store::{Change, Guard, MAX_TODOS, Origin, OutboxRow, Progress, Store, open};
 use todo_domain::{Environment, Todo, TodoId, TodoPatch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::common::{postgres, sqlite, text};
+use crate::common::{first_todo, postgres, sqlite, text};
 
 /// Far more than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
@@ -56,22 +58,112 @@ async fn jetstream(nats: &Nats) -> jetstream::Context {
     jetstream::new(async_nats::connect(nats.url()).await.unwrap())
 }
 
-/// What is in the stream, once the outbox is empty.
+/// What is in the stream, once all of the outbox is. Nobody takes it from
+/// there, so the outbox keeps it.
 async fn published(store: &Store, nats: &Nats) -> Vec<Stored> {
-    let emptied = eventually(SOON, async || match store.outbox.backlog().await {
-        Ok(Backlog { depth: 0, .. }) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
-    emptied.await.unwrap();
+    eventually(SOON, async || {
+        let waiting = depth(store).await;
+        let stream = jetstream(nats).await.get_stream(staging().stream()).await;
+        match stream.map(|stream| stream.cached_info().state.messages) {
+            Ok(messages) if messages == waiting => Ok(()),
+            other => Err(format!("{other:?} of {waiting}")),
+        }
+    })
+    .await
+    .unwrap();
     stored(nats).await
+}
+
+async fn depth(store: &Store) -> u64 {
+    store.outbox.backlog(1_000_000).await.unwrap().depth
+}
+
+/// Waits until everything is delivered.
+async fn until_empty(store: &Store) {
+    eventually(SOON, async || match depth(store).await {
+        0 => Ok(()),
+        depth => Err(format!("{depth} rows wait")),
+    })
+    .await
+    .unwrap();
+}
+
+/// All rows that wait.
+async fn waiting(store: &Store) -> Vec<OutboxRow> {
+    let rows = store.outbox.read(&mut Progress::default(), 100_000).await;
+    rows.unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+/// Leaves the outbox empty.
+async fn clear(store: &Store) {
+    let positions: Vec<i64> = waiting(store)
+        .await
+        .iter()
+        .map(|row| row.position)
+        .collect();
+    store.outbox.remove(&positions).await.unwrap();
+}
+
+/// The broadcaster's consumer, made by whoever takes the events.
+async fn consumer(nats: &Nats) -> PullConsumer {
+    eventually(SOON, async || {
+        let stream = jetstream(nats).await.get_stream(staging().stream()).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let config = pull::Config {
+            durable_name: Some(staging().broadcaster_consumer()),
+            ack_policy: AckPolicy::Explicit,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await;
+        consumer.map_err(|error| error.to_string())
+    })
+    .await
+    .unwrap()
+}
+
+/// Takes `count` events and acknowledges them: their texts.
+async fn deliver(consumer: &PullConsumer, count: usize) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut messages = consumer.messages().await.unwrap();
+    while texts.len() < count {
+        let message = timeout(SOON, messages.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        let todo: Todo = serde_json::from_slice(&message.payload).unwrap();
+        message.double_ack().await.unwrap();
+        texts.push(todo.text.as_str().to_owned());
+    }
+    texts
+}
+
+/// Makes a todo and gives it the texts `0` to `last`.
+async fn count_up(store: &Store, last: u32) -> TodoId {
+    let id = create(store, "0").await;
+    for change in 1..=last {
+        rename(store, id, &change.to_string()).await;
+    }
+    id
+}
+
+fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// A migrated database of PostgreSQL, to be reached by its URL too.
+async fn database() -> (TestDatabase, Store) {
+    let server = Postgres::shared().await.unwrap();
+    let database = server.empty_database().await.unwrap();
+    let store = open(&database.url().parse().unwrap()).await.unwrap();
+    store.todos.migrate(&first_todo()).await.unwrap();
+    (database, store)
 }
 
 /// A message of the stream.
 #[derive(Debug)]
 struct Stored {
     subject: String,
-    event: String,
-    expected_last: Option<String>,
     todo: Todo,
 }
 
@@ -85,13 +177,8 @@ async fn stored(nats: &Nats) -> Vec<Stored> {
         .take(usize::try_from(count).unwrap())
         .map(|message| {
             let message = message.unwrap();
-            let headers = message.headers.as_ref().unwrap();
             Stored {
                 subject: message.subject.to_string(),
-                event: headers.get("Nats-Msg-Id").unwrap().to_string(),
-                expected_last: headers
-                    .get("Nats-Expected-Last-Msg-Id")
-                    .map(ToString::to_string),
                 todo: serde_json::from_slice(&message.payload).unwrap(),
             }
         })
@@ -205,7 +292,7 @@ async fn what_changes_while_nats_is_down_is_published_when_it_is_back() {
 
     nats.stop().await.unwrap();
     live_through_many(&fixture.store, 2, 5).await;
-    assert!(fixture.store.outbox.backlog().await.unwrap().depth >= 14);
+    assert!(depth(&fixture.store).await >= 28);
     nats.restart().await.unwrap();
     assert_complete(&published(&fixture.store, &nats).await, 4, 5);
 }
@@ -234,8 +321,8 @@ async fn a_server_killed_in_the_middle_of_a_drain_costs_no_event_and_no_order() 
     assert_complete(&stored, 8, 400);
 }
 
-/// A batch of which the server takes the first and the last event but not the
-/// one between, so that the last must not be stored before it.
+/// A stream of which the server takes the first and the last event of a batch,
+/// but not the one between: the last must not be stored before it.
 #[tokio::test]
 async fn an_event_is_not_stored_while_its_predecessor_is_missing() {
     let fixture = sqlite().await;
@@ -244,85 +331,311 @@ async fn an_event_is_not_stored_while_its_predecessor_is_missing() {
     let mut config = stream::Config {
         name: staging().stream(),
         subjects: vec![staging().todo_subjects()],
-        max_message_size: 600,
+        max_message_size: 700,
         ..stream::Config::default()
     };
     jetstream.create_stream(&config).await.unwrap();
-
     let store = &fixture.store;
-    let before = store.outbox.pending(500).await.unwrap();
-    let positions: Vec<i64> = before.iter().map(|row| row.position).collect();
-    store.outbox.remove(&positions).await.unwrap();
-    let id = create(store, "1").await;
+    clear(store).await;
+    let id = count_up(store, 0).await;
     rename(store, id, &"😀".repeat(140)).await;
     rename(store, id, "3").await;
-    let batch = store.outbox.pending(500).await.unwrap();
-    let nats_publisher = publisher(&nats).await;
-    let publish = async |expected: usize| {
-        eventually(SOON, async || {
-            let outcome = nats_publisher.publish(&batch).await;
-            if outcome.acknowledged == expected {
-                Ok(outcome)
-            } else {
-                Err(format!("{outcome:?}"))
-            }
-        })
-        .await
-        .unwrap()
-    };
 
-    assert!(publish(1).await.error.is_some());
+    let _relay = relay(store, &nats).await;
     let texts = async || -> Vec<String> {
         let stored = stored(&nats).await;
         let texts = stored.iter().map(|stored| stored.todo.text.as_str());
         texts.map(|text| text.chars().take(1).collect()).collect()
     };
-    assert_eq!(texts().await, ["1"]);
+    eventually(SOON, async || {
+        let count = jetstream.get_stream(staging().stream()).await.unwrap();
+        match count.cached_info().state.messages {
+            1 => Ok(()),
+            other => Err(format!("{other} messages")),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(texts().await, ["0"]);
 
-    config = jetstream
-        .get_stream(staging().stream())
-        .await
-        .unwrap()
-        .cached_info()
-        .config
-        .clone();
+    let stream = jetstream.get_stream(staging().stream()).await.unwrap();
+    config = stream.cached_info().config.clone();
     config.max_message_size = -1;
     jetstream.update_stream(&config).await.unwrap();
-    assert!(publish(3).await.error.is_none());
-    assert_eq!(texts().await, ["1", "😀", "3"]);
-    let chain = stored(&nats).await;
-    assert_eq!(chain[2].expected_last.as_ref(), Some(&chain[1].event));
+    published(store, &nats).await;
+    assert_eq!(texts().await, ["0", "😀", "3"]);
 }
 
-/// The position of an event may become visible after a later one of another
-/// todo was published. When the relay dies before it removes what it published,
-/// the missing event stands between stored ones.
 #[tokio::test]
-async fn a_stored_event_lets_no_later_one_overtake_a_missing_one() {
+async fn a_batch_is_refused_whole_where_somebody_else_has_published() {
     let fixture = sqlite().await;
     let nats = Nats::start().await.unwrap();
-    let store = &fixture.store;
-    let before = store.outbox.pending(500).await.unwrap();
-    let positions: Vec<i64> = before.iter().map(|row| row.position).collect();
-    store.outbox.remove(&positions).await.unwrap();
-    let id = create(store, "a0").await;
-    rename(store, id, "a1").await;
-    create(store, "b0").await;
-    rename(store, id, "a2").await;
-    let batch = store.outbox.pending(500).await.unwrap();
     let publisher = publisher(&nats).await;
-    let without_a1 = [batch[0].clone(), batch[2].clone()];
-    eventually(SOON, async || {
-        let outcome = publisher.publish(&without_a1).await;
-        outcome.error.map_or(Ok(()), Err)
+    clear(&fixture.store).await;
+    count_up(&fixture.store, 5).await;
+    let batch = waiting(&fixture.store).await;
+    let standing = eventually(SOON, async || publisher.standing().await)
+        .await
+        .unwrap();
+    assert_eq!((standing.last, standing.delivered), (0, None));
+
+    let first = publisher.publish(&batch[..2], standing.last, false).await;
+    assert!(first.error.is_none(), "{first:?}");
+    for carefully in [false, true] {
+        // As a relay would that was frozen while another took over.
+        let late = publisher
+            .publish(&batch[2..], standing.last, carefully)
+            .await;
+        assert_eq!(late.acknowledged, 0, "{late:?}");
+        assert!(matches!(late.error, Some(PublishError::InDoubt(_))));
+    }
+    let rest = publisher
+        .publish(&batch[2..], standing.last + 2, true)
+        .await;
+    assert_eq!(rest.acknowledged, 4, "{rest:?}");
+    let texts: Vec<String> = stored(&nats)
+        .await
+        .iter()
+        .map(|one| one.todo.text.as_str().to_owned())
+        .collect();
+    assert_eq!(texts, numbers(0..=5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_stays_until_its_event_is_delivered() {
+    for fixture in [postgres().await, sqlite().await] {
+        let nats = Nats::start().await.unwrap();
+        let store = &fixture.store;
+        clear(store).await;
+        let _relay = relay(store, &nats).await;
+        count_up(store, 9).await;
+        published(store, &nats).await;
+        let consumer = consumer(&nats).await;
+        assert_eq!(deliver(&consumer, 4).await, numbers(0..=3));
+        eventually(SOON, async || match depth(store).await {
+            6 => Ok(()),
+            depth => Err(format!("{depth} rows wait")),
+        })
+        .await
+        .unwrap();
+        assert_eq!(deliver(&consumer, 6).await, numbers(4..=9));
+        until_empty(store).await;
+    }
+}
+
+/// The relay that begins knows nothing of what the one before has published.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_takes_over_publishes_only_what_the_stream_lacks() {
+    let fixture = postgres().await;
+    let nats = Nats::start().await.unwrap();
+    let store = &fixture.store;
+    clear(store).await;
+    let first = relay(store, &nats).await;
+    let id = count_up(store, 9).await;
+    published(store, &nats).await;
+    drop(first);
+    rename(store, id, "10").await;
+    let _second = relay(store, &nats).await;
+    published(store, &nats).await;
+    let consumer = consumer(&nats).await;
+    assert_eq!(deliver(&consumer, 11).await, numbers(0..=10));
+    until_empty(store).await;
+    assert_eq!(stored(&nats).await.len(), 11);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_lost_gets_again_what_was_not_delivered() {
+    let fixture = postgres().await;
+    let mut nats = Nats::start().await.unwrap();
+    let store = &fixture.store;
+    clear(store).await;
+    let _relay = relay(store, &nats).await;
+    let id = count_up(store, 99).await;
+    published(store, &nats).await;
+    assert_eq!(deliver(&consumer(&nats).await, 40).await, numbers(0..=39));
+    eventually(SOON, async || match depth(store).await {
+        60 => Ok(()),
+        depth => Err(format!("{depth} rows wait")),
     })
     .await
     .unwrap();
 
+    nats.kill().await.unwrap();
+    nats.lose_store().unwrap();
+    rename(store, id, "100").await;
+    nats.restart().await.unwrap();
+    let consumer = consumer(&nats).await;
+    assert_eq!(deliver(&consumer, 61).await, numbers(40..=100));
+    until_empty(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_an_older_copy_gets_again_what_it_lacks() {
+    let fixture = postgres().await;
+    let mut nats = Nats::start().await.unwrap();
+    let store = &fixture.store;
+    clear(store).await;
     let _relay = relay(store, &nats).await;
-    let stored = published(store, &nats).await;
-    let texts: Vec<&str> = stored.iter().map(|one| one.todo.text.as_str()).collect();
-    assert_eq!(texts, ["a0", "b0", "a1", "a2"]);
+    let id = count_up(store, 19).await;
+    published(store, &nats).await;
+    nats.stop().await.unwrap();
+    let copy = nats.copy_store().unwrap();
+    nats.restart().await.unwrap();
+    for change in 20..=49 {
+        rename(store, id, &change.to_string()).await;
+    }
+    published(store, &nats).await;
+
+    nats.kill().await.unwrap();
+    nats.put_store(&copy).unwrap();
+    nats.restart().await.unwrap();
+    let consumer = consumer(&nats).await;
+    assert_eq!(deliver(&consumer, 50).await, numbers(0..=49));
+    until_empty(store).await;
+    assert_eq!(stored(&nats).await.len(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_somebody_removes_or_empties_gets_again_what_was_not_delivered() {
+    let fixture = postgres().await;
+    let nats = Nats::start().await.unwrap();
+    let store = &fixture.store;
+    clear(store).await;
+    let _relay = relay(store, &nats).await;
+    count_up(store, 9).await;
+    published(store, &nats).await;
+    let jetstream = jetstream(&nats).await;
+    jetstream.delete_stream(staging().stream()).await.unwrap();
+    assert_eq!(deliver(&consumer(&nats).await, 3).await, numbers(0..=2));
+    eventually(SOON, async || match depth(store).await {
+        7 => Ok(()),
+        depth => Err(format!("{depth} rows wait")),
+    })
+    .await
+    .unwrap();
+
+    // The consumer's acknowledgements jump to the end of what was removed.
+    let stream = jetstream.get_stream(staging().stream()).await.unwrap();
+    stream.purge().await.unwrap();
+    assert_eq!(deliver(&consumer(&nats).await, 7).await, numbers(3..=9));
+    until_empty(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_full_loses_nothing() {
+    let fixture = postgres().await;
+    let nats = Nats::start().await.unwrap();
+    let store = &fixture.store;
+    clear(store).await;
+    let _relay = relay(store, &nats).await;
+    let id = count_up(store, 0).await;
+    published(store, &nats).await;
+    let jetstream = jetstream(&nats).await;
+    let filler = vec![b'x'; 1_000_000];
+    loop {
+        let subject = "staging.todos.updated";
+        let sent = jetstream
+            .publish(subject, filler.clone().into())
+            .await
+            .unwrap();
+        if sent.await.is_err() {
+            break;
+        }
+    }
+    // What is left of room by the last filler.
+    for change in 1..=3000 {
+        rename(store, id, &change.to_string()).await;
+    }
+    let stream = jetstream.get_stream(staging().stream()).await.unwrap();
+    let info = stream.cached_info();
+    assert_eq!(info.config.discard, stream::DiscardPolicy::New);
+    assert_eq!(depth(store).await, 3001);
+
+    stream
+        .purge()
+        .sequence(info.state.last_sequence.min(130))
+        .await
+        .unwrap();
+    assert_eq!(depth(store).await, 3001);
+}
+
+/// As after a rollback of the program: the newer one wrote what this one cannot
+/// read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_cannot_be_read_holds_up_no_other_todo() {
+    let database = database().await;
+    let store = &database.1;
+    let nats = Nats::start().await.unwrap();
+    clear(store).await;
+    let newer = count_up(store, 0).await;
+    let sql = async |statement: &'static str| {
+        let mut connection = PgConnection::connect(database.0.url()).await.unwrap();
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    };
+    sql("ALTER TABLE outbox DROP CONSTRAINT outbox_kind_check").await;
+    sql("UPDATE outbox SET kind = 'archived'").await;
+    rename(store, newer, "after it").await;
+    create(store, "healthy").await;
+
+    let _relay = relay(store, &nats).await;
+    let consumer = consumer(&nats).await;
+    assert_eq!(deliver(&consumer, 1).await, ["healthy"]);
+    eventually(SOON, async || match depth(store).await {
+        2 => Ok(()),
+        depth => Err(format!("{depth} rows wait")),
+    })
+    .await
+    .unwrap();
+
+    // The newer program is back; events of that todo come in their order.
+    sql("UPDATE outbox SET kind = 'created' WHERE kind = 'archived'").await;
+    assert_eq!(deliver(&consumer, 2).await, ["0", "after it"]);
+    until_empty(store).await;
+}
+
+/// A position is drawn before its transaction commits: what commits late is
+/// found, and stands before a later event of the same todo.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_becomes_visible_late_is_not_passed_over() {
+    let (database, store) = database().await;
+    let store = &store;
+    let nats = Nats::start().await.unwrap();
+    clear(store).await;
+    let id = count_up(store, 0).await;
+    let _relay = relay(store, &nats).await;
+    published(store, &nats).await;
+
+    let mut late = PgConnection::connect(database.url()).await.unwrap();
+    let mut transaction = late.begin().await.unwrap();
+    let todo = sqlx::query("UPDATE todos SET text = 'late' WHERE id = $1").bind(id.0);
+    todo.execute(&mut *transaction).await.unwrap();
+    sqlx::query(
+        "INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at, occurred_at)
+         VALUES (gen_random_uuid(), 'updated', $1, 'late', false, now(), now())",
+    )
+    .bind(id.0)
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    create(store, "other").await;
+    eventually(SOON, async || match stored(&nats).await.len() {
+        2 => Ok(()),
+        other => Err(format!("{other} messages")),
+    })
+    .await
+    .unwrap();
+    transaction.commit().await.unwrap();
+    rename(store, id, "last").await;
+    published(store, &nats).await;
+    let texts: Vec<String> = stored(&nats)
+        .await
+        .iter()
+        .map(|one| one.todo.text.as_str().to_owned())
+        .collect();
+    assert_eq!(texts, ["0", "other", "late", "last"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,8 +11,8 @@ use futures::future::join_all;
 use time::{Duration, OffsetDateTime};
 use todo_backend::store::bulk::{self, Named};
 use todo_backend::store::{
-    Bulk, BulkChange, Change, Count, CreatedOnce, Cursor, Guard, List, Origin, Page, Row, Seen,
-    Store, Versioned, search, sweep,
+    Bulk, BulkChange, Change, Count, CreatedOnce, Cursor, Guard, List, Origin, OutboxRow, Page,
+    Progress, Row, Seen, Store, Versioned, search, sweep,
 };
 use todo_domain::{EventKind, SearchTerm, Todo, TodoId, TodoPatch};
 
@@ -140,10 +140,16 @@ async fn clear(store: &Store) -> u64 {
     applied.unwrap().count
 }
 
+/// The first `limit` rows that wait.
+async fn waiting(store: &Store, limit: u32) -> Vec<OutboxRow> {
+    let rows = store.outbox.read(&mut Progress::default(), limit).await;
+    rows.unwrap().into_iter().map(Result::unwrap).collect()
+}
+
 /// Kind, id and text of the waiting events.
 async fn events(store: &Store) -> Vec<(EventKind, i64, String)> {
-    let rows = store.outbox.pending(1000).await.unwrap();
-    let row = |row: &todo_backend::store::OutboxRow| {
+    let rows = waiting(store, 1000).await;
+    let row = |row: &OutboxRow| {
         let todo = &row.event.todo;
         (row.event.kind, todo.id.0, todo.text.to_string())
     };
@@ -293,7 +299,7 @@ async fn every_change_writes_its_event_in_order(store: Store) {
         .unwrap();
     store.todos.delete(id, &Guard::Any, &origin).await.unwrap();
 
-    let rows = store.outbox.pending(10).await.unwrap();
+    let rows = waiting(&store, 10).await;
     let seen: Vec<_> = rows
         .iter()
         .map(|row| (row.event.kind, row.event.todo.text.as_str()))
@@ -550,7 +556,7 @@ async fn many_todos_are_changed_in_order_with_their_events(store: Store) {
             BulkChange::Toggle => EventKind::Updated,
             BulkChange::Delete => EventKind::Deleted,
         };
-        let rows = store.outbox.pending(10_000).await.unwrap();
+        let rows = waiting(&store, 10_000).await;
         let events: Vec<_> = rows.iter().filter(|row| row.event.kind == kind).collect();
         assert_eq!(events.len(), MANY + 1);
         assert!(events.iter().all(|row| row.event.todo.completed));
@@ -569,7 +575,7 @@ async fn many_todos_are_changed_in_order_with_their_events(store: Store) {
 }
 
 async fn outbox_position(store: &Store) -> i64 {
-    let rows = store.outbox.pending(1).await.unwrap();
+    let rows = waiting(store, 1).await;
     rows.first().map_or(0, |row| row.position)
 }
 
@@ -656,9 +662,10 @@ async fn removed_rows_leave_the_outbox(store: Store) {
     for todo in ["1", "2", "3"] {
         create(&store, todo).await;
     }
-    let backlog = store.outbox.backlog().await.unwrap();
+    assert_eq!(store.outbox.backlog(2).await.unwrap().depth, 2);
+    let backlog = store.outbox.backlog(1000).await.unwrap();
     assert_eq!(backlog.depth, 3);
-    let rows = store.outbox.pending(2).await.unwrap();
+    let rows = waiting(&store, 2).await;
     assert_eq!(rows.len(), 2);
     assert_eq!(backlog.oldest, Some(rows[0].event.occurred_at));
     let positions: Vec<_> = rows.iter().map(|row| row.position).collect();

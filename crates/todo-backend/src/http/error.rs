@@ -35,6 +35,8 @@ pub(super) enum ApiError {
     Busy,
     /// A fault of ours, which has a log line of its own.
     Internal,
+    /// The outbox has this many rows, and takes no more.
+    Backlog(u32),
     /// The store failed.
     Store(Arc<StoreError>),
 }
@@ -132,6 +134,14 @@ impl IntoResponse for ApiError {
                      all completed ones for instance, and try again"
                 );
                 ErrorBody::new(StatusCode::INSUFFICIENT_STORAGE, detail).into_response()
+            }
+            Self::Backlog(most) => {
+                let detail = format!(
+                    "Too many changes wait to be announced ({most}): nothing can be changed \
+                     before some are, try again in a while"
+                );
+                let body = ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+                ([(header::RETRY_AFTER, "10")], body).into_response()
             }
             Self::Busy => {
                 let detail = "Too many searches and long lists are being read; try again";

@@ -14,7 +14,10 @@ mod todos;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::HeaderValue;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use service_kit::config::PublicPrefix;
 use service_kit::http::HttpMetrics;
@@ -22,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
 use self::shared::SharedReads;
+use crate::backlog::OutboxBound;
 use crate::feed::Feed;
 use crate::store::TodoStore;
 
@@ -41,24 +45,27 @@ pub struct Api {
     prefix: PublicPrefix,
     feed: Feed,
     limits: Limits,
+    outbox: OutboxBound,
     reads: SharedReads<list::Wanted, Result<list::Part, ApiError>>,
 }
 
 impl Api {
     /// The API of the todos in `store`, whose changes are in `feed`. The browser
     /// sees it under `prefix` where the ingress does not say another one by
-    /// `X-Forwarded-Prefix`.
+    /// `X-Forwarded-Prefix`. Changes are refused while `outbox` is full.
     pub fn new(
         store: Arc<dyn TodoStore>,
         prefix: PublicPrefix,
         feed: Feed,
         limits: Limits,
+        outbox: OutboxBound,
     ) -> Self {
         Self {
             store,
             prefix,
             feed,
             limits,
+            outbox,
             reads: SharedReads::new(),
         }
     }
@@ -86,7 +93,20 @@ pub fn routes(api: Api, metrics: HttpMetrics, shutdown: CancellationToken) -> Ro
         .route("/todos/healthz/", get(todos::health))
         .route("/todos/{id}", one())
         .route("/todos/{id}/", one())
+        .route_layer(from_fn_with_state(api.outbox.clone(), refuse_when_full))
         .with_state(api.clone())
         .merge(docs::routes(api.prefix));
     service_kit::http::stack(routes, metrics, CONTENT_SECURITY_POLICY, shutdown)
+}
+
+/// Refuses what may change something while the outbox takes no more events.
+async fn refuse_when_full(
+    State(outbox): State<OutboxBound>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if outbox.is_full() && !request.method().is_safe() {
+        return ApiError::Backlog(outbox.most()).into_response();
+    }
+    next.run(request).await
 }

@@ -1,163 +1,319 @@
 //! Publishing to `JetStream`.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::header::{
+    NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
+    NATS_EXPECTED_LAST_MESSAGE_ID, NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_STREAM,
+    NATS_MESSAGE_ID,
+};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::{HeaderMap, Request};
 use async_trait::async_trait;
-use todo_domain::TodoEvent;
+use futures::StreamExt;
+use futures::future::join_all;
+use service_kit::TaskError;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::{Published, Publisher};
-use crate::nats::{Connection, StreamError};
+use super::{Held, PublishError, Published, Publisher, Standing};
+use crate::nats::Connection;
 use crate::store::OutboxRow;
 
 /// How long a whole batch may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Publishes to the stream of the environment with all acknowledgements of a
-/// batch under way at once.
+/// How long the next message may take while the stream is read.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a server is back.
+const RECONNECT_POLL: Duration = Duration::from_millis(20);
+
+/// How many events that are published one by one are under way at once.
+const WINDOW: usize = 200;
+
+/// Publishes to the stream of the environment.
 ///
-/// The server stores what it receives in the order of its arrival, yet one
-/// publish of a batch may get lost where a later one does not: while the server
-/// restarts, it drops what comes in before its stream is up. Sent again, the
-/// lost event would be stored behind its successor. So every event but the
-/// first of a batch names its predecessor (`Nats-Expected-Last-Msg-Id`), and
-/// the server refuses it unless that is the last one in the stream: what is
-/// stored of a batch is always its beginning.
-///
-/// The server acknowledges an event that it has before it looks at that. Within
-/// a batch such an event would vouch for one that is missing before it, so it
-/// comes in a batch of its own.
+/// A batch is stored as a whole or not at all (ADR-50), and only right after
+/// the message that the relay knows as the last (`Nats-Expected-Last-Sequence`).
+/// Events that go one by one name their predecessor in the same way: while a
+/// server restarts it drops what comes in before its stream is up, and without
+/// that a lost event would be stored behind its successor when it is sent again.
 #[derive(Debug)]
 pub struct NatsPublisher {
     connection: Connection,
-    /// The loss of the connection after which the stream was last looked after.
-    stream_ready: Mutex<Option<u64>>,
 }
 
 impl NatsPublisher {
     /// A publisher for the environment of `connection`.
     #[must_use]
     pub fn new(connection: Connection) -> Self {
-        Self {
-            connection,
-            stream_ready: Mutex::default(),
-        }
+        Self { connection }
     }
 
-    /// Sends the whole of `batch`, then counts acknowledgements in its order.
-    async fn exchange(
-        &self,
-        batch: &[OutboxRow],
-        losses: u64,
-        acknowledged: &mut usize,
-    ) -> Result<(), Failure> {
-        self.look_after_stream(losses).await?;
-        let environment = self.connection.environment();
-        let mut acks = Vec::with_capacity(batch.len());
-        let mut previous = None;
-        for OutboxRow { event, .. } in batch {
-            let subject = event.subject(environment);
-            let message = self.message(event, previous)?;
-            acks.push(
-                self.connection
-                    .jetstream()
-                    .send_publish(subject, message)
-                    .await?,
-            );
-            previous = Some(event.id);
-        }
-        for ack in acks {
-            ack.await.inspect_err(|error| {
-                if error.kind() == PublishErrorKind::StreamNotFound {
-                    self.set_stream_ready(None);
-                }
-            })?;
-            *acknowledged += 1;
-        }
-        Ok(())
-    }
-
-    /// Sees to the stream once for each connection.
-    async fn look_after_stream(&self, losses: u64) -> Result<(), Failure> {
-        let ready = *self
-            .stream_ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if ready != Some(losses) {
-            self.connection.ensure_stream().await?;
-            self.set_stream_ready(Some(losses));
-        }
-        Ok(())
-    }
-
-    fn set_stream_ready(&self, losses: Option<u64>) {
-        *self
-            .stream_ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = losses;
-    }
-
-    fn message(
-        &self,
-        event: &TodoEvent,
-        previous: Option<Uuid>,
-    ) -> Result<PublishMessage, Failure> {
-        let environment = self.connection.environment();
+    fn headers(&self, row: &OutboxRow) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        for (name, value) in event.headers(environment) {
+        for (name, value) in row.event.headers(self.connection.environment()) {
             headers.insert(name, value);
         }
-        let message = PublishMessage::build()
-            .payload(serde_json::to_vec(&event.todo)?.into())
+        headers
+    }
+
+    /// Stores all of `batch` or nothing.
+    async fn publish_at_once(&self, batch: &[OutboxRow], after: u64) -> Result<(), PublishError> {
+        let environment = self.connection.environment();
+        let id = Uuid::new_v4().simple().to_string();
+        let client = self.connection.client();
+        for (index, row) in batch.iter().enumerate() {
+            let mut headers = self.headers(row);
+            headers.insert(NATS_BATCH_ID, id.as_str());
+            headers.insert(NATS_BATCH_SEQUENCE, (index + 1).to_string());
+            if index == 0 {
+                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, after.to_string());
+                headers.insert(NATS_EXPECTED_STREAM, environment.stream());
+            }
+            let subject = row.event.subject(environment);
+            let payload = payload(row)?;
+            if index + 1 < batch.len() {
+                let sent = client.publish_with_headers(subject, headers, payload).await;
+                sent.map_err(in_doubt)?;
+            } else {
+                headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+                let ack = self.request(subject, headers, payload).await?;
+                let stored = ack.batch_size.unwrap_or_default();
+                if ack.sequence != after + batch.len() as u64 || stored != batch.len() as u64 {
+                    return Err(in_doubt(format!("an unexpected acknowledgement: {ack:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores events one by one, each right after the one before.
+    async fn publish_singly(
+        &self,
+        batch: &[OutboxRow],
+        after: u64,
+        acknowledged: &mut usize,
+    ) -> Result<(), PublishError> {
+        let environment = self.connection.environment();
+        for window in batch.chunks(WINDOW) {
+            let after = after + *acknowledged as u64;
+            let mut previous = None;
+            let window = window
+                .iter()
+                .map(|row| (row, previous.replace(row.event.id)))
+                .zip(after..);
+            let acks = window.map(async |((row, previous), after)| {
+                let mut headers = self.headers(row);
+                headers.insert(NATS_EXPECTED_LAST_SEQUENCE, after.to_string());
+                // By its sequence alone an event could follow on one of
+                // somebody else's, while those before it were refused.
+                if let Some(previous) = previous {
+                    headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, previous.to_string());
+                }
+                headers.insert(NATS_EXPECTED_STREAM, environment.stream());
+                let subject = row.event.subject(environment);
+                let ack = self.request(subject, headers, payload(row)?).await?;
+                // One that is acknowledged as a repetition is not stored.
+                if ack.duplicate || ack.sequence != after + 1 {
+                    return Err(in_doubt(format!("an unexpected acknowledgement: {ack:?}")));
+                }
+                Ok(())
+            });
+            // In the order of the batch: the first that fails is the end.
+            for ack in join_all(acks).await {
+                ack?;
+                *acknowledged += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: bytes::Bytes,
+    ) -> Result<PublishAck, PublishError> {
+        let request = Request::new()
             .headers(headers)
-            .expected_stream(environment.stream());
-        Ok(match previous {
-            Some(previous) => message.expected_last_message_id(previous.to_string()),
-            None => message,
-        })
+            .payload(payload)
+            .timeout(Some(DEADLINE));
+        let client = self.connection.client();
+        let answer = client.send_request(subject, request).await;
+        match serde_json::from_slice(&answer.map_err(in_doubt)?.payload).map_err(in_doubt)? {
+            Response::Ok(ack) => Ok(ack),
+            Response::Err { error } if is_full(error.error_code()) => {
+                Err(PublishError::Full(error.into()))
+            }
+            Response::Err { error } => Err(in_doubt(error)),
+        }
+    }
+
+    async fn publish_all(
+        &self,
+        batch: &[OutboxRow],
+        after: u64,
+        carefully: bool,
+        acknowledged: &mut usize,
+    ) -> Result<(), PublishError> {
+        if carefully || batch.len() == 1 {
+            self.publish_singly(batch, after, acknowledged).await
+        } else {
+            self.publish_at_once(batch, after).await?;
+            *acknowledged = batch.len();
+            Ok(())
+        }
     }
 }
 
 #[async_trait]
 impl Publisher for NatsPublisher {
-    async fn publish(&self, batch: &[OutboxRow]) -> Published {
+    async fn standing(&self) -> Result<Standing, TaskError> {
+        let connection = self.connection.losses();
+        if !self.connection.is_up() {
+            return Err("there is no connection to NATS".into());
+        }
+        let connection = *connection.borrow();
+        // The consumer first: what is removed from the stream counts as
+        // acknowledged, and must show as missing there.
+        let delivered = self.delivered().await?;
+        let stream = self.connection.ensure_stream().await?;
+        let first = match stream.state.messages {
+            // The server tells 0 of a stream that never had one.
+            0 => stream.state.last_sequence + 1,
+            _ => stream.state.first_sequence,
+        };
+        Ok(Standing {
+            stream: stream.created.unix_timestamp_nanos(),
+            connection,
+            first,
+            last: stream.state.last_sequence,
+            delivered,
+            bytes: stream.state.bytes,
+            max_bytes: stream.config.max_bytes.unsigned_abs(),
+        })
+    }
+
+    async fn contents(&self, standing: &Standing) -> Result<Vec<Held>, TaskError> {
+        if standing.first > standing.last {
+            return Ok(Vec::new());
+        }
+        let name = self.connection.environment().stream();
+        let stream = self.connection.jetstream().get_stream_no_info(name).await?;
+        let consumer = stream.create_consumer(pull::OrderedConfig {
+            description: Some("Compares the stream with the outbox".to_owned()),
+            deliver_policy: DeliverPolicy::All,
+            headers_only: true,
+            ..pull::OrderedConfig::default()
+        });
+        let mut messages = consumer.await?.messages().await?;
+        let mut contents = Vec::new();
+        loop {
+            let message = timeout(READ_DEADLINE, messages.next()).await?;
+            let message = message.ok_or("the consumer ended")??;
+            let info = message.info()?;
+            let id = message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(NATS_MESSAGE_ID))
+                .and_then(|id| id.as_str().parse().ok());
+            // Others may have published without an id of ours.
+            contents.extend(id.map(|event| Held {
+                sequence: info.stream_sequence,
+                event,
+            }));
+            if info.pending == 0 || info.stream_sequence >= standing.last {
+                return Ok(contents);
+            }
+        }
+    }
+
+    async fn publish(&self, batch: &[OutboxRow], after: u64, carefully: bool) -> Published {
         let mut acknowledged = 0;
         let mut losses = self.connection.losses();
-        let seen = *losses.borrow_and_update();
+        losses.mark_unchanged();
         // While there is no connection the client would gather the events of
         // each attempt, to send all of them once there is one.
         let result = if self.connection.is_up() {
             tokio::select! {
-                result = self.exchange(batch, seen, &mut acknowledged) => result,
-                _ = losses.changed() => Err(Failure::NotConnected),
-                () = tokio::time::sleep(DEADLINE) => Err(Failure::Deadline),
+                result = self.publish_all(batch, after, carefully, &mut acknowledged) => result,
+                _ = losses.changed() => Err(in_doubt("the connection to NATS was lost")),
+                () = sleep(DEADLINE) => Err(in_doubt("NATS did not acknowledge in time")),
             }
         } else {
-            Err(Failure::NotConnected)
+            Err(in_doubt("there is no connection to NATS"))
         };
         Published {
             acknowledged,
-            error: result.err().map(Into::into),
+            error: result.err(),
+        }
+    }
+
+    async fn discard(&self, up_to: u64) -> Result<(), TaskError> {
+        let name = self.connection.environment().stream();
+        let stream = self.connection.jetstream().get_stream_no_info(name).await?;
+        stream.purge().sequence(up_to + 1).await?;
+        Ok(())
+    }
+
+    async fn reachable(&self) {
+        while !self.connection.is_up() {
+            sleep(RECONNECT_POLL).await;
         }
     }
 }
 
-/// Why a batch was not published to its end.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("there is no connection to NATS")]
-    NotConnected,
-    #[error("NATS did not acknowledge in time")]
-    Deadline,
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error("NATS did not take an event: {0}")]
-    Publish(#[from] PublishError),
-    #[error("an event cannot be written: {0}")]
-    Payload(#[from] serde_json::Error),
+impl NatsPublisher {
+    /// How far the broadcaster's consumer has acknowledged everything.
+    async fn delivered(&self) -> Result<Option<u64>, TaskError> {
+        let environment = self.connection.environment();
+        let stream = self
+            .connection
+            .jetstream()
+            .get_stream_no_info(environment.stream())
+            .await?;
+        match stream
+            .consumer_info(environment.broadcaster_consumer())
+            .await
+        {
+            Ok(consumer) => {
+                let config = consumer.config;
+                // One that begins later, or does not wait for an answer, says
+                // nothing about what was delivered.
+                let takes_all = config.deliver_policy == DeliverPolicy::All
+                    && config.ack_policy == AckPolicy::Explicit;
+                Ok(takes_all.then_some(consumer.ack_floor.stream_sequence))
+            }
+            Err(error) => match error.kind() {
+                ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => Ok(None),
+                _ => Err(error.into()),
+            },
+        }
+    }
+}
+
+fn payload(row: &OutboxRow) -> Result<bytes::Bytes, PublishError> {
+    let payload = serde_json::to_vec(&row.event.todo).map_err(in_doubt)?;
+    Ok(payload.into())
+}
+
+fn in_doubt(error: impl Into<TaskError>) -> PublishError {
+    PublishError::InDoubt(error.into())
+}
+
+/// Whether the server has no room, in the stream or in the account.
+fn is_full(code: ErrorCode) -> bool {
+    [
+        ErrorCode::STREAM_STORE_FAILED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+    ]
+    .contains(&code)
 }

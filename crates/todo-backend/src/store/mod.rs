@@ -8,22 +8,26 @@ pub mod bulk;
 mod error;
 mod open;
 mod postgres;
+mod progress;
 pub mod search;
 mod sqlite;
 pub mod sweep;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use todo_domain::{Todo, TodoEvent, TodoId, TodoPatch, TodoText};
+use uuid::Uuid;
 
 pub use bulk::{Bulk, BulkChange, Seen};
 pub use error::StoreError;
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, MAX_CONNECTIONS, PoolStatus, Store, open};
+pub use progress::Progress;
 
 /// How long a repeated POST with the same `Idempotency-Key` is recognised.
-pub const IDEMPOTENCY_TTL: Duration = Duration::hours(24);
+pub const IDEMPOTENCY_TTL: time::Duration = time::Duration::hours(24);
 
 /// How many todos an environment may have where nothing else is configured.
 pub const MAX_TODOS: u64 = 100_000;
@@ -123,32 +127,43 @@ pub trait TodoStore: Debug + Send + Sync {
     async fn close(&self);
 }
 
-/// The events that wait to be published, as the relay sees them.
+/// The events that wait to be delivered, as the relay sees them.
 #[async_trait]
 pub trait Outbox: Debug + Send + Sync {
-    /// The oldest `limit` rows in the order of their positions.
-    async fn pending(&self, limit: u32) -> Result<Vec<OutboxRow>, StoreError>;
+    /// The next rows that `progress` has not seen, at most `limit`, in the order
+    /// of their positions. Never an event without the earlier ones of its todo.
+    async fn read(
+        &self,
+        progress: &mut Progress,
+        limit: u32,
+    ) -> Result<Vec<Result<OutboxRow, Unreadable>>, StoreError>;
 
-    /// Removes rows that the broker has acknowledged.
+    /// Removes rows whose events were delivered.
     async fn remove(&self, positions: &[i64]) -> Result<(), StoreError>;
 
-    /// How much is waiting.
-    async fn backlog(&self) -> Result<Backlog, StoreError>;
+    /// How much is waiting, counted up to `bound` rows.
+    async fn backlog(&self, bound: u32) -> Result<Backlog, StoreError>;
 
-    /// Waits until this process is the one relay of the environment. It stays
-    /// so until the lease is dropped or its connection breaks.
-    async fn lead(&self) -> Result<Box<dyn RelayLease>, StoreError>;
-}
+    /// Makes `holder` the one relay of the environment for `term`, by the
+    /// clock of the database, or renews that; `false` while it is another.
+    async fn lease(&self, holder: Uuid, term: Duration) -> Result<bool, StoreError>;
 
-/// The right to be the one relay of an environment.
-#[async_trait]
-pub trait RelayLease: Debug + Send {
-    /// Whether the right still holds; an error means that it is lost.
-    async fn check(&mut self) -> Result<(), StoreError>;
+    /// Ends the lease of `holder`, if it has it.
+    async fn release(&self, holder: Uuid) -> Result<(), StoreError>;
 
-    /// Waits for a hint that the outbox has new rows. Hints may be lost and
-    /// may come for nothing.
-    async fn changed(&mut self) -> Result<(), StoreError>;
+    /// Whether any process has the lease.
+    async fn is_led(&self) -> Result<bool, StoreError>;
+
+    /// Waits for a hint that the outbox has new rows: from this process and,
+    /// while [`Outbox::listen`] runs, from others. Hints may be lost and may
+    /// come for nothing.
+    async fn changed(&self);
+
+    /// Gives the other processes a hint.
+    async fn announce(&self) -> Result<(), StoreError>;
+
+    /// Takes the hints of other processes until that fails.
+    async fn listen(&self) -> Result<(), StoreError>;
 }
 
 /// A row of the outbox.
@@ -161,10 +176,43 @@ pub struct OutboxRow {
     pub event: TodoEvent,
 }
 
+/// A row of the outbox that this program cannot read, such as one of a newer
+/// program.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unreadable {
+    /// Its place in the order.
+    pub position: i64,
+    /// The todo that it is about.
+    pub todo: TodoId,
+    /// What is wrong with it.
+    pub cause: String,
+}
+
+/// A row of `outbox` as it is. What it says may be of a newer program.
+struct Waiting {
+    position: i64,
+    todo: TodoId,
+    event: Result<TodoEvent, String>,
+}
+
+impl Waiting {
+    fn decode(self) -> Result<OutboxRow, Unreadable> {
+        let Self { position, todo, .. } = self;
+        match self.event {
+            Ok(event) => Ok(OutboxRow { position, event }),
+            Err(cause) => Err(Unreadable {
+                position,
+                todo,
+                cause,
+            }),
+        }
+    }
+}
+
 /// How much waits in the outbox.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Backlog {
-    /// The number of rows.
+    /// The number of rows, at most the bound of the count.
     pub depth: u64,
     /// When the oldest of them was written.
     pub oldest: Option<OffsetDateTime>,

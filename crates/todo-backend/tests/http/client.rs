@@ -8,6 +8,7 @@ use axum::response::Response;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
 use service_kit::http::HttpMetrics;
+use todo_backend::backlog::{OUTBOX_ROWS, OutboxBound};
 use todo_backend::feed::Feed;
 use todo_backend::http::{Api, Limits, routes};
 use todo_backend::store::Store;
@@ -38,6 +39,7 @@ impl Client {
             prefix.parse().unwrap(),
             Feed::new(CancellationToken::new()),
             limits,
+            OutboxBound::new(OUTBOX_ROWS),
         );
         let metrics = HttpMetrics::register(&mut Registry::default());
         Self(routes(api, metrics, CancellationToken::new()))

@@ -1,21 +1,18 @@
 //! The outbox on `PostgreSQL`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
 use sqlx::{FromRow, Row};
 use time::OffsetDateTime;
 use todo_domain::{EventKind, Todo, TodoEvent, TodoId, TodoText};
-use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use super::PostgresStore;
-use crate::store::{Backlog, Outbox, OutboxRow, RelayLease, StoreError};
-
-/// The advisory lock of the relay. Locks are apart by database, and each
-/// environment has a database of its own.
-const RELAY_LOCK: i64 = 0x746f_646f_7265_6c61;
+use crate::store::progress::Transactions;
+use crate::store::{Backlog, Outbox, OutboxRow, Progress, StoreError, Unreadable, Waiting};
 
 /// The channel on which a standby tells the relay of its own changes.
 const CHANNEL: &str = "outbox";
@@ -25,18 +22,62 @@ const CHANNEL: &str = "outbox";
 /// the changes themselves.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// How often the session that listens is asked for a sign of life, and how
+/// long it may take: one whose server vanished would be silent for ever.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
 #[async_trait]
 impl Outbox for PostgresStore {
-    async fn pending(&self, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows: Vec<Waiting> = sqlx::query_as(
-            "SELECT position, event_id, kind, todo_id, text, completed, created_at,
-                    occurred_at, traceparent
-             FROM outbox ORDER BY position LIMIT $1",
-        )
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows.into_iter().map(|row| row.0).collect())
+    async fn read(
+        &self,
+        progress: &mut Progress,
+        limit: u32,
+    ) -> Result<Vec<Result<OutboxRow, Unreadable>>, StoreError> {
+        let (first, last): (Vec<i64>, Vec<i64>) = progress
+            .gaps()
+            .map(|gap| (*gap.start(), *gap.end()))
+            .unzip();
+        let (rows, transactions) = if first.is_empty() {
+            let rows: Vec<Waiting> = sqlx::query_as(
+                "SELECT position, event_id, kind, todo_id, text, completed, created_at,
+                        occurred_at, traceparent
+                 FROM outbox WHERE position > $1 ORDER BY position LIMIT $2",
+            )
+            .bind(progress.after())
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+            (rows, None)
+        } else {
+            // One statement, so that all of it sees the same transactions.
+            // There is a row even where the outbox has none.
+            let rows: Vec<InTime> = sqlx::query_as(
+                "WITH due AS (
+                     SELECT * FROM outbox WHERE position > $1
+                     UNION ALL
+                     SELECT outbox.* FROM unnest($2::bigint[], $3::bigint[]) AS gap (first, last)
+                     JOIN outbox ON position BETWEEN gap.first AND gap.last
+                 )
+                 SELECT position, event_id, kind, todo_id, text, completed, created_at,
+                        occurred_at, traceparent,
+                        pg_snapshot_xmin(snapshot)::text::bigint,
+                        pg_current_xact_id()::text::bigint
+                 FROM pg_current_snapshot() AS snapshot LEFT JOIN due ON true
+                 ORDER BY position LIMIT $4",
+            )
+            .bind(progress.after())
+            .bind(first)
+            .bind(last)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+            let transactions = rows.first().map(|row| row.transactions);
+            let rows = rows.into_iter().filter_map(|row| row.waiting);
+            (rows.collect(), transactions)
+        };
+        let positions: Vec<i64> = rows.iter().map(|row| row.position).collect();
+        progress.advance(&positions, rows.len() == limit as usize, transactions);
+        Ok(rows.into_iter().map(Waiting::decode).collect())
     }
 
     async fn remove(&self, positions: &[i64]) -> Result<(), StoreError> {
@@ -47,20 +88,62 @@ impl Outbox for PostgresStore {
         Ok(())
     }
 
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let (depth, oldest): (i64, Option<OffsetDateTime>) =
-            sqlx::query_as("SELECT count(*), min(occurred_at) FROM outbox")
-                .fetch_one(&self.pool)
-                .await?;
+    async fn backlog(&self, bound: u32) -> Result<Backlog, StoreError> {
+        let (depth, oldest): (i64, Option<OffsetDateTime>) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS counted),
+                    (SELECT occurred_at FROM outbox ORDER BY position LIMIT 1)",
+        )
+        .bind(i64::from(bound))
+        .fetch_one(&self.pool)
+        .await?;
         Ok(Backlog {
             depth: depth.unsigned_abs(),
             oldest,
         })
     }
 
-    async fn lead(&self) -> Result<Box<dyn RelayLease>, StoreError> {
-        // A pool of its own: the session must end with the lease, since the
-        // lock ends with the session.
+    async fn lease(&self, holder: Uuid, term: Duration) -> Result<bool, StoreError> {
+        let leased = sqlx::query(
+            "INSERT INTO relay_lease (only_one, holder, expires_at)
+             VALUES (true, $1, clock_timestamp() + make_interval(secs => $2))
+             ON CONFLICT (only_one) DO UPDATE
+             SET holder = excluded.holder, expires_at = excluded.expires_at
+             WHERE relay_lease.holder = $1 OR relay_lease.expires_at < clock_timestamp()",
+        )
+        .bind(holder)
+        .bind(term.as_secs_f64())
+        .execute(&self.pool)
+        .await?;
+        Ok(leased.rows_affected() == 1)
+    }
+
+    async fn release(&self, holder: Uuid) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM relay_lease WHERE holder = $1")
+            .bind(holder)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn is_led(&self) -> Result<bool, StoreError> {
+        let led = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM relay_lease WHERE expires_at > clock_timestamp())",
+        );
+        Ok(led.fetch_one(&self.pool).await?)
+    }
+
+    async fn changed(&self) {
+        self.signal.notified().await;
+    }
+
+    async fn announce(&self) -> Result<(), StoreError> {
+        sqlx::query("NOTIFY outbox").execute(&self.pool).await?;
+        sleep(GATHER).await;
+        Ok(())
+    }
+
+    async fn listen(&self) -> Result<(), StoreError> {
+        // A pool of its own: what listens ends with its session.
         let session = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
@@ -70,116 +153,62 @@ impl Outbox for PostgresStore {
         let mut listener = PgListener::connect_with(&session).await?;
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await?;
-        self.stand_by(&mut listener).await?;
-        let backend = backend_of(&mut listener).await?;
-        Ok(Box::new(Lease {
-            session,
-            listener,
-            backend,
-            signal: self.signal.clone(),
-        }))
-    }
-}
-
-impl PostgresStore {
-    /// Waits for the lock. A process that waits is a standby: it tells the
-    /// relay of the changes that are made through it.
-    async fn stand_by(&self, listener: &mut PgListener) -> Result<(), StoreError> {
-        let lock = sqlx::query("SELECT pg_advisory_lock($1)")
-            .bind(RELAY_LOCK)
-            .execute(listener);
-        let mut lock = std::pin::pin!(lock);
         loop {
-            tokio::select! {
-                locked = &mut lock => {
-                    locked?;
-                    return Ok(());
-                }
-                () = self.signal.notified() => {
-                    // The relay's poll is the net where this fails.
-                    let _ = sqlx::query("NOTIFY outbox").execute(&self.pool).await;
-                    tokio::time::sleep(GATHER).await;
-                }
+            if let Ok(hint) = timeout(PING_INTERVAL, listener.try_recv()).await {
+                hint?.ok_or_else(silent)?;
+                self.signal.notify_one();
+            } else {
+                let ping = sqlx::query("SELECT 1").execute(&mut listener);
+                timeout(PING_INTERVAL, ping).await.map_err(|_| silent())??;
             }
         }
     }
 }
 
-/// Which session of the server this is.
-async fn backend_of(listener: &mut PgListener) -> Result<i32, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_backend_pid()")
-        .fetch_one(listener)
-        .await
-}
-
-/// The session that holds the lock.
-#[derive(Debug)]
-struct Lease {
-    session: PgPool,
-    listener: PgListener,
-    backend: i32,
-    signal: Arc<Notify>,
-}
-
-#[async_trait]
-impl RelayLease for Lease {
-    async fn check(&mut self) -> Result<(), StoreError> {
-        // The listener opens a new session where the old one broke; that one
-        // does not hold the lock.
-        if backend_of(&mut self.listener).await? == self.backend {
-            Ok(())
-        } else {
-            Err(lost())
-        }
-    }
-
-    async fn changed(&mut self) -> Result<(), StoreError> {
-        tokio::select! {
-            () = self.signal.notified() => Ok(()),
-            hint = self.listener.try_recv() => match hint? {
-                Some(_) => Ok(()),
-                None => Err(lost()),
-            },
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // The call alone marks the pool as closed; its session ends as soon as
-        // the listener gives it back.
-        drop(self.session.close());
-    }
-}
-
-fn lost() -> StoreError {
+fn silent() -> StoreError {
     StoreError::Unavailable(sqlx::Error::PoolClosed)
 }
 
-/// A row of `outbox`.
-struct Waiting(OutboxRow);
-
 impl FromRow<'_, PgRow> for Waiting {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let kind: EventKind = row
-            .try_get::<String, _>(2)?
-            .parse()
-            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let text = TodoText::stored(row.try_get(4)?);
-        Ok(Self(OutboxRow {
-            position: row.try_get(0)?,
-            event: TodoEvent {
+        let todo = TodoId(row.try_get(3)?);
+        let event = || -> Result<TodoEvent, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(TodoEvent {
                 id: row.try_get(1)?,
-                kind,
+                kind: row.try_get::<String, _>(2)?.parse::<EventKind>()?,
                 todo: Todo {
-                    id: TodoId(row.try_get(3)?),
-                    text,
+                    id: todo,
+                    text: TodoText::new(row.try_get::<String, _>(4)?)?,
                     completed: row.try_get(5)?,
                     created_at: row.try_get(6)?,
                 },
                 occurred_at: row.try_get(7)?,
                 traceparent: row.try_get(8)?,
+            })
+        };
+        Ok(Self {
+            position: row.try_get(0)?,
+            todo,
+            event: event().map_err(|error| error.to_string()),
+        })
+    }
+}
+
+/// A row and the transactions at the time of the read.
+struct InTime {
+    waiting: Option<Waiting>,
+    transactions: Transactions,
+}
+
+impl FromRow<'_, PgRow> for InTime {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let position: Option<i64> = row.try_get(0)?;
+        Ok(Self {
+            waiting: position.map(|_| Waiting::from_row(row)).transpose()?,
+            transactions: Transactions {
+                oldest: row.try_get(9)?,
+                newest: row.try_get(10)?,
             },
-        }))
+        })
     }
 }

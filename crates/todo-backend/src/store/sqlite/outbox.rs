@@ -1,28 +1,36 @@
 //! The outbox on `SQLite`.
 
-use std::sync::Arc;
+use std::future::pending;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row};
-use todo_domain::{EventKind, Todo, TodoEvent, TodoId, TodoText};
-use tokio::sync::Notify;
+use todo_domain::{Todo, TodoEvent, TodoId, TodoText};
+use uuid::Uuid;
 
 use super::{SqliteStore, from_micros};
-use crate::store::{Backlog, Outbox, OutboxRow, RelayLease, StoreError};
+use crate::store::{Backlog, Outbox, OutboxRow, Progress, StoreError, Unreadable, Waiting};
 
 #[async_trait]
 impl Outbox for SqliteStore {
-    async fn pending(&self, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+    /// One writes at a time, so a position that is missing never comes.
+    async fn read(
+        &self,
+        progress: &mut Progress,
+        limit: u32,
+    ) -> Result<Vec<Result<OutboxRow, Unreadable>>, StoreError> {
         let rows: Vec<Waiting> = sqlx::query_as(
             "SELECT position, event_id, kind, todo_id, text, completed, created_at,
                     occurred_at, traceparent
-             FROM outbox ORDER BY position LIMIT ?1",
+             FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2",
         )
+        .bind(progress.after())
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| row.0).collect())
+        progress.skip_to(rows.last().map_or(progress.after(), |row| row.position));
+        Ok(rows.into_iter().map(Waiting::decode).collect())
     }
 
     async fn remove(&self, positions: &[i64]) -> Result<(), StoreError> {
@@ -37,11 +45,14 @@ impl Outbox for SqliteStore {
         Ok(())
     }
 
-    async fn backlog(&self) -> Result<Backlog, StoreError> {
-        let (depth, oldest): (i64, Option<i64>) =
-            sqlx::query_as("SELECT count(*), min(occurred_at) FROM outbox")
-                .fetch_one(&self.pool)
-                .await?;
+    async fn backlog(&self, bound: u32) -> Result<Backlog, StoreError> {
+        let (depth, oldest): (i64, Option<i64>) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?1)),
+                    (SELECT occurred_at FROM outbox ORDER BY position LIMIT 1)",
+        )
+        .bind(bound)
+        .fetch_one(&self.pool)
+        .await?;
         Ok(Backlog {
             depth: depth.unsigned_abs(),
             oldest: oldest
@@ -52,53 +63,52 @@ impl Outbox for SqliteStore {
     }
 
     /// At once: a file has one process.
-    async fn lead(&self) -> Result<Box<dyn RelayLease>, StoreError> {
-        Ok(Box::new(Lease(self.signal.clone())))
+    async fn lease(&self, _: Uuid, _: Duration) -> Result<bool, StoreError> {
+        Ok(true)
     }
-}
 
-#[derive(Debug)]
-struct Lease(Arc<Notify>);
-
-#[async_trait]
-impl RelayLease for Lease {
-    async fn check(&mut self) -> Result<(), StoreError> {
+    async fn release(&self, _: Uuid) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn changed(&mut self) -> Result<(), StoreError> {
-        self.0.notified().await;
+    async fn is_led(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    async fn changed(&self) {
+        self.signal.notified().await;
+    }
+
+    async fn announce(&self) -> Result<(), StoreError> {
         Ok(())
     }
-}
 
-/// A row of `outbox`.
-struct Waiting(OutboxRow);
+    async fn listen(&self) -> Result<(), StoreError> {
+        pending().await
+    }
+}
 
 impl FromRow<'_, SqliteRow> for Waiting {
     fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        let instant = |index: usize| {
-            from_micros(row.try_get(index)?).map_err(|error| sqlx::Error::Decode(error.into()))
-        };
-        let kind: EventKind = row
-            .try_get::<String, _>(2)?
-            .parse()
-            .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-        let text = TodoText::stored(row.try_get(4)?);
-        Ok(Self(OutboxRow {
-            position: row.try_get(0)?,
-            event: TodoEvent {
+        let todo = TodoId(row.try_get(3)?);
+        let event = || -> Result<TodoEvent, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(TodoEvent {
                 id: row.try_get(1)?,
-                kind,
+                kind: row.try_get::<String, _>(2)?.parse()?,
                 todo: Todo {
-                    id: TodoId(row.try_get(3)?),
-                    text,
+                    id: todo,
+                    text: TodoText::new(row.try_get::<String, _>(4)?)?,
                     completed: row.try_get(5)?,
-                    created_at: instant(6)?,
+                    created_at: from_micros(row.try_get(6)?)?,
                 },
-                occurred_at: instant(7)?,
+                occurred_at: from_micros(row.try_get(7)?)?,
                 traceparent: row.try_get(8)?,
-            },
-        }))
+            })
+        };
+        Ok(Self {
+            position: row.try_get(0)?,
+            todo,
+            event: event().map_err(|error| error.to_string()),
+        })
     }
 }

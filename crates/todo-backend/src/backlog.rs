@@ -1,0 +1,195 @@
+//! How much waits in the outbox, as every replica sees it, and its bound.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use service_kit::TaskError;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::store::{Backlog, Outbox};
+
+/// How many rows the outbox may have where nothing else is configured: they
+/// take some 100 MB of the database.
+pub const OUTBOX_ROWS: u32 = 200_000;
+
+/// How often the backlog is counted at most.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// A count takes at most one part in so many of the time: a large outbox is
+/// counted less often.
+const SHARE: u32 = 20;
+
+/// How long the database may take to count.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Whether the outbox takes more events. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct OutboxBound {
+    most: u32,
+    full: Arc<AtomicBool>,
+}
+
+impl OutboxBound {
+    /// An outbox that refuses changes at `most` rows, or a little later: rows
+    /// are counted once a second.
+    #[must_use]
+    pub fn new(most: u32) -> Self {
+        Self {
+            most,
+            full: Arc::default(),
+        }
+    }
+
+    /// Whether changes are to be refused.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// The most rows.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        self.most
+    }
+
+    fn note(&self, depth: u64) {
+        let full = depth >= u64::from(self.most);
+        match (self.full.swap(full, Ordering::Relaxed), full) {
+            (false, true) => error!(depth, "the outbox is full, changes are refused"),
+            (true, false) => info!(depth, "the outbox takes events again"),
+            _ => {}
+        }
+    }
+}
+
+/// Counts what waits in `outbox` until `shutdown`.
+///
+/// # Errors
+/// None: a count that fails is logged, counted and tried again.
+pub async fn watch(
+    outbox: Arc<dyn Outbox>,
+    bound: OutboxBound,
+    metrics: BacklogMetrics,
+    shutdown: CancellationToken,
+) -> Result<(), TaskError> {
+    let watch = async {
+        let mut failing = false;
+        loop {
+            let started = Instant::now();
+            match timeout(DEADLINE, outbox.backlog(bound.most())).await {
+                Ok(Ok(backlog)) => {
+                    failing = false;
+                    metrics.show(&backlog);
+                    bound.note(backlog.depth);
+                }
+                failed => {
+                    metrics.failed.inc();
+                    if !std::mem::replace(&mut failing, true) {
+                        let cause: &dyn fmt::Debug = &failed;
+                        warn!(?cause, "the outbox cannot be counted");
+                    }
+                }
+            }
+            sleep(COUNT_EVERY.max(started.elapsed() * SHARE)).await;
+        }
+    };
+    shutdown.run_until_cancelled(watch).await.unwrap_or(Ok(()))
+}
+
+/// How long an environment may be without a relay. A take-over is much faster.
+const WITHOUT_RELAY: Duration = Duration::from_secs(15);
+
+/// Tells whether there is a relay, in this process or another one.
+///
+/// The lease is a row of the same database that the changes are written to, so
+/// a relay that is missing for longer means that no replica works as it should.
+/// A broker that is away, or that nobody takes events from, says nothing
+/// against the API: changes wait in the outbox until that is full.
+#[derive(Clone, Debug)]
+pub(crate) struct RelayWatch {
+    outbox: Arc<dyn Outbox>,
+    seen: Arc<Mutex<Instant>>,
+}
+
+impl RelayWatch {
+    pub(crate) fn new(outbox: Arc<dyn Outbox>) -> Self {
+        Self {
+            outbox,
+            seen: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    pub(crate) async fn check(&self) -> Result<(), &'static str> {
+        // What the database says is the check of the database.
+        if let Ok(led) = self.outbox.is_led().await {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if led {
+                *seen = Instant::now();
+            } else if seen.elapsed() > WITHOUT_RELAY {
+                return Err("no replica brings events to the broker");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The backlog of the environment.
+#[derive(Clone, Debug)]
+pub struct BacklogMetrics {
+    depth: Gauge,
+    oldest_age: Gauge<f64, AtomicU64>,
+    failed: Counter,
+}
+
+impl BacklogMetrics {
+    /// Registers the metrics of a process. `most` is the bound of the outbox.
+    #[must_use]
+    pub fn register(registry: &mut Registry, most: u32) -> Self {
+        let metrics = Self {
+            depth: Gauge::default(),
+            oldest_age: Gauge::default(),
+            failed: Counter::default(),
+        };
+        registry.register(
+            "outbox_depth",
+            "Events that are not known to be delivered, counted up to outbox_max",
+            metrics.depth.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_oldest_age",
+            "Age of the event that waits longest",
+            Unit::Seconds,
+            metrics.oldest_age.clone(),
+        );
+        registry.register(
+            "outbox_count_failures",
+            "Counts of the outbox that failed or took too long",
+            metrics.failed.clone(),
+        );
+        let bound = Gauge::<i64>::default();
+        bound.set(i64::from(most));
+        registry.register(
+            "outbox_max",
+            "The depth at which changes are refused",
+            bound,
+        );
+        metrics
+    }
+
+    fn show(&self, backlog: &Backlog) {
+        let age = backlog.oldest.map_or(0.0, |oldest| {
+            (OffsetDateTime::now_utc() - oldest).as_seconds_f64()
+        });
+        self.depth
+            .set(i64::try_from(backlog.depth).unwrap_or(i64::MAX));
+        self.oldest_age.set(age.max(0.0));
+    }
+}

@@ -1,0 +1,424 @@
+//! The relay: brings what waits in the outbox to the broker, and removes from
+//! the outbox what was delivered from there.
+//!
+//! All replicas of an environment run it and one of them is active, so that
+//! events leave in the order of their positions. A row stays until its event
+//! was delivered: a broker that lost its store gets again what it lacks.
+//!
+//! Two that are active at once, as when one was frozen while its lease ended,
+//! do no harm: each publishes only right after the last message that it knows
+//! of, so what one of them stores makes the broker refuse the other, which
+//! then compares the stream with the outbox.
+
+mod lease;
+mod ledger;
+mod metrics;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use service_kit::TaskError;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::lease::Lease;
+use self::ledger::Ledger;
+use self::metrics::Reason;
+pub use self::metrics::RelayMetrics;
+use crate::feed::RING;
+use crate::publisher::{PublishError, Publisher};
+use crate::store::{Outbox, OutboxRow, Progress};
+
+/// How many events are published at a time: as many as the server takes in one
+/// atomic batch (ADR-50).
+const BATCH: u32 = 1000;
+
+/// How many events may be with the broker and not yet delivered. It bounds
+/// what the relay remembers of them, at some tens of bytes each.
+const MOST_IN_FLIGHT: usize = 200_000;
+
+/// How long the database may take for one statement.
+const STATEMENT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often the stream is looked at while events are in flight.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How often it is looked at otherwise, so that one that vanished is there
+/// again before it is needed.
+const LOOK_IDLE: Duration = Duration::from_secs(2);
+
+/// How many delivered events stay in the stream, for the feeds of replicas
+/// that start.
+const KEEP: u64 = RING as u64;
+
+/// How many more may gather before they are let go.
+const DISCARD_EVERY: u64 = 1024;
+
+/// How often rows that cannot be read are looked at again.
+const SET_ASIDE_FOR: Duration = Duration::from_secs(30);
+
+/// How long all may take that is to be done after the shutdown.
+const GRACE: Duration = Duration::from_secs(2);
+
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
+
+/// Brings events from an outbox to a publisher.
+#[derive(Debug)]
+pub struct Relay {
+    outbox: Arc<dyn Outbox>,
+    publisher: Arc<dyn Publisher>,
+    metrics: RelayMetrics,
+}
+
+impl Relay {
+    /// A relay that does nothing until [`Relay::run`].
+    pub fn new(
+        outbox: Arc<dyn Outbox>,
+        publisher: Arc<dyn Publisher>,
+        metrics: RelayMetrics,
+    ) -> Self {
+        Self {
+            outbox,
+            publisher,
+            metrics,
+        }
+    }
+
+    /// Stands by for the lease and relays while it holds, again and again,
+    /// until `shutdown`. What waits then is published if that takes no longer
+    /// than 2 s.
+    ///
+    /// # Errors
+    /// None: what fails is logged and tried again.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), TaskError> {
+        while let Some(lease) = shutdown.run_until_cancelled(self.stand_by()).await {
+            info!("this process is the relay");
+            self.metrics.held.set(1);
+            let lost = self.lead(lease, &shutdown).await;
+            self.metrics.stand_by();
+            match lost {
+                None => break,
+                Some(error) => warn!(error = &*error, "this process is no longer the relay"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the lease. Meanwhile the relay is told of the changes that
+    /// are made through this process.
+    async fn stand_by(&self) -> Lease {
+        let mut told = false;
+        let acquire = Lease::acquire(self.outbox.clone(), move |error| {
+            if !std::mem::replace(&mut told, true) {
+                let source = std::error::Error::source(error).map(ToString::to_string);
+                warn!(%error, source, "cannot become the relay");
+            }
+        });
+        let announce = async {
+            loop {
+                self.outbox.changed().await;
+                // The relay's poll is the net where this fails.
+                let _ = timeout(STATEMENT_DEADLINE, self.outbox.announce()).await;
+            }
+        };
+        tokio::select! {
+            lease = acquire => lease,
+            never = announce => never,
+        }
+    }
+
+    /// Relays until `shutdown`, or until the lease is lost; then why.
+    async fn lead(&self, mut lease: Lease, shutdown: &CancellationToken) -> Option<TaskError> {
+        let listen = async {
+            loop {
+                // The poll is the net below.
+                let _ = self.outbox.listen().await;
+                sleep(LONGEST_DELAY).await;
+            }
+        };
+        let lost = tokio::select! {
+            // First, so that a process that was frozen stops before it acts.
+            biased;
+            lost = lease.keep() => Some(lost),
+            () = after(shutdown, GRACE) => None,
+            () = Rounds::new(self).run(shutdown) => None,
+            never = listen => never,
+        };
+        if lost.is_none() {
+            lease.release().await;
+        }
+        lost
+    }
+}
+
+async fn after(shutdown: &CancellationToken, grace: Duration) {
+    shutdown.cancelled().await;
+    sleep(grace).await;
+}
+
+fn retry() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(25))
+        .with_max_delay(LONGEST_DELAY)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// One second, more or less, so that environments do not poll in step.
+fn poll_interval() -> Duration {
+    Duration::from_millis(rand::random_range(900..=1100))
+}
+
+/// The work of one term.
+struct Rounds<'a> {
+    relay: &'a Relay,
+    /// What is known of the stream; `None` at the start and after a doubt.
+    known: Option<Known>,
+    /// Whether batches are avoided after one that failed.
+    carefully: bool,
+    /// Rows of which it was told that they cannot be read.
+    told: HashSet<i64>,
+}
+
+struct Known {
+    ledger: Ledger,
+    progress: Progress,
+    /// Rows that were read and have to be published.
+    due: VecDeque<OutboxRow>,
+    looked: Instant,
+    since: Instant,
+    discarded: u64,
+}
+
+/// How a round ended.
+enum Round {
+    /// More waits.
+    More,
+    /// All that waited is with the broker.
+    Emptied,
+}
+
+impl<'a> Rounds<'a> {
+    fn new(relay: &'a Relay) -> Self {
+        Self {
+            relay,
+            known: None,
+            carefully: false,
+            told: HashSet::new(),
+        }
+    }
+
+    async fn run(mut self, shutdown: &CancellationToken) {
+        let mut delays = None;
+        loop {
+            let last = shutdown.is_cancelled();
+            let reason = match self.round().await {
+                Ok(Round::More) => Reason::More,
+                Ok(Round::Emptied) | Err(_) if last => return,
+                Ok(Round::Emptied) => {
+                    if delays.take().is_some() {
+                        info!("the broker takes events again");
+                    }
+                    tokio::select! {
+                        () = self.relay.outbox.changed() => Reason::Hint,
+                        () = sleep(self.pause()) => Reason::Poll,
+                        // For the round that is the last.
+                        () = shutdown.cancelled() => continue,
+                    }
+                }
+                Err(error) => {
+                    if delays.is_none() {
+                        warn!(error = chain(&*error), "events wait for the broker");
+                    }
+                    let delays = delays.get_or_insert_with(retry);
+                    let delay = delays.next().unwrap_or(LONGEST_DELAY);
+                    tokio::select! {
+                        () = async {
+                            sleep(delay).await;
+                            self.relay.publisher.reachable().await;
+                        } => Reason::Retry,
+                        () = shutdown.cancelled() => continue,
+                    }
+                }
+            };
+            self.relay.metrics.woken(reason);
+        }
+    }
+
+    /// How long there is nothing to do without a hint.
+    fn pause(&self) -> Duration {
+        match &self.known {
+            Some(known) if known.ledger.in_flight() > 0 => LOOK_EVERY,
+            _ => poll_interval(),
+        }
+    }
+
+    async fn round(&mut self) -> Result<Round, TaskError> {
+        self.look().await?;
+        let Some(known) = &mut self.known else {
+            return Err("the stream has just changed".into());
+        };
+        let relay = self.relay;
+        let room = MOST_IN_FLIGHT.saturating_sub(known.ledger.in_flight());
+        let limit = BATCH.min(u32::try_from(room).unwrap_or(BATCH));
+        let mut full = false;
+        if known.due.is_empty() && limit > 0 {
+            let rows = relay.outbox.read(&mut known.progress, limit);
+            let rows = timeout(STATEMENT_DEADLINE, rows).await;
+            // A progress whose read was cut off may have passed rows over.
+            let rows = match rows {
+                Ok(Ok(rows)) => rows,
+                Ok(Err(error)) => return self.doubt(error),
+                Err(error) => return self.doubt(error),
+            };
+            full = rows.len() == limit as usize;
+            let (due, unreadable) = known.ledger.take(rows);
+            known.due.extend(due);
+            for row in unreadable {
+                if self.told.insert(row.position) {
+                    error!(
+                        position = row.position,
+                        todo = %row.todo,
+                        cause = row.cause,
+                        "a row of the outbox cannot be read, it and later ones of its todo wait"
+                    );
+                }
+            }
+            if !full {
+                known.ledger.caught_up();
+            }
+        }
+        relay.metrics.set_aside.set(gauge(known.ledger.set_aside()));
+        if !known.due.is_empty() {
+            self.publish().await?;
+        }
+        Ok(if full { Round::More } else { Round::Emptied })
+    }
+
+    async fn publish(&mut self) -> Result<(), TaskError> {
+        let Some(known) = &mut self.known else {
+            return Ok(());
+        };
+        let relay = self.relay;
+        let batch = known.due.make_contiguous();
+        let started = Instant::now();
+        let publish = relay
+            .publisher
+            .publish(batch, known.ledger.last(), self.carefully);
+        let published = publish.await;
+        relay.metrics.publish_took(started.elapsed());
+        known.ledger.published(&batch[..published.acknowledged]);
+        known.due.drain(..published.acknowledged);
+        relay
+            .metrics
+            .published
+            .inc_by(published.acknowledged as u64);
+        relay.metrics.in_flight.set(gauge(known.ledger.in_flight()));
+        relay
+            .metrics
+            .full(matches!(published.error, Some(PublishError::Full(_))));
+        match published.error {
+            None => {
+                self.carefully = false;
+                Ok(())
+            }
+            Some(error @ PublishError::Full(_)) => Err(error.into()),
+            Some(error @ PublishError::InDoubt(_)) => {
+                self.carefully = true;
+                self.doubt(error)
+            }
+        }
+    }
+
+    /// Forgets what is known of the stream.
+    fn doubt<T>(&mut self, error: impl Into<TaskError>) -> Result<T, TaskError> {
+        self.known = None;
+        Err(error.into())
+    }
+
+    /// Looks at the stream where it is time: removes what was delivered from
+    /// the outbox, and begins anew where the stream is not what it was.
+    async fn look(&mut self) -> Result<(), TaskError> {
+        let Some(known) = &mut self.known else {
+            return self.survey().await;
+        };
+        let every = if known.ledger.in_flight() > 0 {
+            LOOK_EVERY
+        } else {
+            LOOK_IDLE
+        };
+        if known.looked.elapsed() < every {
+            return Ok(());
+        }
+        if known.ledger.set_aside() > 0 && known.since.elapsed() > SET_ASIDE_FOR {
+            // Somebody may have removed them.
+            return self.survey().await;
+        }
+        let relay = self.relay;
+        let standing = relay.publisher.standing().await?;
+        known.looked = Instant::now();
+        relay.metrics.look(&standing);
+        if let Err(doubt) = known.ledger.observe(&standing) {
+            warn!(
+                reason = doubt.as_str(),
+                in_flight = known.ledger.in_flight(),
+                "the stream is compared with the outbox"
+            );
+            return self.survey().await;
+        }
+        loop {
+            let delivered = known.ledger.take_delivered(BATCH as usize);
+            if delivered.is_empty() {
+                break;
+            }
+            let remove = relay.outbox.remove(&delivered);
+            match timeout(STATEMENT_DEADLINE, remove).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return self.doubt(error),
+                Err(error) => return self.doubt(error),
+            }
+            relay.metrics.delivered.inc_by(delivered.len() as u64);
+        }
+        relay.metrics.in_flight.set(gauge(known.ledger.in_flight()));
+        let discard = known.ledger.settled().saturating_sub(KEEP);
+        if discard >= known.discarded.max(standing.first) + DISCARD_EVERY {
+            relay.publisher.discard(discard).await?;
+            known.discarded = discard;
+        }
+        Ok(())
+    }
+
+    /// Reads what is in the stream, to begin anew at the start of the outbox.
+    async fn survey(&mut self) -> Result<(), TaskError> {
+        self.known = None;
+        let relay = self.relay;
+        let standing = relay.publisher.standing().await?;
+        let contents = relay.publisher.contents(&standing).await?;
+        relay.metrics.look(&standing);
+        relay.metrics.surveys.inc();
+        self.known = Some(Known {
+            ledger: Ledger::new(&standing, contents),
+            progress: Progress::default(),
+            due: VecDeque::new(),
+            looked: Instant::now(),
+            since: Instant::now(),
+            discarded: 0,
+        });
+        Ok(())
+    }
+}
+
+fn gauge(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// An error and its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
