@@ -73,6 +73,16 @@ impl Manifests {
             .map(|object| &mut object.0)
     }
 
+    /// The same, of one namespace.
+    pub fn find_mut_in(&mut self, kind: &str, namespace: &str, name: &str) -> Option<&mut Value> {
+        let mut objects = self.0.iter_mut();
+        objects
+            .find(|object| {
+                object.kind() == kind && object.namespace() == namespace && object.name() == name
+            })
+            .map(|object| &mut object.0)
+    }
+
     /// Takes out the objects of a kind whose name matches.
     pub fn remove(&mut self, kind: &str, name: &str) {
         self.0

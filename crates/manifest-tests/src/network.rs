@@ -1,6 +1,7 @@
 //! Which pod may talk to which, by the network policies of a render.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
@@ -42,6 +43,14 @@ pub fn allows(manifests: &Manifests, from: &Peer<'_>, to: &Peer<'_>, port: u64) 
         && side_allows(manifests, "ingress", to, from, port)
 }
 
+/// Whether the policies let `from` open a TCP connection to a port of an address outside the cluster.
+#[must_use]
+pub fn allows_address(manifests: &Manifests, from: &Peer<'_>, to: Ipv4Addr, port: u64) -> bool {
+    any_rule(manifests, "egress", from, |rule, peers| {
+        has_port(rule, port) && (peers.is_empty() || peers.iter().any(|peer| is_block(peer, to)))
+    })
+}
+
 /// Whether `here`'s policies of one direction allow the other end.
 #[must_use]
 pub fn side_allows(
@@ -51,25 +60,39 @@ pub fn side_allows(
     there: &Peer<'_>,
     port: u64,
 ) -> bool {
-    manifests
-        .of_kind("NetworkPolicy")
-        .filter(|policy| selects(policy, here))
-        .flat_map(|policy| policy.list(&format!("/spec/{direction}")))
-        .any(|rule| {
-            let peers = list(
-                rule,
-                if direction == "egress" {
-                    "/to"
-                } else {
-                    "/from"
-                },
-            );
-            has_port(rule, port)
-                && (peers.is_empty()
-                    || peers
-                        .iter()
-                        .any(|peer| is_peer(peer, here.namespace, there)))
-        })
+    any_rule(manifests, direction, here, |rule, peers| {
+        let mut peers_there = peers
+            .iter()
+            .map(|peer| is_peer(peer, here.namespace, there));
+        has_port(rule, port) && (peers.is_empty() || peers_there.any(|is_there| is_there))
+    })
+}
+
+/// Whether a rule of the policies that hold for a pod in one direction is as it should be. A pod for which none holds is
+/// not restricted (Kubernetes, "The two sorts of pod isolation").
+fn any_rule(
+    manifests: &Manifests,
+    direction: &str,
+    here: &Peer<'_>,
+    is_met: impl Fn(&Value, &[Value]) -> bool,
+) -> bool {
+    let holds = |policy: &&Object| {
+        let mut types = policy
+            .list("/spec/policyTypes")
+            .iter()
+            .filter_map(Value::as_str);
+        selects(policy, here) && types.any(|one| one.eq_ignore_ascii_case(direction))
+    };
+    let mut policies = manifests.of_kind("NetworkPolicy").filter(holds).peekable();
+    let peers = if direction == "egress" {
+        "/to"
+    } else {
+        "/from"
+    };
+    policies.peek().is_none()
+        || policies
+            .flat_map(|policy| policy.list(&format!("/spec/{direction}")))
+            .any(|rule| is_met(rule, list(rule, peers)))
 }
 
 fn has_port(rule: &Value, port: u64) -> bool {
@@ -78,6 +101,20 @@ fn has_port(rule: &Value, port: u64) -> bool {
         || ports
             .iter()
             .any(|one| one["port"] == port && text(one, "/protocol") == "TCP")
+}
+
+fn is_block(peer: &Value, address: Ipv4Addr) -> bool {
+    let is_in = |block: &str| {
+        let (start, bits) = block.split_once('/')?;
+        let (start, bits) = (start.parse::<Ipv4Addr>().ok()?, bits.parse::<u32>().ok()?);
+        let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+        Some(start.to_bits() & mask == address.to_bits() & mask)
+    };
+    let excepted = list(peer, "/ipBlock/except")
+        .iter()
+        .filter_map(Value::as_str);
+    is_in(text(peer, "/ipBlock/cidr")) == Some(true)
+        && !excepted.into_iter().any(|block| is_in(block) == Some(true))
 }
 
 fn is_peer(peer: &Value, policy_namespace: &str, there: &Peer<'_>) -> bool {
