@@ -140,6 +140,24 @@ test("two tabs that are offline keep one queue, and each change is sent once", a
   deepEqual(posts.filter(Boolean).sort(), ["From one", "From two"]);
 });
 
+test("what is completed and cleared offline is cleared later", async () => {
+  await world.api.add("Bread", true);
+  await world.api.add("Milk");
+  const todo = await world.open();
+  down();
+  await todo.add("Eggs");
+  await todo.tick("Eggs").click();
+  await todo.clear.click();
+  await todo.row("Eggs").waitFor({ state: "detached" });
+  await todo.row("Bread").waitFor({ state: "detached" });
+  await todo.page.reload();
+  await started(todo.page);
+  up();
+  await todo.page.evaluate(() => dispatchEvent(new Event("online")));
+  await statesBecome(["Milk"], 20_000);
+  await isWritten(todo, 0);
+});
+
 test("an Undo of a delete that could not be sent cancels it", async () => {
   await world.api.add("Milk");
   const todo = await world.open();

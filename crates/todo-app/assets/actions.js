@@ -68,12 +68,26 @@ export class Actions {
   }
 
   /** Deletes what is completed now; not what is completed later. */
-  clearCompleted() {
+  async clearCompleted() {
     if (this.#isFull()) return;
-    const items = this.#store.items.filter((item) => item.completed && !item.removal && !item.gone);
-    const removed = items.map(({ name, text, completed }) => ({ name, text, completed }));
-    this.#store.remove(items);
-    this.#notices.offerUndo([`Cleared ${counted(items.length)}`], () => this.#bringBack(removed));
+    // What is not made yet has no id that a request for many could name.
+    const unmade = this.#store.items.filter((item) => !item.server && item.completed && !item.removal);
+    const removed = unmade.map(({ name, text, completed }) => ({ name, text, completed }));
+    this.#store.remove(unmade);
+    const change = await this.#store.clearCompleted();
+    const cleared = change.items.map((id) => ({ name: id, ...this.#store.look(id) })).filter(({ text }) => text);
+    this.#notices.offerUndo([`Cleared ${counted(change.items.length + removed.length)}`], () => {
+      this.#store.unclear(change, cleared);
+      this.#bringBack(removed);
+      this.#rows.focus(this.#store.find(change.items[0]), "remove");
+    });
+  }
+
+  /** Ticks what is to be done now. */
+  async completeAll() {
+    if (this.#isFull()) return;
+    const change = await this.#store.completeAll();
+    this.#notices.offerUndo([`Completed ${counted(change.items.length)}`], () => this.#store.uncompleteAll(change));
   }
 
   #bringBack(removed) {

@@ -91,6 +91,26 @@ export class Api {
     }
   }
 
+  /**
+   * Ticks what is to be done, or unticks what is done; only `todos`, where they
+   * are named.
+   *
+   * @param {{id: number, version?: number}[] | null} todos
+   * @returns {Promise<{id: number, version: number}[] | null>} those that were
+   *   changed; null where they are too many to name
+   */
+  async tickAll(completed, todos) {
+    const body = todos ? { completed, todos } : { completed };
+    const answer = await this.#call("PUT", `?completed=${!completed}`, { body });
+    return answer.body.todos ?? null;
+  }
+
+  /** Deletes those of the todos `ids` that are still completed. */
+  async clear(ids, { keepalive = false } = {}) {
+    const body = { todos: ids.map((id) => ({ id })) };
+    await this.#call("DELETE", "?completed=true", { body, keepalive });
+  }
+
   async #call(method, path, { body, headers = {}, keepalive = false } = {}) {
     const options = { method, headers: { ...headers, accept: "application/json" }, keepalive, cache: "no-cache" };
     if (body) {

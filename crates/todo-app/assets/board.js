@@ -6,6 +6,7 @@ import { Database } from "./database.js";
 import { Drafts } from "./drafts.js";
 import { bdi, button } from "./elements.js";
 import { Field } from "./field.js";
+import { give } from "./focus.js";
 import { guardPresses } from "./guard.js";
 import { Notices } from "./notices.js";
 import { addressOf, belongs, placeOf, showPlace, useAddress } from "./place.js";
@@ -121,6 +122,14 @@ function waiting(queue) {
 const wouldBeLost = () => !store.queue.isKept || (!drafts.isKept && (field.text !== "" || rows.edits.length > 0));
 addEventListener("beforeunload", (event) => wouldBeLost() && event.preventDefault());
 
+/** What is hidden under the focus gives it to the field. */
+function hide(element, isHidden) {
+  if (!element || element.hidden === isHidden) return;
+  const hadFocus = element.contains(document.activeElement);
+  element.hidden = isHidden;
+  if (isHidden && hadFocus) give($("new-todo"));
+}
+
 let counting = false;
 
 /** Says how many there are, once for all changes of a moment. */
@@ -137,7 +146,8 @@ function count() {
       const text = String(counts[element.dataset.count]);
       if (element.textContent !== text) element.textContent = text;
     }
-    $("clear").hidden = total <= active;
+    hide($("clear"), total <= active);
+    hide($("complete"), active === 0);
     $("loading").hidden = !store.loading || rows.size > 0;
     $("empty").hidden = store.loading || rows.size > 0 || Boolean(store.next);
     older.hidden = !store.next;
@@ -202,6 +212,7 @@ function ask(lines) {
 const forms = {
   add: () => field.submit(),
   clear: () => actions.clearCompleted(),
+  complete: () => actions.completeAll(),
   search: () => goTo({ filter: store.filter, search: $("search").value.trim() }),
   toggle: (item) => actions.toggle(item),
   delete: (item) => actions.remove(item),

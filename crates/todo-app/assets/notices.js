@@ -3,10 +3,7 @@
 
 import { button, paragraph } from "./elements.js";
 import { give } from "./focus.js";
-import { UNDO_TIME } from "./queue.js";
-
-/** How many changes can be undone. */
-const UNDO_LIMIT = 50;
+import { UNDO_LIMIT, UNDO_TIME } from "./queue.js";
 
 /** @typedef {(string | Node)[]} Words a message; what a person wrote is in `<bdi>` */
 

@@ -20,8 +20,10 @@ const READ_TRIES = 5;
  * @typedef {object} Change
  * @property {string} id names it, and is the key of what it makes
  * @property {number} [seq] its place in the queue; none where it could not be kept
- * @property {"add" | "text" | "tick" | "remove" | "restore"} kind
+ * @property {"add" | "text" | "tick" | "remove" | "restore" | "clear" | "all"} kind
  * @property {number | string} item the todo, or the change that makes it
+ * @property {number[]} [items] the todos of a change of many
+ * @property {{id: number, version?: number}[]} [todos] the same, as they were seen
  * @property {string} [text] what is wanted
  * @property {boolean} [completed] what is wanted
  * @property {{text: string, completed: boolean}} [was] what the person saw
@@ -55,8 +57,8 @@ export class Queue {
    * @param {import("./api.js").Api} api
    * @param {import("./database.js").Database} db with a store `ops`
    * @param {string} name of the queue, one for each list
-   * @param on `changed()`, and `sent(change, todo)` with what the server has now;
-   *   null where it has it no more
+   * @param on `changed()`, and `sent(change, todo, todos)` with what the server
+   *   has now; null where it has it no more
    */
   constructor(api, db, name, on) {
     this.#name = name;
@@ -132,7 +134,7 @@ export class Queue {
    */
   hurry() {
     for (const op of this.#ops) {
-      if (op.due > Date.now() && !op.held && typeof op.item === "number") {
+      if (op.due > Date.now() && !op.held && (op.items || typeof op.item === "number")) {
         this.#sender.removeLast(op);
         this.amend(op, { due: 0, tried: true });
       } else if (op.due > 0) {
@@ -166,18 +168,19 @@ export class Queue {
     let failure = null;
     let progress = false;
     for (;;) {
-      const op = this.#ops.find((op) => !seen.has(op.id) && !blocked.has(op.item));
+      const op = this.#ops.find((op) => !seen.has(op.id));
       if (!op) return { failure, progress };
       seen.add(op.id);
-      if (op.held || waits(op)) {
-        blocked.add(op.item);
+      const names = [op.item, ...(op.items ?? [])];
+      if (op.held || waits(op) || names.some((name) => blocked.has(name))) {
+        for (const name of names) blocked.add(name);
         continue;
       }
       try {
         await this.#send(op);
         progress = true;
       } catch (error) {
-        blocked.add(op.item);
+        for (const name of names) blocked.add(name);
         if (error instanceof Refused) {
           this.#hold(op, { why: error.status === 404 ? "gone" : "refused", message: error.message });
         } else if (error instanceof Unreachable) {
@@ -201,16 +204,17 @@ export class Queue {
       op.tried = true;
       await this.#write((store) => store.put(op), op);
     }
-    const { todo, conflict } = await this.#sender.send(op);
+    const { todo, todos, conflict } = await this.#sender.send(op);
     if (conflict) this.#hold(op, conflict);
-    else if (this.#ops.includes(op) || this.find(op.id)) this.#settle(op, todo);
+    else if (this.#ops.includes(op) || this.find(op.id)) this.#settle(op, todo, todos);
   }
 
   /** `op` is done; what waits for the todo that it made now knows its id. */
-  #settle(op, todo) {
+  #settle(op, todo, todos) {
     const followers = todo ? this.#ops.filter((other) => other.item === op.item && other.id !== op.id) : [];
-    this.#on.sent(op, todo);
-    this.#others.tell({ sent: { id: op.id, item: op.item, kind: op.kind }, todo });
+    this.#on.sent(op, todo, todos);
+    const { id, item, items, kind, completed } = op;
+    this.#others.tell({ sent: { id, item, items, kind, completed }, todo, todos });
     for (const follower of followers) follower.item = todo.id;
     this.#ops = this.#ops.filter((other) => other.id !== op.id);
     this.#changed();
@@ -299,9 +303,9 @@ export class Queue {
     });
   }
 
-  #hear({ changed, sent, todo }) {
+  #hear({ changed, sent, todo, todos }) {
     if (sent) {
-      this.#on.sent(sent, todo);
+      this.#on.sent(sent, todo, todos);
       this.#ops = this.#ops.filter((op) => op.id !== sent.id);
       for (const op of this.#ops) if (todo && op.item === sent.item) op.item = todo.id;
       this.#changed();
@@ -328,6 +332,9 @@ export class Queue {
     if (Number.isFinite(next)) this.#timer = setTimeout(() => this.kick(), next + 1);
   }
 }
+
+/** How many changes can be undone. */
+export const UNDO_LIMIT = 50;
 
 /** How long a change waits for its Undo; a clock that was set back makes nobody wait. */
 export const UNDO_TIME = 7_000;

@@ -35,8 +35,9 @@ export class Sender {
    * Makes a change, whether an earlier try arrived or not.
    *
    * @param {object} change a change of the queue
-   * @returns {Promise<{todo: object | null} | {conflict: object}>} the todo as it
-   *   is now, null where it is gone; or what is in the way
+   * @returns {Promise<{todo: object | null, todos?: object[]} | {conflict: object}>}
+   *   the todo as it is now, null where it is gone; or what is in the way. For a
+   *   change of many, which of them were changed
    */
   async send(change) {
     switch (change.kind) {
@@ -50,6 +51,11 @@ export class Sender {
         return this.#remove(change);
       case "restore":
         return this.#restore(change);
+      case "clear":
+        await this.#api.clear(change.items);
+        return { todo: null };
+      case "all":
+        return { todo: null, todos: await this.#api.tickAll(change.completed, change.todos ?? null) };
       default:
         throw new Refused(0, "this page is older than what it was asked to do");
     }
@@ -57,11 +63,16 @@ export class Sender {
 
   /** Removes a todo as the page goes away: there is time for one try. */
   removeLast(change) {
+    const inVain = () => {
+      // It stays in the queue, and the next page sends it.
+    };
+    if (change.kind === "clear") {
+      this.#api.clear(change.items, { keepalive: true }).catch(inVain);
+      return;
+    }
     const known = this.#known.get(change.item);
     const match = known?.todo.text === change.was?.text ? known.etag : null;
-    this.#api.remove(change.item, match, { keepalive: true }).catch(() => {
-      // It stays in the queue, and the next page sends it.
-    });
+    this.#api.remove(change.item, match, { keepalive: true }).catch(inVain);
   }
 
   /** Stores a text over the one that the person saw, and over no other. */

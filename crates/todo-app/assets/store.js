@@ -3,12 +3,17 @@
 
 import { Refused } from "./api.js";
 import { Pauses } from "./pause.js";
-import { Queue, UNDO_TIME } from "./queue.js";
+import { Queue, UNDO_LIMIT, UNDO_TIME } from "./queue.js";
 
 /** How long after a change of ours the server's counts may be of before it. */
 const SETTLE = 1_000;
 /** How long a todo of the stream waits for the answer that tells whose it is. */
 const HOLD = 2_000;
+
+/** How many todos a change of many may name. */
+const NAMED = 2_000;
+
+const isRemoval = ({ kind }) => kind === "remove" || kind === "clear";
 
 let made = 0;
 
@@ -51,7 +56,7 @@ export class Item {
   }
 
   get removal() {
-    return this.changes.find((change) => change.kind === "remove") ?? null;
+    return this.changes.find(isRemoval) ?? null;
   }
 
   /** The change that waits for the person, and why. */
@@ -68,7 +73,7 @@ export class Item {
   }
 
   #wished(name) {
-    return this.changes.findLast((change) => change[name] !== undefined && change.kind !== "remove")?.[name];
+    return this.changes.findLast((change) => change[name] !== undefined && !isRemoval(change))?.[name];
   }
 }
 
@@ -87,6 +92,8 @@ export class Store {
   #heldTodos = [];
   /** The todos that changed while lists were on their way, which are older. @type {Set<Set<number>>} */
   #news = new Set();
+  /** What changes of many have changed, for their Undo. */
+  #done = new Map();
   #pauses = new Pauses();
   #loading = false;
   #reloading = 0;
@@ -108,7 +115,7 @@ export class Store {
     this.#view = view;
     this.#queue = new Queue(api, db, name, {
       changed: () => this.#overlay(),
-      sent: (change, todo) => this.#sent(change, todo),
+      sent: (change, todo, todos) => (change.items ? this.#sentMany(change, todos) : this.#sent(change, todo)),
     });
   }
 
@@ -124,6 +131,12 @@ export class Store {
     return this.#byName.get(name) ?? this.#byName.get(Number(name));
   }
 
+  /** What `id` says, where it is known. */
+  look(id) {
+    const item = this.#byName.get(id);
+    return item ? { text: item.text, completed: item.completed } : {};
+  }
+
   /** How many there are, and how many of them are active, changes included. */
   get counts() {
     let { total, active } = this.#counts;
@@ -131,6 +144,12 @@ export class Store {
       const stays = !item.removal && !item.gone;
       total += Number(stays) - Number(Boolean(item.server));
       active += Number(stays && !item.completed) - Number(Boolean(item.server && !item.server.completed));
+    }
+    // What is not loaded, and changes with many others.
+    for (const change of this.#queue.changes) {
+      const strangers = (change.items ?? []).filter((id) => !this.#byName.has(id)).length;
+      if (change.kind === "clear") total -= strangers;
+      else if (change.kind === "all") active += change.completed ? -strangers : strangers;
     }
     return { total: Math.max(0, total), active: Math.max(0, active) };
   }
@@ -174,6 +193,64 @@ export class Store {
       if (item.held?.kind === "add" || item.gone) this.#queue.cancel(...item.changes);
       else if (!item.removal) this.#put(item, { kind: "remove", due });
     }
+  }
+
+  /**
+   * Deletes all that is completed now, by one request and not before the time
+   * for an Undo is over.
+   *
+   * @returns {Promise<import("./queue.js").Change>}
+   */
+  async clearCompleted() {
+    const loaded = this.#whole(({ completed, removal }) => completed && !removal);
+    const items = await this.#withOthers(loaded, "completed");
+    return this.#queue.put({ kind: "clear", items, due: Date.now() + UNDO_TIME });
+  }
+
+  /** Takes a clear back, whether it has been sent or not. */
+  unclear(change, todos) {
+    const waiting = this.#queue.find(change.id);
+    if (waiting) this.#queue.cancel(waiting);
+    if (waiting && !waiting.tried) return;
+    for (const { name, text, completed } of todos) this.#queue.put({ kind: "restore", item: name, text, completed });
+  }
+
+  /** Ticks all that is to be done now, by one request. */
+  async completeAll() {
+    const loaded = this.#whole(({ completed, removal }) => !completed && !removal);
+    const items = await this.#withOthers(loaded, "active");
+    this.#settledAt = performance.now();
+    return this.#queue.put({ kind: "all", completed: true, items, todos: items.map((id) => ({ id })) });
+  }
+
+  /** Unticks what a `completeAll` has ticked, but for what others changed since. */
+  uncompleteAll(change) {
+    const waiting = this.#queue.find(change.id);
+    if (waiting) this.#queue.cancel(waiting);
+    if (waiting && !waiting.tried) return;
+    const todos = this.#done.get(change.id) ?? change.todos;
+    this.#queue.put({ kind: "all", completed: false, items: todos.map(({ id }) => id), todos });
+  }
+
+  /** The ids of the loaded todos that `wanted` picks; not what is not made yet. */
+  #whole(wanted) {
+    return this.items.filter((item) => item.server && !item.gone && wanted(item)).map((item) => item.server.id);
+  }
+
+  /** `ids`, and those of the todos that are not loaded; as far as they can be named. */
+  async #withOthers(ids, filter) {
+    const all = new Set(ids);
+    try {
+      for (let cursor = ""; (this.next || this.filter !== "all" || this.search) && all.size < NAMED; ) {
+        const page = await this.#api.list({ filter, cursor, limit: 1000 });
+        for (const { id } of page.todos) if (!this.#byName.get(id)?.changes.length) all.add(id);
+        cursor = page.next;
+        if (!cursor) break;
+      }
+    } catch {
+      // Without a connection it is about what is in sight.
+    }
+    return [...all].slice(0, NAMED);
   }
 
   /** Takes a removal back, whether it has been sent or not. */
@@ -344,10 +421,13 @@ export class Store {
         item.gone = change.held?.why === "gone";
         this.#byName.set(change.item, item);
       }
-      if (!item) continue;
-      changing.add(item);
-      if (!changes.has(item)) changes.set(item, []);
-      changes.get(item).push(change);
+      const items = change.items ? change.items.map((id) => this.#byName.get(id)) : [item];
+      for (const item of items) {
+        if (!item) continue;
+        changing.add(item);
+        if (!changes.has(item)) changes.set(item, []);
+        changes.get(item).push(change);
+      }
     }
     this.#changing = changing;
     for (const item of new Set([...before, ...changing])) {
@@ -379,6 +459,27 @@ export class Store {
     }
   }
 
+  /** The server has made a change of many, but for what others changed meanwhile. */
+  #sentMany({ id, items, kind, completed }, todos) {
+    this.#settledAt = performance.now();
+    if (todos) this.#done.set(id, todos);
+    if (this.#done.size > UNDO_LIMIT) this.#done.delete(this.#done.keys().next().value);
+    const changed = todos ? new Set(todos.map((todo) => todo.id)) : null;
+    for (const name of items) {
+      const item = this.#byName.get(name);
+      if (changed && !changed.has(name)) continue;
+      if (kind === "clear" && (!item || item.server?.completed)) {
+        this.#count(item ? item.server : { completed: true }, -1);
+        if (item) Object.assign(item, { server: null, gone: true });
+      } else if (kind === "all" && item?.server) {
+        this.#note(item, { ...item.server, completed });
+      } else if (kind === "all" && !item) {
+        this.#counts.active += completed ? -1 : 1;
+      }
+      for (const news of this.#news) news.add(name);
+    }
+  }
+
   #release(todo) {
     if (!this.#heldTodos.includes(todo)) return;
     this.#heldTodos = this.#heldTodos.filter((other) => other !== todo);
@@ -397,7 +498,7 @@ export class Store {
 
   /** An item that comes after its changes. */
   #overlayOne(item) {
-    item.changes = this.#queue.changes.filter((change) => change.item === item.name);
+    item.changes = this.#queue.changes.filter((change) => change.item === item.name || change.items?.includes(item.name));
     if (item.changes.length > 0) this.#changing.add(item);
   }
 
