@@ -56,6 +56,12 @@ export async function started(page) {
   await page.locator("html[data-parts=started]").waitFor({ state: "attached" });
 }
 
+/** Stops the clock of a page, which then goes on by `runFor` alone, however slow the machine is. */
+export async function stopClock(page) {
+  await page.clock.install();
+  await page.clock.pauseAt((await page.evaluate(() => Date.now())) + 1_000);
+}
+
 /** The REST API, as `curl` calls it. */
 class Api {
   constructor(url) {

@@ -5,7 +5,7 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { startCluster } from "../lib/ingress.js";
-import { eventually, started, suite } from "../lib/suite.js";
+import { eventually, started, stopClock, suite } from "../lib/suite.js";
 import { startStandalone, startTodoApp } from "../lib/system.js";
 
 const world = suite(() => startCluster({ startStandalone, startTodoApp }));
@@ -161,7 +161,7 @@ test("what is completed and cleared offline is cleared later", async () => {
 test("an Undo of a delete that could not be sent cancels it", async () => {
   await world.api.add("Milk");
   const todo = await world.open();
-  await todo.page.clock.install();
+  await stopClock(todo.page);
   down();
   await todo.button("Delete", "Milk").click();
   await todo.page.mouse.move(1, 1);
@@ -206,7 +206,7 @@ test("a delete is done when the page is hidden, and when its browser is killed",
 test("a delete whose todo somebody changed is not done, and says so", async () => {
   const milk = await world.api.add("Milk");
   const todo = await world.open({ prepare: (context) => context.route("**/events", (route) => route.abort()) });
-  await todo.page.clock.install();
+  await stopClock(todo.page);
   await todo.button("Delete", "Milk").click();
   await todo.page.mouse.move(1, 1);
   await world.api.update(milk.id, { text: "Milk for the guests" });
@@ -291,7 +291,7 @@ describe("answers to what was sent", () => {
 
   test("Retry-After is kept to", async () => {
     const { todo, answers } = await answering(503, { headers: { "retry-after": "5" } });
-    await todo.page.clock.install();
+    await stopClock(todo.page);
     await todo.add("Milk");
     await late(todo, "not saved");
     equal(answers(), 1);

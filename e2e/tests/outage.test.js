@@ -4,7 +4,7 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { startCluster } from "../lib/ingress.js";
-import { eventually, suite } from "../lib/suite.js";
+import { eventually, stopClock, suite } from "../lib/suite.js";
 import { startStandalone, startTodoApp } from "../lib/system.js";
 
 const world = suite(() => startCluster({ startStandalone, startTodoApp }));
@@ -135,7 +135,7 @@ describe("JavaScript on", () => {
   test("a delete that failed shows the todo again until it is deleted", async () => {
     await world.api.add("Milk");
     const todo = await world.open();
-    await todo.page.clock.install();
+    await stopClock(todo.page);
     await todo.button("Delete", "Milk").click();
     await todo.page.mouse.move(0, 0);
     down();

@@ -3,7 +3,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { eventually, suite } from "../lib/suite.js";
+import { eventually, stopClock, suite } from "../lib/suite.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -219,7 +219,7 @@ test("Ctrl-Z in a field is the field's own", async () => {
 test("a delete that is done can still be undone: the todo is made again, as it was", async () => {
   await world.api.add("Milk", true);
   const todo = await world.open();
-  await todo.page.clock.install();
+  await stopClock(todo.page);
   await todo.button("Delete", "Milk").click();
   await todo.page.mouse.move(0, 0);
   await todo.page.clock.runFor(8_000);

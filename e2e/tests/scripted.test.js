@@ -3,7 +3,7 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { eventually, started, suite } from "../lib/suite.js";
+import { eventually, started, stopClock, suite } from "../lib/suite.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -89,7 +89,7 @@ test("a double click on its text edits a todo", async () => {
 test("Undo is there for five seconds at least, and then the todo is deleted", async () => {
   await world.api.add("Milk");
   const todo = await world.open();
-  await todo.page.clock.install();
+  await stopClock(todo.page);
   await todo.button("Delete", "Milk").click();
   await todo.page.mouse.move(0, 0);
   await todo.page.clock.runFor(5_500);

@@ -234,8 +234,6 @@ $("todos").addEventListener("click", (event) => {
   if (item) rows.edit(item);
 });
 
-guardPresses([$("todos"), $("toasts")]);
-
 // Another part of the list, without leaving the page
 
 const reload = () => store.reload().catch((error) => notices.alert("unreached", [error.message]));
@@ -290,6 +288,7 @@ if (unreached !== undefined || kept !== undefined || editing || address.searchPa
   });
 }
 history.replaceState(null, "", addressOf(store));
+guardPresses([$("todos"), $("toasts")]);
 document.body.classList.add("scripted");
 count();
 

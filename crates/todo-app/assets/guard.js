@@ -18,10 +18,13 @@ export function guardPresses(places) {
   addEventListener("pointermove", note, { capture: true, passive: true });
   addEventListener("pointerdown", note, { capture: true, passive: true });
 
-  const observer = new MutationObserver(() => {
-    movedAt = performance.now();
+  const isRow = (node) => node.nodeType === Node.ELEMENT_NODE && !node.parentElement?.closest(".todo");
+  const observer = new MutationObserver((changes) => {
+    const moves = ({ target, addedNodes, removedNodes }) =>
+      !target.closest?.(".todo") && [...addedNodes, ...removedNodes].some(isRow);
+    if (changes.some(moves)) movedAt = performance.now();
   });
-  for (const place of places) observer.observe(place, { childList: true });
+  for (const place of places) observer.observe(place, { childList: true, subtree: true });
 
   const isControl = (element) => element.closest("button, [role=checkbox], a[href]");
   const swallow = (event) => {

@@ -4,10 +4,21 @@ import { Editor } from "./editor.js";
 import { give } from "./focus.js";
 import { setTime } from "./time.js";
 
+/** How many rows the browser lays out or leaves out together. */
+const CHUNK = 50;
+
+/** The row `step` below or above `row`; null at the end of the list. */
+function beside(row, step) {
+  const [side, end] = step > 0 ? ["nextElementSibling", "firstElementChild"] : ["previousElementSibling", "lastElementChild"];
+  return row[side] ?? row.parentElement[side]?.[end] ?? null;
+}
+
 /** The row of one item. */
 class Row {
   constructor(element) {
     this.element = element;
+    // Its parent is a chunk, which is nothing to a screen reader.
+    element.setAttribute("role", "listitem");
     const find = (selector) => element.querySelector(selector);
     this.tick = find(".tick");
     this.words = find(".text");
@@ -92,6 +103,7 @@ export class Rows {
         created_at: row.time.dateTime,
       });
     }
+    if (todos.length > 0) this.#list.append(this.#newChunk(...this.#list.children));
     return todos;
   }
 
@@ -124,15 +136,17 @@ export class Rows {
     const row = this.#rows.get(item);
     if (!row) return;
     const { element } = row;
-    const beside = element.nextElementSibling ?? element.previousElementSibling;
     if (element.contains(document.activeElement)) {
-      this.#lost = { next: element.nextElementSibling, previous: element.previousElementSibling };
-      if (!byOthers) give(beside?.querySelector(".tick") ?? document.getElementById("new-todo"));
+      this.#lost = { next: beside(element, 1), previous: beside(element, -1) };
+      const next = this.#lost.next ?? this.#lost.previous;
+      if (!byOthers) give(next?.querySelector(".tick") ?? document.getElementById("new-todo"));
     }
     row.editor?.end();
     this.#rows.delete(item);
     this.#items.delete(element);
+    const chunk = element.parentElement;
     element.remove();
+    if (!chunk.firstElementChild) chunk.remove();
   }
 
   focus(item, part = "tick") {
@@ -147,9 +161,9 @@ export class Rows {
     const lost = this.#lost;
     this.#lost = null;
     let next;
-    if (current) next = step > 0 ? current.nextElementSibling : current.previousElementSibling;
+    if (current) next = beside(current, step);
     else if (lost?.next?.isConnected || lost?.previous?.isConnected) next = step > 0 ? lost.next : lost.previous;
-    else next = step > 0 ? this.#list.firstElementChild : this.#list.lastElementChild;
+    else next = step > 0 ? this.#first : this.#last;
     next ??= current;
     (next?.querySelector(".edit [name=text]") ?? next?.querySelector(".tick"))?.focus();
     next?.scrollIntoView({ block: "nearest" });
@@ -204,13 +218,41 @@ export class Rows {
     if (focus) row.editor.focus();
   }
 
+  get #first() {
+    return this.#list.firstElementChild?.firstElementChild ?? null;
+  }
+
+  get #last() {
+    return this.#list.lastElementChild?.lastElementChild ?? null;
+  }
+
+  /** Takes rows into a chunk of their own, which is not in the list yet. */
+  #newChunk(...rows) {
+    const chunk = document.createElement("div");
+    chunk.className = "chunk";
+    chunk.setAttribute("role", "none");
+    chunk.append(...rows);
+    return chunk;
+  }
+
   #place(element, item) {
-    const { firstElementChild: first, lastElementChild: last } = this.#list;
+    const first = this.#first;
     const isAbove = (other) => item.isAbove(this.#items.get(other));
-    if (!first || isAbove(first)) return this.#list.prepend(element);
+    const isFull = (chunk) => !chunk || chunk.childElementCount >= CHUNK;
+    if (!first || isAbove(first)) {
+      const chunk = this.#list.firstElementChild;
+      if (isFull(chunk)) this.#list.prepend(this.#newChunk(element));
+      else chunk.prepend(element);
+      return;
+    }
     // A page of the list is longer below: no search there.
-    if (!isAbove(last)) return this.#list.append(element);
-    const rows = [...this.#list.children];
+    if (!isAbove(this.#last)) {
+      const chunk = this.#list.lastElementChild;
+      if (isFull(chunk)) this.#list.append(this.#newChunk(element));
+      else chunk.append(element);
+      return;
+    }
+    const rows = this.#list.querySelectorAll(".todo");
     let low = 0;
     let high = rows.length - 1;
     while (low < high) {
@@ -218,6 +260,6 @@ export class Rows {
       if (isAbove(rows[middle])) high = middle;
       else low = middle + 1;
     }
-    return rows[low].before(element);
+    rows[low].before(element);
   }
 }

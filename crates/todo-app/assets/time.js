@@ -26,8 +26,10 @@ export function setTime(element, at) {
     element.textContent = "";
     return;
   }
-  if (element.dateTime !== at) element.dateTime = at;
-  element.title = EXACT.format(date);
+  if (element.dateTime !== at || !element.title) {
+    element.dateTime = at;
+    element.title = EXACT.format(date);
+  }
   const words = relative((date - Date.now()) / 1000);
   if (element.textContent !== words) element.textContent = words;
   // In the list it goes without saying what is of today.

@@ -7,9 +7,16 @@ const EVERY = 30_000;
 export function keepTimes() {
   const update = () => {
     if (document.hidden) return;
-    for (const element of document.querySelectorAll("time[datetime]")) setTime(element, element.dateTime);
+    for (const element of document.querySelectorAll("time[datetime]")) {
+      // Of thousands, those that the browser shows.
+      if (element.parentElement.checkVisibility?.({ contentVisibilityAuto: true }) !== false) setTime(element, element.dateTime);
+    }
   };
   update();
   setInterval(update, EVERY);
   document.addEventListener("visibilitychange", update);
+  document.addEventListener("contentvisibilityautostatechange", ({ target, skipped }) => {
+    if (skipped) return;
+    for (const element of target.querySelectorAll("time[datetime]")) setTime(element, element.dateTime);
+  });
 }
