@@ -42,6 +42,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Plays the delivery of events on a clock of its own, with everything around it failing
+    Simulate {
+        /// What the simulation itself is told, for example --seed 7; `simulate -- --help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// The scores of Lighthouse for the page, median of three runs
     Lighthouse,
     /// The pictures of the README, taken anew
@@ -84,6 +90,9 @@ fn main() -> ExitCode {
                 setup(&workspace, &mut report)?;
                 report.step("drill", || drill::hold(&workspace, debug, &arguments))
             }
+            Command::Simulate { arguments } => {
+                report.step("simulate", || simulate(workspace.shell(), &arguments))
+            }
             Command::E2e => browser(&workspace, &mut report, e2e::test),
             Command::Lighthouse => browser(&workspace, &mut report, e2e::lighthouse),
             Command::Screenshots => browser(&workspace, &mut report, e2e::screenshots),
@@ -124,6 +133,15 @@ fn setup(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
         tools::install(workspace)?;
         schemas::install(workspace)
     })
+}
+
+/// Builds the simulation and plays.
+fn simulate(sh: &Shell, arguments: &[String]) -> Result<(), Error> {
+    let simulation = cmd!(
+        sh,
+        "cargo run --release --package simulation -- {arguments...}"
+    );
+    Ok(simulation.run()?)
 }
 
 fn lint(sh: &Shell, report: &mut Report) -> Result<(), Error> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use service_kit::TaskError;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -70,8 +71,11 @@ impl<P: Post> Engine<P> {
             post: Arc::new(Delivery {
                 desk: queue.desk(),
                 outlet: self.outlet,
+                pace: rules.pace,
                 messages: self.messages,
                 metrics: self.metrics,
+                last_post: tokio::sync::Mutex::default(),
+                paused_until: watch::Sender::new(Instant::now()),
             }),
             tasks: JoinSet::new(),
             queue,
@@ -200,8 +204,12 @@ impl<Q: Queue, P: Post> Running<Q, P> {
 struct Delivery<D, P> {
     desk: D,
     outlet: Arc<P>,
+    pace: Duration,
     messages: Messages,
     metrics: Metrics,
+    /// When the last post went out. Whoever holds it has the turn.
+    last_post: tokio::sync::Mutex<Option<Instant>>,
+    paused_until: watch::Sender<Instant>,
 }
 
 impl<D: Desk, P: Post> Delivery<D, P> {
@@ -233,6 +241,11 @@ impl<D: Desk, P: Post> Delivery<D, P> {
             info!(subject, data, "todo event");
         }
         let text = self.messages.text(&events);
+        // The schedule has planned for the pace; the way here may have taken long.
+        let mut last_post = self.last_post.lock().await;
+        if let Some(last_post) = *last_post {
+            sleep_until(last_post + self.pace).await;
+        }
         match self.desk.permission(&events).await {
             Ok(Permission::Granted) => {}
             Ok(Permission::Wait(pause)) => return (known, Outcome::Wait(pause)),
@@ -243,6 +256,12 @@ impl<D: Desk, P: Post> Delivery<D, P> {
             }
         }
         let start = Instant::now();
+        let pause = self.paused_until.borrow().duration_since(start);
+        if !pause.is_zero() {
+            return (known, Outcome::Wait(pause));
+        }
+        *last_post = Some(start);
+        drop(last_post);
         let answer = self.outlet.post(&text, events[0].trace).await;
         self.metrics
             .delivery_duration
@@ -258,6 +277,9 @@ impl<D: Desk, P: Post> Delivery<D, P> {
                 self.metrics.rate_limited.inc();
                 let pause_seconds = pause.as_secs();
                 warn!(pause_seconds, "the webhook asks for a pause");
+                let until = Instant::now() + pause;
+                self.paused_until
+                    .send_modify(|paused| *paused = until.max(*paused));
                 self.desk.announce(pause).await;
                 Outcome::Limited(pause)
             }

@@ -2,6 +2,7 @@
 //! and the inbox of `standalone` in one process.
 
 pub(crate) mod jetstream;
+pub mod term;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Receipt, SetupError, Shared, setup, until_done};
+use crate::queue::term::Taken;
 use crate::queue::{Arrival, Event};
 
 /// The pause before pulling is begun again.
@@ -89,7 +90,7 @@ impl Custody<'_> {
                 () = self.shared.reopen.notified() => return ControlFlow::Continue(()),
                 () = self.shared.start_over.notified() => {
                     // Else the next term has begun, and said so.
-                    if self.shared.term().last.is_none() {
+                    if self.shared.term().holding.last.is_none() {
                         self.send(Arrival::StartOver).await?;
                     }
                 }
@@ -138,29 +139,20 @@ impl Custody<'_> {
         let number = delivery.consumer_sequence;
         let pin = header(message.headers.as_ref(), NATS_PIN_ID).unwrap_or_default();
         self.listen(pin).await;
-        let (is_over, is_next, term) = {
+        let (taken, term) = {
             let mut term = self.shared.term();
-            let is_ours = term.pin.as_deref().is_none_or(|ours| ours == pin);
-            let is_next = is_ours && term.last.is_some_and(|last| last + 1 == number);
-            let was_held = term.last.is_some();
-            if !is_next {
+            let taken = term.holding.take(pin, number);
+            if taken != Taken::Next {
+                let holding = std::mem::take(&mut term.holding);
                 self.shared.renew(&mut term);
-                term.pin = Some(pin.to_owned());
+                term.holding = holding;
             }
-            let begins = number == 1;
-            if is_next || begins {
-                term.last = Some(number);
-            }
-            (
-                !is_next && (was_held || begins),
-                is_next || begins,
-                term.number,
-            )
+            (taken, term.number)
         };
-        if is_over {
+        if matches!(taken, Taken::First | Taken::Gap { held: true }) {
             self.send(Arrival::StartOver).await?;
         }
-        if is_next {
+        if matches!(taken, Taken::First | Taken::Next) {
             let event = event(&message, &delivery, term);
             return self.send(Arrival::Event(event)).await;
         }

@@ -14,16 +14,9 @@ use tracing::warn;
 
 use super::{Receipt, Shared, pinned};
 use crate::dead_letters::DeadLetter;
+use crate::queue::term::FRESH;
 use crate::queue::{Desk, Event, Permission, QueueError, Verdict};
 use crate::webhook::LONGEST_PAUSE;
-
-/// How old the confirmation of the pin may be at a post. A process that slept
-/// for longer asks again first.
-///
-/// No standby takes over sooner than
-/// [`UNREACHABLE`](super::vigil::UNREACHABLE) after this replica fell silent,
-/// and a confirmation is a sign that it had not.
-pub(super) const FRESH: Duration = Duration::from_millis(400);
 
 /// How often a confirmation is asked for that comes too late to be of use.
 const CONFIRMATIONS: usize = 5;
@@ -67,7 +60,7 @@ impl JetStreamDesk {
             let asked_at = Instant::now();
             match shared.consumer_info().await {
                 Ok(info)
-                    if pinned(&info) == term.pin.as_deref()
+                    if pinned(&info) == term.holding.pin.as_deref()
                         && Some(info.created) == term.created =>
                 {
                     let mut term = shared.term();

@@ -39,6 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::term::Holding;
 use super::{Arrival, Queue};
 use crate::metrics::Metrics;
 
@@ -134,7 +135,7 @@ impl Queue for JetStreamQueue {
     async fn release(mut self) {
         self.stop.cancel();
         self.arrivals.close();
-        let pin = self.shared.term().pin.clone();
+        let pin = self.shared.term().holding.pin.clone();
         if let Some(pin) = pin
             && let Err(error) = self.shared.take_from(&pin).await
         {
@@ -169,10 +170,7 @@ struct Shared {
 #[derive(Clone, Debug, Default)]
 struct Term {
     number: u64,
-    /// By what the server knows that this replica is the active one.
-    pin: Option<String>,
-    /// The number of the last delivery; `None` before the first.
-    last: Option<u64>,
+    holding: Holding,
     /// When the consumer was made; another one numbers anew.
     created: Option<OffsetDateTime>,
     /// How often the connection had been lost.
@@ -205,7 +203,7 @@ impl Shared {
     /// Ends the term, as nothing is pulled from any more; gives its pin.
     fn begin_anew(&self) -> Option<String> {
         let mut term = self.term();
-        let pin = term.pin.take();
+        let pin = term.holding.pin.take();
         self.renew(&mut term);
         term.created = None;
         pin

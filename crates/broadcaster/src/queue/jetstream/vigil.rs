@@ -12,23 +12,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::{Shared, pinned};
-
-/// How often the active replica is asked for a sign of life.
-const ASK_EVERY: Duration = Duration::from_millis(150);
+use crate::queue::term::{ASK_EVERY, LOOK_EVERY, SILENT, UNREACHABLE};
 
 /// How long the answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// A standby takes over from a replica that has not been connected for so long.
-/// Longer than [`FRESH`](super::desk::FRESH).
-pub(super) const UNREACHABLE: Duration = Duration::from_millis(450);
-
-/// A standby takes over from a replica that is connected and has not answered
-/// for so long. A busy machine alone should not cause that.
-const SILENT: Duration = Duration::from_millis(1500);
-
-/// How often the consumer is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the streams beside the events are looked at.
 const STREAMS_EVERY: Duration = Duration::from_secs(3);
@@ -139,9 +126,9 @@ impl Vigil {
             return Err("pulling anew");
         }
         let pin = pinned(&info);
-        let is_active = pin.is_some() && pin == term.pin.as_deref();
+        let is_active = pin.is_some() && pin == term.holding.pin.as_deref();
         shared.metrics.active.set(i64::from(is_active));
-        if term.pin.is_some() && !is_active {
+        if term.holding.pin.is_some() && !is_active {
             info!("another replica is active");
             shared.end(term.number);
         }
@@ -151,7 +138,8 @@ impl Vigil {
             self.other = other;
         }
         if is_active || pin.is_none() {
-            self.find_missing(&info, term.last, pin.is_none()).await;
+            self.find_missing(&info, term.holding.last, pin.is_none())
+                .await;
         }
         Ok(())
     }

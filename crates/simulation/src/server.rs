@@ -1,0 +1,237 @@
+//! A model of the server: the stream, its one consumer, and the bucket. Also of
+//! the relay, which brings again what the stream lacks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::sync::mpsc;
+
+/// How many events may be out.
+const MAX_OUT: usize = 1000;
+
+/// A change of a todo.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Change {
+    pub(crate) todo: i64,
+    pub(crate) number: usize,
+}
+
+impl Change {
+    /// The text of its todo after it.
+    pub(crate) fn text(self) -> String {
+        format!("todo {} change {}.", self.todo, self.number)
+    }
+
+    /// The changes that a post shows.
+    pub(crate) fn read(post: &str) -> Vec<Self> {
+        let texts = post.split("todo ").skip(1);
+        let change = |text: &str| {
+            let (todo, rest) = text.split_once(" change ")?;
+            let (number, _) = rest.split_once('.')?;
+            Some(Self {
+                todo: todo.parse().ok()?,
+                number: number.parse().ok()?,
+            })
+        };
+        texts.filter_map(change).collect()
+    }
+}
+
+/// An event on its way to a replica.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) pin: String,
+    /// Counts the deliveries since the consumer was reset.
+    pub(crate) number: u64,
+    pub(crate) sequence: u64,
+    pub(crate) change: Change,
+}
+
+/// A replica that pulls.
+#[derive(Debug)]
+struct Puller {
+    name: u64,
+    messages: mpsc::UnboundedSender<Message>,
+}
+
+/// What survives of the server in a backup.
+#[derive(Clone, Debug, Default)]
+struct Store {
+    stream: Vec<Change>,
+    floor: u64,
+    bucket: BTreeSet<Change>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Server {
+    /// All changes that were made, in order.
+    outbox: Vec<Change>,
+    /// How many of them the relay has seen confirmed.
+    confirmed: usize,
+    store: Store,
+    backup: Store,
+    next: u64,
+    number: u64,
+    out: BTreeSet<u64>,
+    pullers: Vec<Puller>,
+    pin: Option<(String, u64)>,
+    names: u64,
+    /// Tells one consumer from the next.
+    pub(crate) created: u64,
+    pub(crate) is_down: bool,
+    /// What the bucket holds beside the ids.
+    pub(crate) pause_until: Option<tokio::time::Instant>,
+    /// Which changes were given up.
+    pub(crate) dead: BTreeSet<Change>,
+    /// Whether anything was lost that had been noted.
+    pub(crate) forgot: bool,
+    pub(crate) waiting_for: BTreeMap<Change, tokio::time::Instant>,
+}
+
+impl Server {
+    pub(crate) fn publish(&mut self, change: Change) {
+        self.outbox.push(change);
+        self.waiting_for.insert(change, tokio::time::Instant::now());
+        if !self.is_down {
+            self.relay();
+        }
+    }
+
+    /// Brings what the stream lacks.
+    pub(crate) fn relay(&mut self) {
+        let known: BTreeSet<_> = self.store.stream.iter().copied().collect();
+        let missing = self.outbox[self.confirmed..].iter();
+        let missing: Vec<_> = missing
+            .filter(|change| !known.contains(change))
+            .copied()
+            .collect();
+        self.store.stream.extend(missing);
+        self.deliver();
+    }
+
+    /// Removes from the outbox what the floor has passed.
+    pub(crate) fn confirm(&mut self) {
+        let floor = usize::try_from(self.store.floor).unwrap_or(usize::MAX);
+        let passed: BTreeSet<_> = self.store.stream.iter().take(floor).copied().collect();
+        while let Some(change) = self.outbox.get(self.confirmed)
+            && passed.contains(change)
+        {
+            self.confirmed += 1;
+        }
+    }
+
+    pub(crate) fn pull(&mut self, name: u64) -> mpsc::UnboundedReceiver<Message> {
+        let (messages, receiver) = mpsc::unbounded_channel();
+        self.leave(name);
+        self.pullers.push(Puller { name, messages });
+        self.deliver();
+        receiver
+    }
+
+    pub(crate) fn leave(&mut self, name: u64) {
+        self.pullers.retain(|puller| puller.name != name);
+    }
+
+    fn deliver(&mut self) {
+        if self.is_down {
+            return;
+        }
+        while self.next < self.store.stream.len() as u64 && self.out.len() < MAX_OUT {
+            if self.pin.is_none() {
+                let Some(puller) = self.pullers.first() else {
+                    return;
+                };
+                self.names += 1;
+                self.pin = Some((format!("pin-{}", self.names), puller.name));
+                self.pullers.rotate_left(1);
+            }
+            let Some((pin, owner)) = &self.pin else {
+                return;
+            };
+            let Some(puller) = self.pullers.iter().find(|puller| puller.name == *owner) else {
+                return;
+            };
+            self.next += 1;
+            self.number += 1;
+            self.out.insert(self.next);
+            let message = Message {
+                pin: pin.clone(),
+                number: self.number,
+                sequence: self.next,
+                change: self.store.stream[usize::try_from(self.next - 1).unwrap_or_default()],
+            };
+            // One that is gone does not hear it.
+            let _ = puller.messages.send(message);
+        }
+    }
+
+    pub(crate) fn pinned(&self) -> Option<&str> {
+        self.pin.as_ref().map(|(pin, _)| pin.as_str())
+    }
+
+    /// How many events are out, and how many were sent since the reset.
+    pub(crate) fn out(&self) -> (usize, u64) {
+        (self.out.len(), self.number)
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.out.clear();
+        self.next = self.store.floor;
+        self.number = 0;
+        self.deliver();
+    }
+
+    pub(crate) fn unpin(&mut self) {
+        self.pin = None;
+        self.deliver();
+    }
+
+    /// Whether the server says a word to it: it ignores what it has not sent.
+    pub(crate) fn acknowledge(&mut self, sequence: u64) -> bool {
+        if sequence > self.next {
+            return false;
+        }
+        self.out.remove(&sequence);
+        let oldest = self.out.first().map_or(self.next, |oldest| oldest - 1);
+        self.store.floor = self.store.floor.max(oldest);
+        self.deliver();
+        true
+    }
+
+    pub(crate) fn note(&mut self, change: Change) {
+        self.store.bucket.insert(change);
+    }
+
+    pub(crate) fn knows(&self, change: Change) -> bool {
+        self.store.bucket.contains(&change)
+    }
+
+    pub(crate) fn back_up(&mut self) {
+        self.backup = self.store.clone();
+    }
+
+    /// Another store: an empty one, or the backup. The relay comes after it.
+    pub(crate) fn replace_store(&mut self, by_backup: bool) {
+        self.store = if by_backup {
+            self.backup.clone()
+        } else {
+            Store::default()
+        };
+        self.forgot = true;
+        self.created += 1;
+        self.restart();
+        self.next = self.store.floor;
+        self.number = 0;
+        self.out.clear();
+        self.relay();
+    }
+
+    /// The pin and whoever pulls are forgotten, what is on disk is not.
+    pub(crate) fn restart(&mut self) {
+        self.pin = None;
+        self.pullers.clear();
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.out.is_empty() && self.next == self.store.stream.len() as u64
+    }
+}
