@@ -68,7 +68,7 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
         revision: config.runtime.source_revision,
     };
     let readiness = broadcaster.readiness(lifecycle.shutdown());
-    admin::start(config.admin_addr, build, readiness, registry, lifecycle).await?;
+    admin::start(config.admin_addr, build, readiness, registry, lifecycle)?;
     broadcaster.spawn(lifecycle);
     Ok(())
 }

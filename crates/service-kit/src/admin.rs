@@ -14,31 +14,39 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 
 use crate::health::Readiness;
-use crate::http::serve;
+use crate::http::{Budget, Limits, listen, serve};
 use crate::{BuildInfo, Lifecycle};
 
 /// The content type of the exposition format that [`prometheus_client`] writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Opens the admin listener on `address`, as a supporting task of `lifecycle`:
-/// probes are answered to the end.
+/// probes are answered to the end. The budget of the process is among the
+/// metrics and the checks of its readiness.
 ///
 /// # Errors
 /// Where the port is taken.
-pub async fn start(
+pub fn start(
     address: SocketAddr,
     build: BuildInfo,
     readiness: Readiness,
-    registry: Registry,
+    mut registry: Registry,
     lifecycle: &mut Lifecycle,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+    let budget = lifecycle.budget();
+    budget.register(&mut registry);
+    let readiness = readiness.check("budget", move || std::future::ready(budget.check()));
+    let listener = listen(address)?;
     let router = router(build, readiness, registry);
+    // A budget of its own: probes are answered whatever clients do elsewhere.
+    let budget = Budget::new(Limits::ADMIN);
     let shutdown = lifecycle.support_shutdown();
-    lifecycle.spawn_support("admin", serve(listener, router, shutdown, Duration::ZERO));
+    lifecycle.spawn_support(
+        "admin",
+        serve(listener, router, budget, shutdown, Duration::ZERO),
+    );
     Ok(())
 }
 

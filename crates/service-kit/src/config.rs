@@ -32,19 +32,37 @@ where
     A: clap::Parser,
     C: TryFrom<A, Error = Faults>,
 {
-    let args = A::try_parse().map_err(|error| {
-        // Where the terminal is gone there is nobody left to tell.
-        let _ = error.print();
-        if error.use_stderr() {
-            ExitCode::from(EXIT_USAGE)
-        } else {
-            ExitCode::SUCCESS
-        }
-    })?;
+    let command = prepared(A::command());
+    let parsed = command.try_get_matches();
+    let args = parsed
+        .and_then(|matches| A::from_arg_matches(&matches))
+        .map_err(|error| {
+            // Where the terminal is gone there is nobody left to tell.
+            let _ = error.print();
+            if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            }
+        })?;
     C::try_from(args).map_err(|faults| {
         let name = A::command().get_name().to_owned();
         eprintln!("{name}: {faults}\nSee `{name} --help` for every variable.");
         ExitCode::from(EXIT_USAGE)
+    })
+}
+
+/// `command` as every program of ours has it: an empty variable counts as not
+/// set, and no help shows the value of a variable, which may hold a secret.
+fn prepared(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| {
+        let argument = argument.hide_env_values(true);
+        let value = argument.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) {
+            argument.env(clap::builder::Resettable::Reset)
+        } else {
+            argument
+        }
     })
 }
 
@@ -104,7 +122,7 @@ impl Faults {
         if url.is_none() {
             self.add(
                 variable,
-                format_args!("{value:?} should be a URL of http or https"),
+                format_args!("{:?} should be a URL of http or https", shown(value)),
             );
         }
         url
@@ -112,8 +130,8 @@ impl Faults {
 
     /// The secret that is given as `variable` itself or as the file that
     /// `{variable}_FILE` names; `None` where neither is set, or after noting a
-    /// fault. An empty value counts as not set, and one line feed at the end
-    /// of a file is dropped.
+    /// fault. An empty value counts as not set, and line ends after it, which
+    /// editors and `echo` leave there, are dropped.
     pub fn secret(
         &mut self,
         variable: &str,
@@ -122,7 +140,11 @@ impl Faults {
     ) -> Option<SecretString> {
         use secrecy::ExposeSecret;
 
-        let value = value.filter(|value| !value.expose_secret().is_empty());
+        let trimmed = |text: &str| SecretString::from(text.trim_end_matches(['\r', '\n']));
+        let is_set = |value: &SecretString| !value.expose_secret().is_empty();
+        let value = value
+            .map(|value| trimmed(value.expose_secret()))
+            .filter(is_set);
         let file = file.filter(|file| !file.as_os_str().is_empty());
         match (value, file) {
             (Some(_), Some(_)) => {
@@ -131,7 +153,17 @@ impl Faults {
             }
             (value, None) => value,
             (None, Some(file)) => match fs::read_to_string(file) {
-                Ok(text) => Some(text.strip_suffix('\n').unwrap_or(&text).into()),
+                Ok(text) => {
+                    let secret = Some(trimmed(&text)).filter(is_set);
+                    if secret.is_none() {
+                        let file = file.display();
+                        self.add(
+                            &format!("{variable}_FILE"),
+                            format_args!("{file}: is empty"),
+                        );
+                    }
+                    secret
+                }
                 Err(error) => {
                     self.add(
                         &format!("{variable}_FILE"),
@@ -159,6 +191,13 @@ impl Faults {
             }
         }
     }
+}
+
+/// The part of a URL that holds no secret: neither a user and a password nor a
+/// query.
+fn shown(url: &str) -> &str {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    url.rsplit_once('@').map_or(url, |(_, rest)| rest)
 }
 
 impl Display for Faults {
@@ -253,8 +292,12 @@ impl RuntimeConfig {
     }
 }
 
+/// The longest prefix, in bytes.
+const MAX_PREFIX_LENGTH: usize = 128;
+
 /// A prefix that an ingress strips before a request arrives, such as
-/// `/staging`: empty, or a path that starts with one `/` and ends without.
+/// `/staging`: empty, or a path of at most 128 bytes that starts with one `/`
+/// and ends without.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PublicPrefix(String);
 
@@ -276,6 +319,9 @@ impl FromStr for PublicPrefix {
     type Err = InvalidPrefix;
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
+        if value.len() > MAX_PREFIX_LENGTH {
+            return Err(InvalidPrefix);
+        }
         let value = value.trim_end_matches('/');
         let segment = |segment: &str| {
             !segment.is_empty()
@@ -330,12 +376,31 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_comes_from_its_file_without_the_last_line_feed() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "hunter2").unwrap();
+    fn a_secret_ends_before_the_line_ends_that_follow_it() {
+        for end in ["", "\n", "\r\n", "\n\n"] {
+            let given = format!("hunter 2{end}");
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            write!(file, "{given}").unwrap();
+            let mut faults = Faults::default();
+            let from_file = faults.secret("PASSWORD", None, Some(file.path()));
+            let from_variable = faults.secret("PASSWORD", Some(given.into()), None);
+            for secret in [from_file, from_variable] {
+                assert_eq!(secret.unwrap().expose_secret(), "hunter 2", "{end:?}");
+            }
+            assert!(faults.secret("PASSWORD", Some(end.into()), None).is_none());
+            faults.finish(|| Some(())).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_fault_shows_no_secret_of_a_url() {
         let mut faults = Faults::default();
-        let secret = faults.secret("PASSWORD", None, Some(file.path())).unwrap();
-        assert_eq!(secret.expose_secret(), "hunter2");
+        faults.http_url("IMG_URL", "ftp://user:hunter2@pictures/500?token=hunter2");
+        let text = faults.finish(|| Some(())).unwrap_err().to_string();
+        assert!(
+            text.contains("pictures/500") && !text.contains("hunter2"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod design;
 pub mod health;
 pub mod http;
 mod lifecycle;
+mod limits;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod telemetry;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::RuntimeConfig;
+use crate::http::Budget;
 use crate::telemetry;
 
 /// What a task or a start-up may end with.
@@ -89,6 +90,7 @@ pub struct Lifecycle {
     tasks: JoinSet<Ended>,
     support: JoinSet<Ended>,
     finished: bool,
+    budget: Budget,
     sigterm: Signal,
     sigint: Signal,
 }
@@ -105,6 +107,7 @@ impl Lifecycle {
             tasks: JoinSet::new(),
             support: JoinSet::new(),
             finished: false,
+            budget: Budget::of_process(),
             sigterm: signal(SignalKind::terminate())?,
             sigint: signal(SignalKind::interrupt())?,
         })
@@ -128,6 +131,12 @@ impl Lifecycle {
     #[must_use]
     pub fn delay(&self) -> Duration {
         self.delay
+    }
+
+    /// What the clients of this process may use up, all together.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// Owns a task of the service. Its end before the shutdown, whatever the

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::stream;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use service_kit::http::{BODY_LIMIT, HttpMetrics, RequestContext, stack};
+use service_kit::http::{BODY_LIMIT, Budget, HttpMetrics, RequestContext, stack};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -34,7 +34,13 @@ impl Server {
         let metrics = HttpMetrics::register(&mut registry);
         let shutdown = CancellationToken::new();
         Self {
-            router: stack(routes(), metrics, POLICY, shutdown.clone()),
+            router: stack(
+                routes(),
+                metrics,
+                Budget::default(),
+                POLICY,
+                shutdown.clone(),
+            ),
             registry,
             shutdown,
         }

@@ -13,7 +13,7 @@ use axum::body::Bytes;
 use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 use service_kit::TaskError;
-use service_kit::http::{HttpMetrics, serve, stack};
+use service_kit::http::{Budget, HttpMetrics, serve, stack};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -51,11 +51,19 @@ impl Server {
             .route("/echo", post(async |body: Bytes| body));
         let metrics = HttpMetrics::register(&mut Registry::default());
         let shutdown = CancellationToken::new();
-        let router = stack(inner, metrics, "default-src 'none'", shutdown.clone());
+        let budget = Budget::default();
+        let policy = "default-src 'none'";
+        let router = stack(inner, metrics, budget.clone(), policy, shutdown.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut task = JoinSet::new();
-        task.spawn(serve(listener, router, shutdown.clone(), Duration::ZERO));
+        task.spawn(serve(
+            listener,
+            router,
+            budget,
+            shutdown.clone(),
+            Duration::ZERO,
+        ));
         Self {
             address,
             shutdown,

@@ -12,6 +12,8 @@ use todo_backend::store::DatabaseUrl;
 use todo_domain::Environment;
 use url::Url;
 
+use crate::hosts::AllowedHosts;
+
 /// The environments that are served.
 const ENVIRONMENTS: [&str; 2] = ["staging", "production"];
 
@@ -24,6 +26,16 @@ pub(crate) struct Args {
     /// Where to listen
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8081")]
     listen_addr: String,
+
+    /// The names that browsers may use for this server, with commas between. A
+    /// request for another name is refused: a page of another site may have its
+    /// name lead here
+    #[arg(
+        long,
+        env = "ALLOWED_HOSTS",
+        default_value = "localhost,127.0.0.1,[::1]"
+    )]
+    allowed_hosts: String,
 
     /// The folder of the databases and of the pictures; made where it is missing
     #[arg(long, env = "DATA_DIR", default_value = "./data")]
@@ -83,6 +95,7 @@ pub(crate) struct Args {
 pub(crate) struct Config {
     pub(crate) environments: Vec<Environment>,
     pub(crate) listen_addr: SocketAddr,
+    pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) data_dir: PathBuf,
     /// A server in place of files in `data_dir`.
     server: Option<Url>,
@@ -137,6 +150,8 @@ impl TryFrom<Args> for Config {
     fn try_from(args: Args) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let listen_addr = faults.address("LISTEN_ADDR", &args.listen_addr);
+        let allowed_hosts: Option<AllowedHosts> =
+            faults.parse("ALLOWED_HOSTS", &args.allowed_hosts);
         let server = faults
             .secret(
                 "DATABASE_URL",
@@ -165,12 +180,14 @@ impl TryFrom<Args> for Config {
         }
         let runtime = RuntimeConfig::check(args.runtime, &mut faults);
         faults.finish(|| {
+            let listen_addr = listen_addr?;
             Some(Self {
                 environments: ENVIRONMENTS
                     .iter()
                     .filter_map(|name| name.parse().ok())
                     .collect(),
-                listen_addr: listen_addr?,
+                listen_addr,
+                allowed_hosts: allowed_hosts?.with(listen_addr.ip()),
                 data_dir: args.data_dir,
                 server,
                 nats,

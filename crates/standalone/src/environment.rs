@@ -10,7 +10,7 @@ use broadcaster::webhook::{Answer, Post, Webhook};
 use broadcaster::{Broadcaster, Metrics, RETRY_FOR, Settings, Target};
 use prometheus_client::registry::Registry;
 use service_kit::config::PublicPrefix;
-use service_kit::http::{HttpMetrics, serve};
+use service_kit::http::{HttpMetrics, listen, serve};
 use service_kit::nats::NatsConfig;
 use service_kit::{Lifecycle, TaskError, TraceParent};
 use todo_app::{App, AppConfig};
@@ -22,7 +22,6 @@ use todo_backend::publisher::{NatsPublisher, Publisher};
 use todo_backend::relay::{Relay, RelayMetrics};
 use todo_backend::store::{self, sweep};
 use todo_domain::{Environment, TodoText};
-use tokio::net::TcpListener;
 
 use crate::bus::Bus;
 use crate::config::Config;
@@ -85,7 +84,8 @@ pub(crate) async fn start(
     );
     let api = Api::new(store.todos, prefix.clone(), feed, Limits::default(), bound);
     let metrics = HttpMetrics::register(&mut registry);
-    let backend = todo_backend::http::routes(api, metrics, lifecycle.shutdown());
+    let backend =
+        todo_backend::http::routes(api, metrics, lifecycle.budget(), lifecycle.shutdown());
 
     let app = App::new(
         &AppConfig {
@@ -94,7 +94,7 @@ pub(crate) async fn start(
             image_ttl: config.image_ttl,
             cache_dir: config.data_dir.join(environment.as_str()).join("picture"),
             api_path: None,
-            backend_url: serve_inside(backend.clone(), lifecycle).await?.parse()?,
+            backend_url: serve_inside(backend.clone(), lifecycle)?.parse()?,
             public_prefix: prefix,
             revision: config.runtime.source_revision.clone(),
         },
@@ -103,7 +103,7 @@ pub(crate) async fn start(
     .await?;
     app.spawn(lifecycle);
     Ok(Services {
-        app: app.routes(lifecycle.shutdown()),
+        app: app.routes(lifecycle.budget(), lifecycle.shutdown()),
         backend,
         inbox,
     })
@@ -189,14 +189,15 @@ impl Post for Outlet {
 /// Serves the API to the pages, as the Service of a cluster does. It ends after
 /// the port that the browser knows, so that a page which is still being made
 /// gets its todos.
-async fn serve_inside(backend: Router, lifecycle: &mut Lifecycle) -> Result<String, TaskError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+fn serve_inside(backend: Router, lifecycle: &mut Lifecycle) -> Result<String, TaskError> {
+    let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
     let url = format!("http://{}", listener.local_addr()?);
     lifecycle.spawn_support(
         "api for the pages",
         serve(
             listener,
             backend,
+            lifecycle.budget(),
             lifecycle.support_shutdown(),
             Duration::ZERO,
         ),

@@ -6,17 +6,30 @@ use std::convert::Infallible;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use broadcaster::message::Messages;
 use prometheus_client::registry::Registry;
-use service_kit::http::HttpMetrics;
+use service_kit::http::{Budget, HttpMetrics};
 use todo_domain::Environment;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
 
 use crate::environment::Services;
 use crate::home;
+use crate::hosts::{AllowedHosts, only_allowed};
 use crate::inbox::{self, Source};
+
+/// What a proxy says of the request that it passes on, so far as a service of
+/// ours listens to it or may come to (RFC 7239 and its forerunners).
+const FORWARDED: [&str; 6] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+];
 
 /// The environments by their prefixes.
 #[derive(Debug, Default)]
@@ -32,6 +45,7 @@ impl Ingress {
         environment: &Environment,
         services: Services,
         messages: Messages,
+        budget: Budget,
         shutdown: CancellationToken,
     ) {
         let source = Source {
@@ -45,7 +59,7 @@ impl Ingress {
             vec![source.clone()],
             shutdown.clone(),
         );
-        let inbox = stack(inbox, shutdown);
+        let inbox = stack(inbox, budget, shutdown);
         let prefix = format!("/{environment}");
         let dispatch =
             service_fn(move |request: Request| dispatch(services.clone(), inbox.clone(), request));
@@ -54,8 +68,14 @@ impl Ingress {
     }
 
     /// Everything that the port serves: the environments, and the start page
-    /// and the inbox of all with a middleware of their own.
-    pub(crate) fn router(self, shutdown: CancellationToken) -> Router {
+    /// and the inbox of all with a middleware of their own. Under other names
+    /// than `hosts` it serves nothing.
+    pub(crate) fn router(
+        self,
+        hosts: AllowedHosts,
+        budget: Budget,
+        shutdown: CancellationToken,
+    ) -> Router {
         let environments = self.sources.iter().map(|source| source.environment.clone());
         let home = home::routes(environments.collect());
         let inbox = inbox::routes(
@@ -65,22 +85,35 @@ impl Ingress {
             shutdown.clone(),
         );
         self.routes
-            .fallback_service(stack(home.merge(inbox), shutdown))
+            .fallback_service(stack(home.merge(inbox), budget, shutdown))
+            .layer(from_fn_with_state(hosts, only_allowed))
     }
 }
 
-fn stack(routes: Router, shutdown: CancellationToken) -> Router {
+fn stack(routes: Router, budget: Budget, shutdown: CancellationToken) -> Router {
     // Nobody scrapes a laptop.
     let metrics = HttpMetrics::register(&mut Registry::default());
-    service_kit::http::stack(routes, metrics, home::CONTENT_SECURITY_POLICY, shutdown)
+    service_kit::http::stack(
+        routes,
+        metrics,
+        budget,
+        home::CONTENT_SECURITY_POLICY,
+        shutdown,
+    )
 }
 
-/// `request` has lost its prefix already.
+/// `request` has lost its prefix already. What it says of proxies is the
+/// client's own word: there is none before this ingress, and the services know
+/// their prefix by their configuration.
 async fn dispatch(
     services: Services,
     inbox: Router,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, Infallible> {
+    let headers = request.headers_mut();
+    for name in FORWARDED {
+        headers.remove(name);
+    }
     match request.uri().path() {
         "/inbox" | "/inbox/live" => inbox.oneshot(request).await,
         path if path == "/todos" || path.starts_with("/todos/") => {

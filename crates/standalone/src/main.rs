@@ -7,19 +7,21 @@
 
 mod bus;
 mod config;
+mod data;
 mod environment;
 mod home;
+mod hosts;
 mod inbox;
 mod ingress;
 
 use std::process::ExitCode;
 
-use service_kit::http::serve;
+use service_kit::http::{listen, serve};
 use service_kit::{Lifecycle, TaskError};
-use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::config::{Args, Config};
+use crate::data::DataFolder;
 use crate::ingress::Ingress;
 
 #[cfg(target_env = "musl")]
@@ -38,20 +40,45 @@ fn main() -> ExitCode {
 }
 
 async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
-    let listener = TcpListener::bind(config.listen_addr)
-        .await
+    let folder = DataFolder::take(&config.data_dir)?;
+    let listener = listen(config.listen_addr)
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen_addr))?;
     let mut ingress = Ingress::default();
     for environment in &config.environments {
         let services = environment::start(&config, environment, lifecycle).await?;
         let messages = config.messages(environment);
-        ingress.add(environment, services, messages, lifecycle.shutdown());
+        ingress.add(
+            environment,
+            services,
+            messages,
+            lifecycle.budget(),
+            lifecycle.shutdown(),
+        );
     }
     let address = format!("http://localhost:{}", listener.local_addr()?.port());
-    let router = ingress.router(lifecycle.shutdown());
+    let budget = lifecycle.budget();
+    let router = ingress.router(
+        config.allowed_hosts.clone(),
+        budget.clone(),
+        lifecycle.shutdown(),
+    );
+    lifecycle.spawn_support("data folder", {
+        let shutdown = lifecycle.support_shutdown();
+        async move {
+            shutdown.cancelled().await;
+            drop(folder);
+            Ok(())
+        }
+    });
     lifecycle.spawn(
         "ingress",
-        serve(listener, router, lifecycle.shutdown(), lifecycle.delay()),
+        serve(
+            listener,
+            router,
+            budget,
+            lifecycle.shutdown(),
+            lifecycle.delay(),
+        ),
     );
     announce(&config, &address);
     Ok(())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use axum::Router;
 use prometheus_client::registry::Registry;
 use service_kit::Lifecycle;
-use service_kit::http::HttpMetrics;
+use service_kit::http::{Budget, HttpMetrics};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
@@ -40,8 +40,8 @@ impl App {
     }
 
     /// The pages with their middleware, below `/`.
-    pub fn routes(&self, shutdown: CancellationToken) -> Router {
-        pages::routes(self.site.clone(), self.metrics.clone(), shutdown)
+    pub fn routes(&self, budget: Budget, shutdown: CancellationToken) -> Router {
+        pages::routes(self.site.clone(), self.metrics.clone(), budget, shutdown)
     }
 
     /// Hands [`App::work`] to `lifecycle`.

@@ -125,7 +125,7 @@ impl TryFrom<Args> for Config {
         let environment: Option<Environment> = faults.parse("POD_NAMESPACE", &args.pod_namespace);
         let listen_addr = faults.address("LISTEN_ADDR", &args.listen_addr);
         let admin_addr = faults.address("ADMIN_ADDR", &args.admin_addr);
-        let image_url = http_url("IMG_URL", &args.img_url, &mut faults);
+        let image_url = faults.http_url("IMG_URL", &args.img_url);
         let image_ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds);
         if image_ttl == Some(Duration::ZERO) {
             faults.add("IMG_TTL_SECONDS", "should be at least 1");
@@ -138,7 +138,7 @@ impl TryFrom<Args> for Config {
             );
         }
         let backend_url = match args.todo_backend_url.filter(|url| !url.is_empty()) {
-            Some(url) => http_url("TODO_BACKEND_URL", &url, &mut faults),
+            Some(url) => faults.http_url("TODO_BACKEND_URL", &url),
             None => environment.as_ref().and_then(|environment| {
                 format!("http://{environment}-todo-backend-svc:4567")
                     .parse()
@@ -170,20 +170,6 @@ impl TryFrom<Args> for Config {
             })
         })
     }
-}
-
-fn http_url(variable: &str, value: &str, faults: &mut Faults) -> Option<Url> {
-    let url = value
-        .parse()
-        .ok()
-        .filter(|url: &Url| matches!(url.scheme(), "http" | "https"));
-    if url.is_none() {
-        faults.add(
-            variable,
-            format_args!("{value:?} should be a URL of http or https"),
-        );
-    }
-    url
 }
 
 /// An absolute path of this origin: `//host/` would be another one.

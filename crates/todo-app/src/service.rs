@@ -1,12 +1,9 @@
 //! The service: from its configuration to its running tasks.
 
-use std::time::Duration;
-
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
-use service_kit::http::serve;
+use service_kit::http::{listen, serve, without_secrets};
 use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
-use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::config::{Command, Config};
@@ -19,7 +16,7 @@ use crate::{App, Backend};
 pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     match config.command {
         Command::Serve => serve_pages(config, lifecycle).await,
-        Command::WatchBackend => watch_backend(&config, lifecycle).await,
+        Command::WatchBackend => watch_backend(&config, lifecycle),
     }
 }
 
@@ -30,30 +27,38 @@ async fn serve_pages(config: Config, lifecycle: &mut Lifecycle) -> Result<(), Ta
     let app = App::new(&config.app, &mut registry).await?;
     app.spawn(lifecycle);
     let readiness = Readiness::new(lifecycle.shutdown());
-    serve_admin(&config, readiness, registry, lifecycle).await?;
+    serve_admin(&config, readiness, registry, lifecycle)?;
 
-    let listener = TcpListener::bind(config.listen_addr).await?;
+    let listener = listen(config.listen_addr)?;
     info!(
         environment = %config.app.environment,
         address = %listener.local_addr()?,
         "serving"
     );
-    let router = app.routes(lifecycle.shutdown());
+    let budget = lifecycle.budget();
+    let router = app.routes(budget.clone(), lifecycle.shutdown());
     lifecycle.spawn(
         "pages",
-        serve(listener, router, lifecycle.shutdown(), lifecycle.delay()),
+        serve(
+            listener,
+            router,
+            budget,
+            lifecycle.shutdown(),
+            lifecycle.delay(),
+        ),
     );
     Ok(())
 }
 
-async fn watch_backend(config: &Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
+fn watch_backend(config: &Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     let backend = Backend::new(&config.app.backend_url)?;
     let readiness = Readiness::new(lifecycle.shutdown()).check("backend", move || {
         let backend = backend.clone();
         async move { backend.health().await }
     });
-    serve_admin(config, readiness, Registry::default(), lifecycle).await?;
-    info!(backend = %config.app.backend_url, "watching the backend");
+    serve_admin(config, readiness, Registry::default(), lifecycle)?;
+    let backend = without_secrets(&config.app.backend_url);
+    info!(backend, "watching the backend");
     let shutdown = lifecycle.shutdown();
     lifecycle.spawn("watch", async move {
         shutdown.cancelled().await;
@@ -62,7 +67,7 @@ async fn watch_backend(config: &Config, lifecycle: &mut Lifecycle) -> Result<(),
     Ok(())
 }
 
-async fn serve_admin(
+fn serve_admin(
     config: &Config,
     readiness: Readiness,
     registry: Registry,
@@ -73,15 +78,6 @@ async fn serve_admin(
         version: env!("CARGO_PKG_VERSION"),
         revision: config.runtime.source_revision.clone(),
     };
-    let listener = TcpListener::bind(config.admin_addr).await?;
-    lifecycle.spawn_support(
-        "admin",
-        serve(
-            listener,
-            admin::router(build, readiness, registry),
-            lifecycle.support_shutdown(),
-            Duration::ZERO,
-        ),
-    );
+    admin::start(config.admin_addr, build, readiness, registry, lifecycle)?;
     Ok(())
 }

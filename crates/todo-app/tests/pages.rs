@@ -471,3 +471,36 @@ async fn any_other_address_is_a_page_that_is_not_found() {
         assert!(pages.post(path, "completed=maybe").await.status.as_u16() < 500);
     }
 }
+
+#[tokio::test]
+async fn what_an_address_or_a_proxy_says_at_length_is_not_repeated() {
+    let pages = Pages::start().await;
+    for number in 0..50 {
+        pages.api.add(&format!("todo {number}"), false);
+    }
+    let usual = pages.get("/").await.bytes.len();
+    let zeros = "0".repeat(60_000);
+    let cursor = format!("/?cursor={zeros}");
+    let prefix =
+        Request::get("/").header("x-forwarded-prefix", format!("/{}", "a".repeat(390_000)));
+    for answer in [
+        pages.get(&cursor).await,
+        pages.send(prefix.body(Body::empty()).unwrap()).await,
+    ] {
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.bytes.len() < usual + 1000, "{}", answer.bytes.len());
+    }
+}
+
+#[tokio::test]
+async fn the_prefix_is_that_of_the_nearest_proxy() {
+    let pages = Pages::start().await;
+    let request = Request::get("/")
+        .header("x-forwarded-prefix", "/from-the-client")
+        .header("x-forwarded-prefix", "/production");
+    let page = pages
+        .send(request.body(Body::empty()).unwrap())
+        .await
+        .text();
+    assert!(page.contains("\"/production/") && !page.contains("from-the-client"));
+}

@@ -7,10 +7,9 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
-use service_kit::http::{HttpMetrics, serve};
+use service_kit::http::{HttpMetrics, listen, serve};
 use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
 use todo_domain::TodoText;
-use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::backlog::{self, BacklogMetrics, OutboxBound, RelayWatch};
@@ -101,10 +100,10 @@ async fn serve_api(
         version: env!("CARGO_PKG_VERSION"),
         revision: config.runtime.source_revision.clone(),
     };
-    admin::start(config.admin_addr, build, readiness, registry, lifecycle).await?;
+    admin::start(config.admin_addr, build, readiness, registry, lifecycle)?;
 
     prepare(&store, migrate, &config.first_todo).await?;
-    let listener = TcpListener::bind(config.listen_addr).await?;
+    let listener = listen(config.listen_addr)?;
     info!(
         environment = %config.environment,
         address = %listener.local_addr()?,
@@ -150,10 +149,17 @@ async fn serve_api(
         Limits::new(config.max_todos),
         bound,
     );
-    let router = crate::http::routes(api, http_metrics, lifecycle.shutdown());
+    let budget = lifecycle.budget();
+    let router = crate::http::routes(api, http_metrics, budget.clone(), lifecycle.shutdown());
     lifecycle.spawn(
         "api",
-        serve(listener, router, lifecycle.shutdown(), lifecycle.delay()),
+        serve(
+            listener,
+            router,
+            budget,
+            lifecycle.shutdown(),
+            lifecycle.delay(),
+        ),
     );
     Ok(())
 }

@@ -1,13 +1,17 @@
 //! The HTTP stack: what every listener puts around its routes, the server that
 //! runs them, and the client for calls to others.
 
+mod address;
+mod budget;
 mod client;
+mod connection;
 mod error;
 mod observe;
 #[cfg(feature = "otel")]
 pub(crate) mod otel;
 mod prefix;
 mod serve;
+mod within;
 
 use std::time::Duration;
 
@@ -23,11 +27,12 @@ use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove}
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-pub use client::{client, install_tls_provider};
+pub use budget::{Budget, Exhausted, Limits};
+pub use client::{client, client_of, install_tls_provider, without_secrets};
 pub use error::ErrorBody;
 pub use observe::{HttpMetrics, RequestContext};
 pub use prefix::ForwardedPrefix;
-pub use serve::serve;
+pub use serve::{listen, serve};
 
 /// The largest body that a request may have, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -45,16 +50,20 @@ const COMPRESS_ABOVE: u64 = 1024;
 ///
 /// - a request id and a trace id, one log line and one measurement a request;
 /// - security headers, where the handler set none of its own, with
-///   `content_security_policy` among them;
+///   `content_security_policy` among them, and `Cache-Control: no-store`;
 /// - `Connection: close` on every answer once `shutdown` is cancelled;
 /// - a panic becomes a 500, an answer that does not start in 15 s a 503,
 ///   an unknown path a 404, all with an [`ErrorBody`];
 /// - gzip for what is worth it, never for images and event streams;
 /// - a change that a page of another site asks for is refused with 403;
-/// - bodies over [`BODY_LIMIT`] are refused by the extractors.
+/// - bodies are read within `budget` before the handler runs: 413 over
+///   [`BODY_LIMIT`], 408 where one does not come in time;
+/// - answers are counted in `budget` until they are written, and event streams
+///   over its limit get 503.
 pub fn stack(
     routes: Router,
     metrics: HttpMetrics,
+    budget: Budget,
     content_security_policy: &'static str,
     shutdown: CancellationToken,
 ) -> Router {
@@ -63,7 +72,9 @@ pub fn stack(
         .method_not_allowed_fallback(async || {
             ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        // The bodies that they see were read, and so bounded, before.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(budget, within::within_budget))
         .layer(CsrfLayer::new().with_rejection_response(refuse_cross_origin))
         .layer(
             CompressionLayer::new()
@@ -76,6 +87,7 @@ pub fn stack(
         }))
         .layer(from_fn_with_state(shutdown, close_when_stopping))
         .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(default_header(header::CACHE_CONTROL, "no-store"))
         .layer(default_header(header::REFERRER_POLICY, "same-origin"))
         .layer(default_header(
             HeaderName::from_static("cross-origin-resource-policy"),

@@ -1,5 +1,6 @@
 //! One log line, one measurement and one span a request.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::time::Instant;
@@ -18,6 +19,15 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::TraceParent;
 
 const REQUEST_ID: &str = "x-request-id";
+
+/// The longest path in a log line, in bytes.
+const LOGGED_PATH: usize = 256;
+
+/// What stands for the rest of a longer one.
+const MARK: &str = "...";
+
+/// `\u{10ffff}`
+const LONGEST_ESCAPE: usize = 10;
 
 /// The buckets that OpenTelemetry advises for `http.server.request.duration`,
 /// in seconds, with two below them: most of our answers take less than 5 ms.
@@ -154,6 +164,27 @@ impl Drop for Active<'_> {
     }
 }
 
+/// `path` as it may stand in a log: no longer than [`LOGGED_PATH`], and without
+/// the characters that a terminal or an editor would act upon.
+fn loggable(path: &str) -> Cow<'_, str> {
+    if path.len() <= LOGGED_PATH && path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Cow::Borrowed(path);
+    }
+    let mut text = String::with_capacity(LOGGED_PATH);
+    for character in path.chars() {
+        if text.len() + MARK.len() + LONGEST_ESCAPE > LOGGED_PATH {
+            text.push_str(MARK);
+            break;
+        }
+        if character.is_ascii_graphic() {
+            text.push(character);
+        } else {
+            text.extend(character.escape_unicode());
+        }
+    }
+    Cow::Owned(text)
+}
+
 pub(super) async fn observe(
     State(metrics): State<HttpMetrics>,
     mut request: Request,
@@ -162,7 +193,7 @@ pub(super) async fn observe(
     let context = RequestContext::of(request.headers());
     let route = Route(request.extensions().get().cloned());
     let method = method_label(request.method());
-    let path = request.uri().path().to_owned();
+    let uri = request.uri().clone();
     let request_id = HeaderValue::from_str(&context.request_id);
     let span = info_span!(
         "request",
@@ -182,6 +213,7 @@ pub(super) async fn observe(
     let status = response.status().as_u16();
     let duration_ms = elapsed.as_secs_f64() * 1000.0;
     span.in_scope(|| {
+        let path = &*loggable(uri.path());
         let route = route.as_str();
         if status >= 500 {
             warn!(method, path, route, status, duration_ms, "request");
@@ -202,4 +234,32 @@ pub(super) async fn observe(
         response.headers_mut().insert(REQUEST_ID, request_id);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_act_upon_is_escaped() {
+        assert_eq!(loggable("/todos/7"), "/todos/7");
+        assert_eq!(
+            loggable("/a\u{202e}b\u{9b}31m\u{7f} \u{e9}"),
+            "/a\\u{202e}b\\u{9b}31m\\u{7f}\\u{20}\\u{e9}"
+        );
+        let long = loggable(&"/x".repeat(1000)).into_owned();
+        assert!(long.len() > 200 && long.len() <= LOGGED_PATH && long.ends_with("/x..."));
+    }
+
+    proptest! {
+        #[test]
+        fn a_logged_path_is_short_and_plain(path in any::<String>()) {
+            let path = path.repeat(20);
+            let logged = loggable(&path);
+            prop_assert!(logged.len() <= LOGGED_PATH);
+            prop_assert!(logged.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+    }
 }

@@ -1,55 +1,118 @@
-//! The server: axum's router on hyper, with the bounds that a public listener
-//! needs.
+//! The server: axum's router on hyper, within the budget of the process.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use futures::FutureExt;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use axum::response::IntoResponse;
+use axum::routing::future::RouteFuture;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use pin_project_lite::pin_project;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tower::Service as _;
 use tracing::{debug, warn};
 
+use super::ErrorBody;
+use super::budget::{Budget, Outcome, Resource};
+use super::connection::{AnswerBody, Awaited, RequestBody, Socket, Watch};
+use super::within::{is_event_stream, take_charge};
 use crate::TaskError;
 
-/// How many connections may be open at once; further ones wait in the backlog.
-const MAX_CONNECTIONS: usize = 4096;
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
-/// How long a client may take to send the head of its next request. It covers
-/// the idle time of a keep-alive connection too, so it is longer than the 90 s
-/// after which Traefik gives up an idle one: the proxy closes first, and no
-/// request is sent into a connection that is being closed.
-const HEAD_TIMEOUT: Duration = Duration::from_mins(2);
+/// What the kernel may keep of the answers of one connection, in bytes; it
+/// takes twice as much for itself. Without a limit it takes megabytes from the
+/// memory of the pod for each client that does not read.
+const SEND_BUFFER: u32 = 64 * 1024;
 
-/// How long to wait before accepting again when the process is out of file
-/// descriptors.
+/// How long the other side may leave what was sent to it without a sign of
+/// life (RFC 5482). It ends event streams to machines that have vanished.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest head of a request, in bytes; a larger one gets 431. It is also
+/// the most that is written into one buffer before it is sent.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// The most fields in the head of a request.
+const MAX_HEADERS: usize = 100;
+
+/// How often overdue connections are looked for.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// For how long a client may read or write nothing while others need the
+/// memory that it keeps.
+const PRESSED_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How many connections are closed at once when memory is needed.
+const RELIEF: usize = 16;
+
+/// How long to wait before accepting again when the kernel refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// After the listener is closed: how long a connection that was just accepted
-/// has to show the request that its client has sent already.
-const LAST_REQUEST: Duration = Duration::from_millis(100);
+/// At the stop: how long those that have connected may take to show up in the
+/// listener's queue.
+const LAST_CONNECTIONS: Duration = Duration::from_millis(100);
+
+/// After the listener is closed: how long a connection that is new may take to
+/// show its request.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+/// What is written to a client when every connection is at work.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    retry-after: 1\r\ncontent-length: 43\r\nconnection: close\r\n\r\n\
+    {\"detail\":\"The service is busy; try again\"}";
+
+/// Opens a listener on `address` with a queue that takes a burst of clients.
+///
+/// # Errors
+/// Where the port is taken, or is not for this process.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A port whose last connections are still being closed is free.
+    socket.set_reuseaddr(true)?;
+    // The connections have it from their listener.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves `router` on `listener` until `shutdown` is cancelled, and for `delay`
 /// after that; then stops accepting, lets the requests in flight finish, and
 /// returns. Dropping the future cuts every connection.
+///
+/// Everybody is accepted. Where that makes more connections than `budget` has,
+/// the one that has waited longest for its client is closed; so is one whose
+/// client takes too long with the head or the body of a request, or with
+/// reading the answer. A connection that the server itself is working for is
+/// never closed.
 ///
 /// # Errors
 /// None today: what goes wrong with one connection is logged and costs no other.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    budget: Budget,
     shutdown: CancellationToken,
     delay: Duration,
 ) -> Result<(), TaskError> {
-    let mut server = Server::new(router);
+    let mut server = Server::new(router, budget);
     let mut stop = pin!(async {
         shutdown.cancelled().await;
         tokio::time::sleep(delay).await;
@@ -57,76 +120,341 @@ pub async fn serve(
     loop {
         tokio::select! {
             () = &mut stop => break,
-            Some(_) = server.connections.join_next() => {}
-            (slot, accepted) = accept(&listener, &server.slots) => match accepted {
-                Ok(stream) => server.spawn(stream, slot),
-                Err(error) => {
-                    warn!(%error, "cannot accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            () = server.tend() => {}
+            accepted = listener.accept() => server.accepted(accepted).await,
         }
     }
-    // Who is in the backlog has connected; closing the listener would cut them.
-    while let Some((slot, Ok(stream))) = accept(&listener, &server.slots).now_or_never() {
-        server.spawn(stream, slot);
-    }
-    drop(listener);
-    tokio::time::sleep(LAST_REQUEST).await;
+    server.accept_the_last(listener).await;
     server.drain().await;
     Ok(())
 }
 
-/// A connection and the right to hold it, or the listener's error.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (Option<OwnedSemaphorePermit>, io::Result<TcpStream>) {
-    // The semaphore is never closed, so the slot is always there.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    let accepted = listener.accept().await.map(|(stream, _)| stream);
-    (slot, accepted)
+/// Has the kernel drop the packets that ask for a new connection, so that no
+/// client connects between the last look at the queue and its end. Such a
+/// client asks again after a second and is refused then; it has sent nothing.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn turn_away(listener: &TcpListener) -> io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+
+    // Classic BPF: `A = flags; if (A & (SYN | ACK)) == SYN drop else keep`. The
+    // flags are byte 13 of the TCP header (RFC 9293), where the packet begins.
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn turn_away(_: &TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 struct Server {
     http: http1::Builder,
     router: Router,
+    budget: Budget,
     graceful: GracefulShutdown,
-    slots: Arc<Semaphore>,
-    connections: JoinSet<()>,
+    tasks: JoinSet<()>,
+    open: HashMap<Id, Open>,
+    /// How many of `open` are event streams.
+    streams: Arc<AtomicUsize>,
+    sweep: tokio::time::Interval,
+}
+
+struct Open {
+    watch: Arc<Watch>,
+    task: AbortHandle,
 }
 
 impl Server {
-    fn new(router: Router) -> Self {
+    fn new(router: Router, budget: Budget) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT);
+        http.max_buf_size(HEAD_LIMIT)
+            .max_headers(MAX_HEADERS)
+            // The sweep knows more of what a connection waits for.
+            .header_read_timeout(None);
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Self {
             http,
             router,
+            budget,
             graceful: GracefulShutdown::new(),
-            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            connections: JoinSet::new(),
+            tasks: JoinSet::new(),
+            open: HashMap::new(),
+            streams: Arc::default(),
+            sweep,
         }
     }
 
-    fn spawn(&mut self, stream: TcpStream, slot: Option<OwnedSemaphorePermit>) {
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "TCP_NODELAY cannot be set");
+    /// Waits for what has to be done about the connections, and does it.
+    async fn tend(&mut self) {
+        tokio::select! {
+            Some(ended) = self.tasks.join_next_with_id() => {
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                self.open.remove(&id);
+            }
+            _ = self.sweep.tick() => {
+                self.close_the_overdue();
+                if self.budget.is_pressed() {
+                    self.relieve();
+                }
+            }
+            () = self.budget.pressure() => self.relieve(),
         }
-        let service = TowerToHyperService::new(self.router.clone());
-        let connection = self.http.serve_connection(TokioIo::new(stream), service);
+    }
+
+    async fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
+        match accepted {
+            Ok((stream, _)) => self.admit(stream),
+            Err(error) => {
+                warn!(%error, "cannot accept");
+                // Out of files, most likely: one comes free.
+                self.close_the_longest_waiting();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream) {
+        let streams = self.streams.load(Ordering::Relaxed);
+        let is_full = self.open.len().saturating_sub(streams) >= self.budget.limits().connections;
+        if is_full && !self.close_the_longest_waiting() {
+            self.budget.count(Resource::Connections, Outcome::Refused);
+            // Where even that cannot be written at once, nobody is waiting.
+            let _ = stream.try_write(FULL);
+            return;
+        }
+        self.spawn(stream);
+    }
+
+    fn spawn(&mut self, stream: TcpStream) {
+        if let Err(error) = set_options(&stream) {
+            debug!(%error, "the options of a connection cannot be set");
+        }
+        let watch = Arc::new(Watch::new(self.streams.clone(), self.budget.connection()));
+        let service = Handler {
+            router: self.router.clone(),
+            watch: watch.clone(),
+        };
+        let socket = Socket::new(stream, watch.clone());
+        let connection = self.http.serve_connection(socket, service);
         let connection = self.graceful.watch(connection);
-        self.connections.spawn(async move {
-            let _slot = slot;
+        let task = self.tasks.spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "connection failed");
             }
         });
+        self.open.insert(task.id(), Open { watch, task });
+    }
+
+    /// Makes room for another connection; `false` where all are at work.
+    fn close_the_longest_waiting(&mut self) -> bool {
+        let longest = self
+            .open
+            .iter()
+            .map(|(id, open)| (open.watch.awaited(), *id))
+            .filter(|((awaited, _), _)| *awaited != Awaited::Us)
+            .max_by_key(|((_, waited), _)| *waited);
+        let Some((_, id)) = longest else {
+            return false;
+        };
+        self.budget.count(Resource::Connections, Outcome::Closed);
+        self.close(id);
+        true
+    }
+
+    /// Closes some of those that keep memory and do not read or write.
+    fn relieve(&mut self) {
+        let mut waiting: Vec<_> = self
+            .open
+            .iter()
+            .map(|(id, open)| (open.watch.awaited(), *id))
+            .filter(|((awaited, waited), _)| {
+                matches!(awaited, Awaited::Body | Awaited::Reader) && *waited > PRESSED_PATIENCE
+            })
+            .map(|((_, waited), id)| (waited, id))
+            .collect();
+        waiting.sort_unstable_by_key(|(waited, _)| std::cmp::Reverse(*waited));
+        for (_, id) in waiting.into_iter().take(RELIEF) {
+            self.budget.count(Resource::BufferedBytes, Outcome::Closed);
+            self.close(id);
+        }
+    }
+
+    fn close_the_overdue(&mut self) {
+        self.open.retain(|_, open| {
+            let overdue = open.watch.is_overdue();
+            if overdue {
+                open.task.abort();
+            }
+            !overdue
+        });
+    }
+
+    fn close(&mut self, id: Id) {
+        if let Some(open) = self.open.remove(&id) {
+            open.task.abort();
+        }
+    }
+
+    /// Who is in the queue of the listener has connected; they are served, as
+    /// closing the listener would cut them.
+    async fn accept_the_last(&mut self, listener: TcpListener) {
+        if let Err(error) = turn_away(&listener) {
+            debug!(%error, "new clients cannot be turned away before the listener is closed");
+        }
+        let mut end = pin!(tokio::time::sleep(LAST_CONNECTIONS));
+        loop {
+            tokio::select! {
+                biased;
+                accepted = listener.accept() => self.accepted(accepted).await,
+                () = self.tend() => {}
+                () = &mut end => break,
+            }
+        }
+        drop(listener);
+        let mut end = pin!(tokio::time::sleep(LAST_REQUEST));
+        let is_new = |open: &Open| open.watch.awaited().0 == Awaited::FirstHead;
+        while self.open.values().any(is_new) {
+            tokio::select! {
+                () = self.tend() => {}
+                () = &mut end => break,
+            }
+        }
     }
 
     async fn drain(mut self) {
-        self.graceful.shutdown().await;
-        while self.connections.join_next().await.is_some() {}
+        let graceful = std::mem::replace(&mut self.graceful, GracefulShutdown::new());
+        let mut drained = pin!(graceful.shutdown());
+        loop {
+            tokio::select! {
+                () = self.tend() => {}
+                () = &mut drained => break,
+            }
+        }
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Hands the requests of one connection to the router.
+struct Handler {
+    router: Router,
+    watch: Arc<Watch>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Handler {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        self.watch.work();
+        let answer = if has_valid_host(&request) {
+            let request = request.map(|body| {
+                if body.is_end_stream() {
+                    Body::empty()
+                } else {
+                    let watch = self.watch.clone();
+                    Body::new(RequestBody { body, watch })
+                }
+            });
+            Answer::Route {
+                future: self.router.clone().call(request),
+            }
+        } else {
+            Answer::Refused
+        };
+        Answering {
+            answer,
+            watch: self.watch.clone(),
+        }
+    }
+}
+
+/// Whether `request` names one host and only one, as HTTP/1.1 demands
+/// (RFC 9112, section 3.2).
+fn has_valid_host(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => is_host(host),
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110, section 7.2; RFC 3986, section 3.2.2),
+/// with a host that is not empty.
+fn is_host(host: &HeaderValue) -> bool {
+    let host = host.as_bytes();
+    let (name, port) = match host.iter().rposition(|byte| b":]".contains(byte)) {
+        Some(colon) if host[colon] == b':' => (&host[..colon], &host[colon + 1..]),
+        _ => (host, &b""[..]),
+    };
+    let is_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let is_valid_name = match name {
+        [b'[', address @ .., b']'] => !address.is_empty() && address.iter().all(is_address),
+        name => !name.is_empty() && name.iter().all(is_name),
+    };
+    is_valid_name && port.iter().all(u8::is_ascii_digit)
+}
+
+pin_project! {
+    /// The answer to one request, on its way.
+    struct Answering {
+        #[pin]
+        answer: Answer,
+        watch: Arc<Watch>,
+    }
+}
+
+pin_project! {
+    #[project = AnswerProjection]
+    enum Answer {
+        Route { #[pin] future: RouteFuture<Infallible> },
+        Refused,
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Response<AnswerBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match this.answer.project() {
+            AnswerProjection::Route { future } => ready!(future.poll(cx))?,
+            AnswerProjection::Refused => {
+                let body = ErrorBody::new(
+                    StatusCode::BAD_REQUEST,
+                    "The request should have one valid Host header",
+                );
+                ([(header::CONNECTION, "close")], body).into_response()
+            }
+        };
+        if let Some(held) = take_charge(response.extensions_mut()) {
+            this.watch.hold(held);
+        }
+        if is_event_stream(&response) {
+            this.watch.becomes_stream();
+        }
+        let watch = this.watch.clone();
+        Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, watch))))
     }
 }

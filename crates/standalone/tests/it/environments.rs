@@ -186,3 +186,82 @@ async fn a_page_that_comes_back_gets_what_it_missed_but_not_from_another_process
     let mut events = follow(&service, "staging", Some(id)).await;
     read_to(&mut events, "event: reset").await;
 }
+
+#[tokio::test]
+async fn it_answers_to_its_own_names_only() {
+    let data = TempDir::new().unwrap();
+    let service = program(&data).env("ALLOWED_HOSTS", "127.0.0.1,todo.example");
+    let service = service.start().await.unwrap();
+    let ask = async |method: reqwest::Method, path: &str, host: &str| {
+        let request = client().request(method, service.url(path));
+        let request = request
+            .header("host", host)
+            // What a browser sends for a page under that name.
+            .header("origin", format!("http://{host}"))
+            .json(&json!({"text": "rebound"}));
+        request.send().await.unwrap()
+    };
+    let post = || reqwest::Method::POST;
+    for path in ["/staging/todos/", "/staging/", "/", "/inbox", "/nope"] {
+        let answer = ask(reqwest::Method::GET, path, "evil.example").await;
+        assert_eq!(answer.status(), 421, "{path}");
+        let text = answer.text().await.unwrap();
+        assert!(
+            text.contains("ALLOWED_HOSTS=127.0.0.1,todo.example"),
+            "{text}"
+        );
+    }
+    let rebound = ask(post(), "/staging/todos/", "evil.example:8081").await;
+    assert_eq!(rebound.status(), 421);
+    let ours = ask(post(), "/staging/todos/", "Todo.Example.:8081").await;
+    assert_eq!(ours.status(), StatusCode::CREATED);
+    assert_eq!(texts(&service, "staging").await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_prefix_is_the_ingress_s_own_whatever_a_client_says() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    for path in [
+        "/staging/",
+        "/staging/todos/docs",
+        "/staging/todos/?limit=1",
+    ] {
+        let request = client()
+            .get(service.url(path))
+            .header("x-forwarded-prefix", "/elsewhere")
+            .header("x-forwarded-host", "evil.example");
+        let answer = request.send().await.unwrap();
+        let head = format!("{:?}", answer.headers());
+        let text = head + &answer.text().await.unwrap();
+        assert!(!text.contains("elsewhere"), "{text}");
+        assert!(!text.contains("evil.example"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_data_folder_belongs_to_one_process_and_to_the_eyes_of_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let parent = TempDir::new().unwrap();
+    let folder = parent.path().join("data");
+    let data = |builder: testkit::service::Builder| builder.env("DATA_DIR", &folder);
+    let mut first = data(program(&parent)).start().await.unwrap();
+    let mode = std::fs::metadata(&folder).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+
+    let second = data(program(&parent)).spawn().unwrap();
+    let status = second.wait(STOP_DEADLINE).await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    let told = second.stdout();
+    assert!(
+        told.contains("another standalone uses the folder"),
+        "{told}"
+    );
+    assert!(told.contains("DATA_DIR"), "{told}");
+
+    // Neither a clean stop nor a kill leaves the folder locked.
+    first.restart().await.unwrap();
+    first.kill().await.unwrap();
+    data(program(&parent)).start().await.unwrap();
+}

@@ -21,7 +21,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use service_kit::config::PublicPrefix;
-use service_kit::http::HttpMetrics;
+use service_kit::http::{Budget, HttpMetrics};
 use todo_domain::Environment;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,12 @@ impl std::ops::Deref for Site {
 }
 
 /// The pages with their middleware.
-pub(crate) fn routes(site: Site, metrics: HttpMetrics, shutdown: CancellationToken) -> Router {
+pub(crate) fn routes(
+    site: Site,
+    metrics: HttpMetrics,
+    budget: Budget,
+    shutdown: CancellationToken,
+) -> Router {
     let picture = get(picture::serve).with_state(site.picture.clone());
     let routes = Router::new()
         .route("/", get(home::show))
@@ -96,5 +101,5 @@ pub(crate) fn routes(site: Site, metrics: HttpMetrics, shutdown: CancellationTok
             "/healthz",
             get(async || (StatusCode::OK, Json(serde_json::json!({"status": "ready"})))),
         );
-    service_kit::http::stack(routes, metrics, CONTENT_SECURITY_POLICY, shutdown)
+    service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown)
 }

@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use service_kit::http::Budget;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -67,7 +68,7 @@ impl Pages {
         let shutdown = CancellationToken::new();
         tasks.spawn(app.work(shutdown.clone()));
         Self {
-            routes: app.routes(shutdown.clone()),
+            routes: app.routes(Budget::default(), shutdown.clone()),
             app,
             api,
             cache,

@@ -20,7 +20,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use service_kit::config::PublicPrefix;
-use service_kit::http::HttpMetrics;
+use service_kit::http::{Budget, HttpMetrics};
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
@@ -73,7 +73,12 @@ impl Api {
 
 /// The API with its middleware. Paths answer with and without a slash at their
 /// end.
-pub fn routes(api: Api, metrics: HttpMetrics, shutdown: CancellationToken) -> Router {
+pub fn routes(
+    api: Api,
+    metrics: HttpMetrics,
+    budget: Budget,
+    shutdown: CancellationToken,
+) -> Router {
     let all = || {
         get(list::list)
             .post(todos::create)
@@ -96,7 +101,7 @@ pub fn routes(api: Api, metrics: HttpMetrics, shutdown: CancellationToken) -> Ro
         .route_layer(from_fn_with_state(api.outbox.clone(), refuse_when_full))
         .with_state(api.clone())
         .merge(docs::routes(api.prefix));
-    service_kit::http::stack(routes, metrics, CONTENT_SECURITY_POLICY, shutdown)
+    service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown)
 }
 
 /// Refuses what may change something while the outbox takes no more events.

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
-use service_kit::http::HttpMetrics;
+use service_kit::http::{Budget, HttpMetrics};
 use todo_backend::backlog::{OUTBOX_ROWS, OutboxBound};
 use todo_backend::feed::Feed;
 use todo_backend::http::{Api, Limits, routes};
@@ -42,7 +42,12 @@ impl Client {
             OutboxBound::new(OUTBOX_ROWS),
         );
         let metrics = HttpMetrics::register(&mut Registry::default());
-        Self(routes(api, metrics, CancellationToken::new()))
+        Self(routes(
+            api,
+            metrics,
+            Budget::default(),
+            CancellationToken::new(),
+        ))
     }
 
     /// Sends `request` and checks what holds for every answer.

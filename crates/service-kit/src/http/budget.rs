@@ -1,0 +1,416 @@
+//! What strangers may use up, all together: connections, event streams, and
+//! the bytes that wait in memory for a slow client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tracing::{info, warn};
+
+use crate::limits;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// The memory to plan with where nothing limits it: that of a pod.
+const USUAL_MEMORY: u64 = 64 * MIB;
+
+/// The open files that are not for clients: the database, the broker, the
+/// admin listener, pictures, the logs.
+const OWN_FILES: u64 = 256;
+
+/// How long to wait for room in memory before a client is told to come back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long after it turned a client away a process counts as exhausted.
+const EXHAUSTED_FOR: Duration = Duration::from_secs(5);
+
+/// The budgets of a process. Cheap to clone; all clones are one account.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    /// In KiB: a semaphore has no room for all bytes of a large machine.
+    memory: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// Requests and answers that wait for memory.
+    waiting: AtomicUsize,
+    /// Somebody began to wait for memory.
+    pressure: Notify,
+    started: Instant,
+    /// When a client was last turned away, in milliseconds after `started`.
+    turned_away: AtomicU64,
+    metrics: Metrics,
+}
+
+/// The size of each budget.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Open connections of one listener, event streams not counted.
+    pub connections: usize,
+    /// Open event streams of the process.
+    pub event_streams: usize,
+    /// Bytes of bodies and answers that may be in memory at once.
+    pub buffered_bytes: u64,
+}
+
+impl Limits {
+    /// What fits a process that may use `memory` bytes and open `files`.
+    ///
+    /// A connection costs up to 24 KiB (the head of its request, its task), an
+    /// event stream half of that. With 64 MiB this makes 1024 connections, 512
+    /// event streams and 16 MiB of bodies: together less than what the
+    /// process leaves of its memory. More memory does not make them grow: it
+    /// takes more replicas, not more clients of one, to use it.
+    #[must_use]
+    pub fn of(memory: u64, files: u64) -> Self {
+        let for_clients = files.saturating_sub(OWN_FILES).max(24);
+        let connections = (memory / (64 * KIB)).min(for_clients / 3 * 2);
+        let event_streams = (memory / (128 * KIB)).min(for_clients / 3);
+        let within = |value: u64, most: u64| usize::try_from(value.clamp(8, most)).unwrap_or(8);
+        Self {
+            connections: within(connections, 1024),
+            event_streams: within(event_streams, 512),
+            buffered_bytes: (memory / 4).clamp(MIB, 16 * MIB),
+        }
+    }
+
+    /// Enough for probes and for those who scrape metrics.
+    pub(crate) const ADMIN: Self = Self {
+        connections: 64,
+        event_streams: 0,
+        buffered_bytes: MIB,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::of(USUAL_MEMORY, 1024)
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+/// Why a client is turned away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the budget is used up")]
+pub struct Exhausted;
+
+impl Budget {
+    /// A budget of `limits`.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let kib = usize::try_from(limits.buffered_bytes / KIB).unwrap_or(usize::MAX);
+        Self(Arc::new(Inner {
+            limits,
+            memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            streams: Arc::new(Semaphore::new(limits.event_streams)),
+            waiting: AtomicUsize::new(0),
+            pressure: Notify::new(),
+            started: Instant::now(),
+            turned_away: AtomicU64::new(0),
+            metrics: Metrics::new(limits),
+        }))
+    }
+
+    /// The budget of this process, by the memory and the files that it may
+    /// use. Raises the soft limit of open files to the hard one and logs what
+    /// was found.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let files = limits::raise_files().unwrap_or_else(|error| {
+            warn!(%error, "the limit of open files cannot be raised");
+            limits::files()
+        });
+        let memory = limits::memory();
+        let limits = Limits::of(memory.unwrap_or(USUAL_MEMORY), files);
+        info!(
+            memory_limit_bytes = memory,
+            open_files_limit = files,
+            connections = limits.connections,
+            event_streams = limits.event_streams,
+            buffered_bytes = limits.buffered_bytes,
+            "budget"
+        );
+        Self::new(limits)
+    }
+
+    /// Registers the size of each budget, its use and how often it was used up.
+    pub fn register(&self, registry: &mut Registry) {
+        let metrics = &self.0.metrics;
+        registry.register(
+            "budget_limit",
+            "The most of a resource that clients may use",
+            metrics.limit.clone(),
+        );
+        registry.register("budget_used", "What they use of it", metrics.used.clone());
+        registry.register(
+            "budget_exhausted",
+            "How often a budget was used up, by what came of it",
+            metrics.exhausted.clone(),
+        );
+    }
+
+    /// Whether the process can take more clients.
+    ///
+    /// # Errors
+    /// Where it had to turn one away within the last seconds.
+    pub fn check(&self) -> Result<(), Exhausted> {
+        let last = Duration::from_millis(self.0.turned_away.load(Ordering::Relaxed));
+        let recent = !last.is_zero() && self.0.started.elapsed() < last + EXHAUSTED_FOR;
+        if recent { Err(Exhausted) } else { Ok(()) }
+    }
+
+    /// The sizes.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.0.limits
+    }
+
+    /// Room for `bytes` until the permit is dropped. Waits for a moment, in
+    /// which the servers let go of clients that do not read or write.
+    pub(super) async fn reserve(&self, bytes: u64) -> Result<Held, Exhausted> {
+        let kib = bytes.div_ceil(KIB).min(self.0.limits.buffered_bytes / KIB);
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        let memory = self.0.memory.clone();
+        let permit = if let Ok(permit) = memory.clone().try_acquire_many_owned(kib) {
+            permit
+        } else {
+            self.0.waiting.fetch_add(1, Ordering::Relaxed);
+            let _waiting = Waiting(&self.0.waiting);
+            self.0.pressure.notify_one();
+            tokio::time::timeout(PATIENCE, memory.acquire_many_owned(kib))
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or_else(|| self.count(Resource::BufferedBytes, Outcome::Refused))?
+        };
+        self.0.metrics.bytes.inc_by(i64::from(kib) * 1024);
+        Ok(Held {
+            bytes: i64::from(kib) * 1024,
+            gauge: self.0.metrics.bytes.clone(),
+            _permit: permit,
+        })
+    }
+
+    /// The right to one event stream.
+    pub(super) fn event_stream(&self) -> Result<Held, Exhausted> {
+        let permit = self.0.streams.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| self.count(Resource::EventStreams, Outcome::Refused))?;
+        self.0.metrics.streams.inc();
+        Ok(Held {
+            bytes: 1,
+            gauge: self.0.metrics.streams.clone(),
+            _permit: permit,
+        })
+    }
+
+    /// Notes an open connection until the value is dropped.
+    pub(super) fn connection(&self) -> Counted {
+        self.0.metrics.connections.inc();
+        Counted(self.0.metrics.connections.clone())
+    }
+
+    /// Waits until memory is wanted.
+    pub(super) async fn pressure(&self) {
+        self.0.pressure.notified().await;
+    }
+
+    /// Whether somebody waits for memory.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts that `resource` was used up, and what came of it.
+    pub(super) fn count(&self, resource: Resource, outcome: Outcome) -> Exhausted {
+        let labels = ExhaustedLabels {
+            resource: resource.as_str(),
+            outcome: match outcome {
+                Outcome::Refused => "refused",
+                Outcome::Closed => "closed",
+            },
+        };
+        self.0.metrics.exhausted.get_or_create(&labels).inc();
+        // A page without its event stream still works: that is no reason to
+        // send everybody elsewhere.
+        if outcome == Outcome::Refused && resource != Resource::EventStreams {
+            let now = self.0.started.elapsed().as_millis();
+            let now = u64::try_from(now).unwrap_or(u64::MAX).max(1);
+            self.0.turned_away.store(now, Ordering::Relaxed);
+        }
+        Exhausted
+    }
+}
+
+/// A part of a budget that is given back when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    bytes: i64,
+    gauge: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.gauge.dec_by(self.bytes);
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What can be used up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Resource {
+    Connections,
+    EventStreams,
+    BufferedBytes,
+}
+
+impl Resource {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::EventStreams => "event_streams",
+            Self::BufferedBytes => "buffered_bytes",
+        }
+    }
+}
+
+/// What comes of a budget that is used up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Outcome {
+    /// Who asked for more was turned away.
+    Refused,
+    /// The connection that waited longest for its client was closed.
+    Closed,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct ResourceLabel {
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct ExhaustedLabels {
+    resource: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug)]
+struct Metrics {
+    limit: Family<ResourceLabel, Gauge>,
+    used: Family<ResourceLabel, Gauge>,
+    exhausted: Family<ExhaustedLabels, Counter>,
+    connections: Gauge,
+    streams: Gauge,
+    bytes: Gauge,
+}
+
+impl Metrics {
+    fn new(limits: Limits) -> Self {
+        let limit = Family::<ResourceLabel, Gauge>::default();
+        let used = Family::<ResourceLabel, Gauge>::default();
+        let add = |resource: Resource, most: u64| {
+            let label = ResourceLabel {
+                resource: resource.as_str(),
+            };
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            limit.get_or_create(&label).set(most);
+            used.get_or_create(&label).clone()
+        };
+        Self {
+            connections: add(Resource::Connections, limits.connections as u64),
+            streams: add(Resource::EventStreams, limits.event_streams as u64),
+            bytes: add(Resource::BufferedBytes, limits.buffered_bytes),
+            exhausted: Family::default(),
+            limit,
+            used,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_of_64_mib_has_what_the_documentation_says() {
+        let limits = Limits::of(64 * MIB, 1 << 20);
+        assert_eq!(
+            limits,
+            Limits {
+                connections: 1024,
+                event_streams: 512,
+                buffered_bytes: 16 * MIB
+            }
+        );
+        // More memory makes no difference, few files do.
+        assert_eq!(Limits::of(u64::MAX, u64::MAX), limits);
+        let few = Limits::of(64 * MIB, 1024);
+        assert_eq!((few.connections, few.event_streams), (512, 256));
+    }
+
+    proptest! {
+        #[test]
+        fn what_clients_may_use_fits_what_the_process_has(
+            memory in 16 * MIB..=1024 * MIB,
+            files in 512_u64..100_000,
+        ) {
+            let limits = Limits::of(memory, files);
+            let (connections, streams) = (limits.connections as u64, limits.event_streams as u64);
+            prop_assert!(connections + streams + OWN_FILES <= files);
+            let worst = connections * 24 * KIB + streams * 12 * KIB + limits.buffered_bytes;
+            prop_assert!(worst <= memory * 3 / 4);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_memory_gets_it_or_is_told_in_time() {
+        let budget = Budget::new(Limits {
+            buffered_bytes: 64 * KIB,
+            ..Limits::default()
+        });
+        let first = budget.reserve(40 * KIB).await.unwrap();
+        assert!(budget.reserve(40 * KIB).await.is_err());
+        assert!(budget.check().is_err(), "the process is exhausted");
+        let (second, ()) = tokio::join!(budget.reserve(64 * KIB), async {
+            budget.pressure().await;
+            assert!(budget.is_pressed());
+            drop(first);
+        });
+        drop(second.unwrap());
+        // More than all of it is as much as all of it.
+        budget.reserve(MIB).await.unwrap();
+        assert!(!budget.is_pressed());
+    }
+}

@@ -1,0 +1,320 @@
+//! One connection: whom it waits for, since when, and what it holds.
+//!
+//! The socket and the bodies note in a [`Watch`] when the server begins to wait
+//! for the client and when that ends. So the server can tell a client that
+//! keeps it waiting from a request that it is working on, and close the first
+//! when its time is up or somebody else needs the room.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::budget::{Counted, Held};
+
+/// How long the head of a request may take, from its first byte or, for the
+/// first request of a connection, from the start.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be without a request. It is longer than the 90 s
+/// after which Traefik gives up an idle one: the proxy closes first, and no
+/// request is sent into a connection that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// How long a client may leave an answer, or the server a body, without taking
+/// or giving a byte of it.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the server waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(super) enum Awaited {
+    /// The head of the first request.
+    FirstHead,
+    /// The first byte of another request.
+    Request,
+    /// The rest of its head.
+    Head,
+    /// More of its body.
+    Body,
+    /// That the client takes more of the answer.
+    Reader,
+    /// Nothing from the client: a handler, or the next event.
+    Us,
+}
+
+impl Awaited {
+    /// For how long.
+    fn limit(self) -> Option<Duration> {
+        match self {
+            Self::FirstHead | Self::Head => Some(HEAD_TIMEOUT),
+            Self::Request => Some(IDLE_TIMEOUT),
+            Self::Body | Self::Reader => Some(PROGRESS_TIMEOUT),
+            Self::Us => None,
+        }
+    }
+}
+
+/// What is known of a connection. Everything but the held memory is one word,
+/// as it changes several times a request.
+#[derive(Debug)]
+pub(super) struct Watch {
+    opened: Instant,
+    /// An [`Awaited`] in the last three bits, and since when before that, in
+    /// milliseconds after `opened`.
+    state: AtomicU64,
+    /// The answer is complete but for what is still to be written.
+    answered: AtomicBool,
+    /// Whether there is something in `held`.
+    holds: AtomicBool,
+    /// What the answer takes of the budget, until it is written.
+    held: Mutex<Option<Held>>,
+    /// The event streams of this server; counted here once this is one.
+    streams: Arc<AtomicUsize>,
+    is_stream: AtomicBool,
+    _counted: Counted,
+}
+
+impl Watch {
+    pub(super) fn new(streams: Arc<AtomicUsize>, counted: Counted) -> Self {
+        Self {
+            opened: Instant::now(),
+            state: AtomicU64::new(Awaited::FirstHead as u64),
+            answered: AtomicBool::new(false),
+            holds: AtomicBool::new(false),
+            held: Mutex::new(None),
+            streams,
+            is_stream: AtomicBool::new(false),
+            _counted: counted,
+        }
+    }
+
+    /// What is awaited, and for how long it has been.
+    pub(super) fn awaited(&self) -> (Awaited, Duration) {
+        let state = self.state.load(Ordering::Relaxed);
+        let since = Duration::from_millis(state >> 3);
+        (awaited(state), self.opened.elapsed().saturating_sub(since))
+    }
+
+    /// Whether the client has kept the server waiting for too long.
+    pub(super) fn is_overdue(&self) -> bool {
+        let (awaited, waited) = self.awaited();
+        awaited.limit().is_some_and(|limit| waited > limit)
+    }
+
+    fn is_awaiting(&self, what: Awaited) -> bool {
+        awaited(self.state.load(Ordering::Relaxed)) == what
+    }
+
+    /// Notes that the server begins to wait for `what`.
+    fn wait_for(&self, what: Awaited) {
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> 3);
+        self.state
+            .store(millis << 3 | what as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that it is the server's turn.
+    pub(super) fn work(&self) {
+        self.state.store(Awaited::Us as u64, Ordering::Relaxed);
+    }
+
+    /// Keeps `held` until the answer is written.
+    pub(super) fn hold(&self, held: Held) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        self.holds.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the answer is an event stream.
+    pub(super) fn becomes_stream(&self) {
+        if !self.is_stream.swap(true, Ordering::Relaxed) {
+            self.streams.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self) {
+        if self.is_awaiting(Awaited::Request) {
+            self.wait_for(Awaited::Head);
+        }
+    }
+
+    fn write(&self, result: &Poll<io::Result<usize>>) {
+        let blocked = self.is_awaiting(Awaited::Reader);
+        if result.is_ready() && blocked {
+            self.work();
+        } else if result.is_pending() && !blocked {
+            self.wait_for(Awaited::Reader);
+        }
+    }
+
+    fn flushed(&self) {
+        if self.answered.swap(false, Ordering::Relaxed) {
+            if self.holds.swap(false, Ordering::Relaxed) {
+                *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            self.wait_for(Awaited::Request);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if *self.is_stream.get_mut() {
+            self.streams.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn awaited(state: u64) -> Awaited {
+    const ALL: [Awaited; 6] = [
+        Awaited::FirstHead,
+        Awaited::Request,
+        Awaited::Head,
+        Awaited::Body,
+        Awaited::Reader,
+        Awaited::Us,
+    ];
+    let index = usize::try_from(state & 7).unwrap_or(0);
+    ALL.get(index).copied().unwrap_or(Awaited::Us)
+}
+
+/// The socket of a connection.
+pub(super) struct Socket {
+    io: TokioIo<TcpStream>,
+    watch: Arc<Watch>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+        Self {
+            io: TokioIo::new(stream),
+            watch,
+        }
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.watch.read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch.write(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch.write(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.watch.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The body of a request, as the client sends it.
+pub(super) struct RequestBody {
+    pub(super) body: Incoming,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl hyper::body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if frame.is_pending() {
+            self.watch.wait_for(Awaited::Body);
+        } else {
+            self.watch.work();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, until the server has all of it.
+pub(super) struct AnswerBody {
+    body: Body,
+    watch: Arc<Watch>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(body: Body, watch: Arc<Watch>) -> Self {
+        Self { body, watch }
+    }
+}
+
+impl hyper::body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.watch.answered.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,182 @@
+//! The names under which this process answers.
+//!
+//! A page of another site can have its own name resolve to this machine (DNS
+//! rebinding) and is then of the same origin as what answers here. What it
+//! cannot change is the name in the request.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use url::Host;
+
+/// Names that are compared without regard to how they are written: case, a dot
+/// at the end, the many forms of an address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct AllowedHosts(Arc<[Host]>);
+
+impl AllowedHosts {
+    /// The same, and `address` where it is a particular one.
+    pub(crate) fn with(self, address: IpAddr) -> Self {
+        let host = canonical_address(address);
+        if address.is_unspecified() || self.0.contains(&host) {
+            return self;
+        }
+        Self(self.0.iter().cloned().chain([host]).collect())
+    }
+
+    /// Whether `authority`, a host with or without a port, is one of them.
+    fn allow(&self, authority: &str) -> bool {
+        let name = match authority.rsplit_once(':') {
+            // The colons of an address are inside of its brackets.
+            Some((name, port)) if !port.contains(']') => name,
+            _ => authority,
+        };
+        parse(name).is_some_and(|host| self.0.contains(&host))
+    }
+}
+
+impl FromStr for AllowedHosts {
+    type Err = InvalidHost;
+
+    fn from_str(value: &str) -> Result<Self, InvalidHost> {
+        let names = value.split(',').map(str::trim);
+        let names = names.filter(|name| !name.is_empty());
+        let hosts: Option<_> = names.map(parse).collect();
+        hosts.map(Self).ok_or(InvalidHost)
+    }
+}
+
+/// A part of the list is no name.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("should be names or addresses with commas between, such as localhost,todo.example")]
+pub(crate) struct InvalidHost;
+
+/// `name` as the URL standard reads it, an IPv6 address in brackets.
+fn parse(name: &str) -> Option<Host> {
+    Some(match Host::parse(name).ok()? {
+        Host::Domain(name) => Host::Domain(name.strip_suffix('.').unwrap_or(&name).to_owned()),
+        Host::Ipv4(address) => Host::Ipv4(address),
+        Host::Ipv6(address) => canonical_address(address.into()),
+    })
+}
+
+/// An IPv4 address that is written as one of IPv6 is itself.
+fn canonical_address(address: IpAddr) -> Host {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Host::Ipv4(address),
+        IpAddr::V6(address) => Host::Ipv6(address),
+    }
+}
+
+impl fmt::Display for AllowedHosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, host) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{host}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers a request for another name with 421 (RFC 9110, section 15.5.20).
+pub(crate) async fn only_allowed(
+    State(allowed): State<AllowedHosts>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // The target may name a host as well; whoever reads either must find ours.
+    let target = request
+        .uri()
+        .authority()
+        .map(axum::http::uri::Authority::as_str);
+    let field = request.headers().get(header::HOST);
+    let field = field.map(|name| name.to_str().unwrap_or_default());
+    let mut names = target.into_iter().chain(field);
+    if names.all(|name| allowed.allow(name)) {
+        return next.run(request).await;
+    }
+    let text = format!(
+        "This address is not one that this server answers to.\n\n\
+         It answers to: {allowed}\n\
+         If the address is yours, add its name to the variable ALLOWED_HOSTS and start again:\n\n\
+         \x20   ALLOWED_HOSTS={allowed},todo.example standalone\n"
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (StatusCode::MISDIRECTED_REQUEST, headers, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usual() -> AllowedHosts {
+        "localhost, 127.0.0.1,[::1]".parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_is_known_in_every_form() {
+        for name in [
+            "localhost",
+            "LocalHost:8081",
+            "localhost.",
+            "localhost.:80",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "127.1:8081",
+            "0x7f.1",
+            "2130706433",
+            "[::1]",
+            "[::1]:8081",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]:80",
+        ] {
+            assert!(usual().allow(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_one_is_not() {
+        for name in [
+            "",
+            ":8081",
+            "evil.example",
+            "localhost.evil.example",
+            "evil-localhost",
+            "localhost@evil.example",
+            "evil.example@localhost",
+            "localhost:80:80",
+            "localhost/",
+            "127.0.0.1.evil.example",
+            "127.0.0.2",
+            "[::2]",
+            "::1",
+            "[::1",
+            "localhost,evil.example",
+            "localhost evil.example",
+        ] {
+            assert!(!usual().allow(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_list_is_of_names_and_takes_the_address_that_is_listened_on() {
+        for list in ["a b", "localhost,[::1", "http://a", "a:80"] {
+            assert!(list.parse::<AllowedHosts>().is_err(), "{list}");
+        }
+        let listening = usual().with("192.168.1.2".parse().unwrap());
+        assert!(listening.allow("192.168.1.2:8081"));
+        assert_eq!(usual().with("0.0.0.0".parse().unwrap()), usual());
+        assert_eq!(usual().with("127.0.0.1".parse().unwrap()), usual());
+        assert_eq!(usual().to_string(), "localhost,127.0.0.1,[::1]");
+    }
+}
