@@ -320,7 +320,7 @@ fn check(response: Response) -> Result<Response, BackendError> {
 pub enum BackendError {
     /// No answer, or none in time, or one that could not be read.
     #[error("the backend cannot be reached: {}", Chain(.0))]
-    Unreachable(#[from] reqwest::Error),
+    Unreachable(reqwest::Error),
     /// It, or a proxy before it, says that it is not ready: 429, 502, 503, 504.
     #[error("the backend is not ready: {0}")]
     NotReady(StatusCode),
@@ -333,6 +333,13 @@ pub enum BackendError {
     /// An answer that no backend of ours gives.
     #[error("the backend gave an unexpected answer")]
     Unexpected,
+}
+
+impl From<reqwest::Error> for BackendError {
+    fn from(error: reqwest::Error) -> Self {
+        // The address may hold a password, and what a stranger wrote.
+        Self::Unreachable(error.without_url())
+    }
 }
 
 impl BackendError {
@@ -350,7 +357,7 @@ impl BackendError {
 }
 
 /// An error with its causes, in one line.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

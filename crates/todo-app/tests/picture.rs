@@ -19,9 +19,23 @@ use support::{Answer, Pages};
 
 const LONG: Duration = Duration::from_mins(10);
 
-/// The start of a PNG file, and then something that tells two of them apart.
+/// The start of a PNG file of 500 x 500 pixels, and then something that tells
+/// two of them apart.
 fn png(tail: &str) -> Vec<u8> {
-    [b"\x89PNG\r\n\x1a\n", tail.as_bytes()].concat()
+    png_of(500, 500, tail)
+}
+
+fn png_of(width: u32, height: u32, tail: &str) -> Vec<u8> {
+    let (width, height) = (width.to_be_bytes(), height.to_be_bytes());
+    let head = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR";
+    [
+        &head[..],
+        &width,
+        &height,
+        b"\x08\x02\0\0\0",
+        tail.as_bytes(),
+    ]
+    .concat()
 }
 
 async fn origin(answer: ResponseTemplate) -> MockServer {
@@ -110,12 +124,12 @@ async fn conditions_ranges_and_head_are_answered() {
     assert_eq!(status(&[(header::IF_NONE_MATCH, etag)]).await, 304);
     assert_eq!(status(&[(header::IF_MODIFIED_SINCE, modified)]).await, 304);
     assert_eq!(status(&[(header::IF_NONE_MATCH, "\"other\"")]).await, 200);
-    let part = ask(&[(header::RANGE, "bytes=8-11")]).await;
+    let part = ask(&[(header::RANGE, "bytes=29-32")]).await;
     assert_eq!(part.status, StatusCode::PARTIAL_CONTENT);
     assert_eq!(part.bytes, b"0123");
-    assert_eq!(part.header(header::CONTENT_RANGE), "bytes 8-11/18");
+    assert_eq!(part.header(header::CONTENT_RANGE), "bytes 29-32/39");
     assert_eq!(status(&[(header::RANGE, "bytes=99-")]).await, 416);
-    let range = (header::RANGE, "bytes=8-11");
+    let range = (header::RANGE, "bytes=29-32");
     assert_eq!(
         status(&[range.clone(), (header::IF_RANGE, etag)]).await,
         206
@@ -124,7 +138,7 @@ async fn conditions_ranges_and_head_are_answered() {
 
     let head = Request::head("/image").body(Body::empty()).unwrap();
     let head = pages.send(head).await;
-    assert_eq!(head.header(header::CONTENT_LENGTH), "18");
+    assert_eq!(head.header(header::CONTENT_LENGTH), "39");
     assert_eq!(head.bytes, b"");
 }
 
@@ -165,6 +179,9 @@ async fn what_is_no_picture_or_too_large_is_not_kept() {
         ResponseTemplate::new(200).set_body_raw(&script[..], "image/png"),
         ResponseTemplate::new(200).set_body_raw(png("x"), "text/html"),
         picture(vec![0; 10 * 1024 * 1024 + 1]),
+        picture(png_of(60_000, 60_000, "x")),
+        picture(png_of(8193, 1, "x")),
+        picture(b"\x89PNG\r\n\x1a\n".to_vec()),
         ResponseTemplate::new(500),
     ] {
         let origin = origin(answer).await;
@@ -264,4 +281,69 @@ async fn a_picture_that_vanishes_is_fetched_again() {
         "image/svg+xml"
     );
     first(&pages).await;
+}
+
+/// An origin on a name that is not an address, which says where to go.
+async fn redirect(to: &str) -> MockServer {
+    origin(ResponseTemplate::new(302).insert_header("location", to)).await
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_to_the_origin_itself_and_to_no_other_private_place() {
+    let inside = origin(picture(png("secret"))).await;
+    let port = inside.address().port();
+    for place in [
+        inside.uri(),
+        format!("http://localhost:{port}/"),
+        format!("http://127.1:{port}/"),
+        format!("http://2130706433:{port}/"),
+        format!("http://[::ffff:127.0.0.1]:{port}/"),
+        format!("http://0.0.0.0:{port}/"),
+        "file:///etc/passwd".to_owned(),
+    ] {
+        let redirecting = redirect(&place).await;
+        let pages = Pages::with_picture(&redirecting.uri(), LONG).await;
+        let asked = async {
+            while redirecting.received_requests().await.unwrap().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // The second try says that the first was given up.
+        tokio::time::timeout(Duration::from_secs(20), asked)
+            .await
+            .unwrap();
+        assert!(!is_png(&pages.get("/image").await), "{place}");
+    }
+    assert_eq!(inside.received_requests().await.unwrap().len(), 0);
+
+    let itself = MockServer::start().await;
+    Mock::given(wiremock::matchers::path("/there"))
+        .respond_with(picture(png("there")))
+        .mount(&itself)
+        .await;
+    Mock::given(wiremock::matchers::path("/"))
+        .respond_with(ResponseTemplate::new(302).insert_header("location", "/there"))
+        .mount(&itself)
+        .await;
+    let pages = Pages::with_picture(&itself.uri(), LONG).await;
+    assert_eq!(first(&pages).await.bytes, png("there"));
+}
+
+#[tokio::test]
+async fn the_views_outlive_a_picture_that_is_lost() {
+    let origin = origin(picture(png("one"))).await;
+    let pages = Pages::with_picture(&origin.uri(), LONG).await;
+    first(&pages).await;
+    for _ in 0..3 {
+        pages.get("/").await;
+    }
+    for name in files(pages.cache.path()) {
+        std::fs::remove_file(pages.cache.path().join("pictures").join(name)).unwrap();
+    }
+    pages.get("/image").await;
+    first(&pages).await;
+    pages.get("/").await;
+    let facts: Value = serde_json::from_slice(&pages.get("/picture.json").await.bytes).unwrap();
+    assert_eq!(facts["views"], 1);
+    assert_eq!(facts["views_of_all"], 4);
 }

@@ -88,3 +88,108 @@ async fn a_wrong_configuration_ends_it_with_64() {
         .unwrap();
     assert_eq!(app.wait(SOON).await.unwrap().code(), Some(64));
 }
+
+/// A PNG file of 1 x 1 pixels and as many bytes as `size`.
+fn png(size: usize) -> Vec<u8> {
+    let head = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0";
+    let mut file = head.to_vec();
+    file.resize(size, b'x');
+    file
+}
+
+/// `todo-app` under `limit`, a builtin of the shell that limits what it may do.
+fn limited(limit: &str) -> testkit::service::Builder {
+    let script = format!("trap '' XFSZ; {limit}; exec \"$0\"");
+    Service::builder("/bin/sh")
+        .arg("-c")
+        .arg(script)
+        .arg(env!("CARGO_BIN_EXE_todo-app"))
+        .env("POD_NAMESPACE", "staging")
+        .env("SHUTDOWN_DELAY_SECONDS", "0")
+        .env("TODO_BACKEND_URL", "http://127.0.0.1:9")
+}
+
+async fn image(app: &Service) -> Result<usize, String> {
+    let answer = get(app.url("/image")).await;
+    if answer.headers()["content-type"] == "image/png" {
+        Ok(answer.bytes().await.unwrap().len())
+    } else {
+        Err("the placeholder".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_picture_that_the_disk_cannot_take_replaces_none() {
+    const LARGE: usize = 2 << 20;
+    let origin = MockServer::start().await;
+    let answer = |size| ResponseTemplate::new(200).set_body_raw(png(size), "image/png");
+    Mock::given(method("GET"))
+        .respond_with(answer(100))
+        .up_to_n_times(1)
+        .mount(&origin)
+        .await;
+    Mock::given(method("GET"))
+        .respond_with(answer(LARGE))
+        .mount(&origin)
+        .await;
+    // No file of more than 1 MiB, its logs included.
+    let app = limited("ulimit -f 1024")
+        .env("IMG_URL", origin.uri())
+        .env("IMG_TTL_SECONDS", "1")
+        .start()
+        .await
+        .unwrap();
+    eventually(SOON, async || image(&app).await).await.unwrap();
+    // Somebody looks, so the next one is fetched; the third request tells that
+    // the second was given up.
+    eventually(SOON, async || {
+        get(app.url("/")).await;
+        match origin.received_requests().await.unwrap().len() {
+            0..3 => Err("not asked again"),
+            _ => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(image(&app).await, Ok(100));
+    let log = app.stdout();
+    assert!(log.contains("it cannot be kept"), "{log}");
+}
+
+#[tokio::test]
+async fn no_secret_of_the_address_of_the_picture_is_written() {
+    let origin = MockServer::start().await;
+    let url = format!("{}/500?token=hunter2", origin.uri());
+    let url = url.replacen("://", "://user:hunter2@", 1);
+    let app = todo_app().env("IMG_URL", url).start().await.unwrap();
+    eventually(SOON, async || {
+        if app.stdout().contains("no new picture") {
+            Ok(())
+        } else {
+            Err(app.stdout())
+        }
+    })
+    .await
+    .unwrap();
+    let written = app.stdout() + &app.stderr();
+    assert!(written.contains("404"), "{written}");
+    assert!(!written.contains("hunter2"), "{written}");
+}
+
+#[tokio::test]
+async fn an_empty_variable_is_not_set() {
+    let mut app = todo_app();
+    for variable in [
+        "CACHE_DIR",
+        "IMG_TTL_SECONDS",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "PUBLIC_PREFIX",
+        "SHUTDOWN_TIMEOUT_SECONDS",
+        "TODO_BACKEND_API",
+    ] {
+        app = app.env(variable, "");
+    }
+    let app = app.start().await.unwrap();
+    assert_eq!(get(app.url("/healthz")).await.status(), 200);
+}

@@ -1,11 +1,12 @@
 //! `GET` and `HEAD /image`.
 
+use std::io;
 use std::path::Path;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use headers::{ETag, HeaderMapExt, IfRange, LastModified};
 use tower_http::services::ServeFile;
 use tracing::error;
@@ -22,32 +23,31 @@ pub(crate) async fn serve(State(picture): State<Picture>, request: Request) -> R
     let request_headers = request.headers().clone();
     if let Some(entry) = picture.current() {
         let path = picture.0.cache.path(&entry);
-        let mut response = serve_file(&path, request).await;
-        if response.status() != StatusCode::NOT_FOUND {
-            response
-                .headers_mut()
-                .insert(header::CACHE_CONTROL, REVALIDATE);
-            return response;
+        match serve_file(&path, request).await {
+            Ok(mut response) if response.status() != StatusCode::NOT_FOUND => {
+                response
+                    .headers_mut()
+                    .insert(header::CACHE_CONTROL, REVALIDATE);
+                return response;
+            }
+            // It may be a directory or of somebody else now, or be gone.
+            Ok(_) => picture.lost(&entry),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => picture.lost(&entry),
+            // The file is as good as before: the next request may find it.
+            Err(error) => error!(%error, "the picture cannot be read"),
         }
-        picture.lost(&entry);
     }
     PLACEHOLDER.respond(&request_headers, REVALIDATE)
 }
 
-async fn serve_file(path: &Path, mut request: Request) -> Response {
+async fn serve_file(path: &Path, mut request: Request) -> io::Result<Response> {
     let mut service = ServeFile::new(path).ignore_multi_range_requests(true);
     if let Some(condition) = request.headers().typed_get::<IfRange>()
         && condition_fails(&condition, &mut service).await
     {
         request.headers_mut().remove(header::RANGE);
     }
-    match service.try_call(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(error) => {
-            error!(%error, "the picture cannot be read");
-            StatusCode::NOT_FOUND.into_response()
-        }
-    }
+    Ok(service.try_call(request).await?.map(Body::new))
 }
 
 /// Whether the range that a client holds is of another picture (RFC 9110,

@@ -50,6 +50,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     current: Option<Entry>,
+    /// Views of all pictures so far. They outlive a picture that is lost.
+    views_of_all: u64,
     /// Whether the counts on disk are behind.
     behind: bool,
 }
@@ -86,6 +88,7 @@ impl Picture {
             ttl: config.image_ttl,
             metrics: Metrics::register(registry),
             state: Mutex::new(State {
+                views_of_all: current.as_ref().map_or(0, |entry| entry.views_of_all),
                 current,
                 behind: false,
             }),
@@ -97,11 +100,17 @@ impl Picture {
     /// The view of an expired one asks for the next.
     pub(crate) fn view(&self) -> Option<View> {
         let mut state = self.state();
-        let entry = state.current.as_mut()?;
+        let State {
+            current,
+            views_of_all,
+            behind,
+        } = &mut *state;
+        let entry = current.as_mut()?;
+        *views_of_all += 1;
         entry.views += 1;
-        entry.views_of_all += 1;
+        entry.views_of_all = *views_of_all;
         let view = self.describe(entry);
-        state.behind = true;
+        *behind = true;
         drop(state);
         self.0.metrics.views.inc();
         self.ask_for_next(&view);
@@ -212,8 +221,10 @@ impl Picture {
 
     async fn refresh(&self) -> Result<(), FetchError> {
         let download = self.0.origin.fetch(&self.0.cache).await?;
-        let previous = self.state().current.clone();
-        let views_of_all = previous.as_ref().map_or(0, |entry| entry.views_of_all);
+        let (previous, views_of_all) = {
+            let state = self.state();
+            (state.current.clone(), state.views_of_all)
+        };
         let mut entry = self
             .0
             .cache
@@ -225,10 +236,8 @@ impl Picture {
             "new picture"
         );
         let mut state = self.state();
-        if let Some(previous) = &state.current {
-            // Views that came while the file was written.
-            entry.views_of_all = previous.views_of_all;
-        }
+        // Views that came while the file was written.
+        entry.views_of_all = state.views_of_all;
         state.current = Some(entry);
         state.behind = true;
         Ok(())

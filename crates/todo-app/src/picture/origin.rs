@@ -9,12 +9,18 @@ use url::Url;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::cache::{Cache, Download, ImageType};
+use crate::backend::Chain;
 
 /// The largest picture that is kept, in bytes.
 const SIZE_LIMIT: u64 = 10 * 1024 * 1024;
 
-/// How many bytes at the start of a file tell what it is.
-const SIGNATURE_SIZE: usize = 512;
+/// The largest picture that is kept, in pixels a side: a small file can hold
+/// more than the memory of whoever looks at it.
+const SIDE_LIMIT: usize = 8192;
+
+/// How many bytes at the start of a file tell what it is and how large: a JPEG
+/// may have as many of metadata before its size.
+const START_SIZE: usize = 256 * 1024;
 
 /// How long a download may take. Nobody waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,7 +34,7 @@ pub(super) struct Origin {
 impl Origin {
     pub(super) fn new(url: Url) -> reqwest::Result<Self> {
         let user_agent = concat!("todo-app/", env!("CARGO_PKG_VERSION"));
-        let client = service_kit::http::client(user_agent, FETCH_TIMEOUT)?;
+        let client = service_kit::http::client_of(&url, user_agent, FETCH_TIMEOUT)?;
         Ok(Self { client, url })
     }
 
@@ -49,7 +55,7 @@ impl Origin {
         }
 
         let (temporary, mut file) = cache.temporary_file().await?;
-        let mut signature = Vec::with_capacity(SIGNATURE_SIZE);
+        let mut start = Vec::new();
         let mut hash = Xxh3Default::new();
         let mut size = 0;
         while let Some(chunk) = response.chunk().await? {
@@ -57,13 +63,22 @@ impl Origin {
             if size > SIZE_LIMIT {
                 return Err(FetchError::TooLarge);
             }
-            let missing = SIGNATURE_SIZE - signature.len();
-            signature.extend(chunk.iter().take(missing));
+            let missing = START_SIZE - start.len();
+            start.extend_from_slice(&chunk[..missing.min(chunk.len())]);
             hash.update(&chunk);
             file.write_all(&chunk).await?;
         }
-        let content_type = ImageType::of(&signature).ok_or(FetchError::NotAPicture)?;
+        let content_type = ImageType::of(&start).ok_or(FetchError::NotAPicture)?;
+        let sides = imagesize::blob_size(&start).map_err(|_| FetchError::NotAPicture)?;
+        if sides.width > SIDE_LIMIT || sides.height > SIDE_LIMIT {
+            return Err(FetchError::TooManyPixels);
+        }
+        // The file writes in the background: only `flush` tells of an error.
+        file.flush().await?;
         file.sync_all().await?;
+        if file.metadata().await?.len() != size {
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+        }
         Ok(Download {
             temporary,
             content_type,
@@ -76,12 +91,21 @@ impl Origin {
 /// Why there is no new picture.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("the origin did not give one: {0}")]
-    Origin(#[from] reqwest::Error),
+    #[error("the origin did not give one: {}", Chain(.0))]
+    Origin(reqwest::Error),
     #[error("the answer is not a JPEG, PNG, WebP, GIF or AVIF picture")]
     NotAPicture,
     #[error("the picture has more than {SIZE_LIMIT} bytes")]
     TooLarge,
+    #[error("the picture has more than {SIDE_LIMIT} pixels a side")]
+    TooManyPixels,
     #[error("it cannot be kept: {0}")]
     Cache(#[from] io::Error),
+}
+
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        // The address may hold a token.
+        Self::Origin(error.without_url())
+    }
 }
