@@ -53,8 +53,7 @@ const FORM: &str = "1";
     responses(
         (status = 200, description = "The todos", body = [docs::TodoSchema]),
         (status = 304, description = "Nothing has changed"),
-        (status = 400, description = "A parameter is given twice", body = docs::ErrorSchema),
-        (status = 422, description = "A parameter is not valid", body = docs::ErrorSchema),
+        (status = 422, description = "A parameter is not valid or given twice", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready, or too many searches and long lists are being read", body = docs::ErrorSchema),
     )
 )]

@@ -5,14 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use axum::RequestPartsExt;
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use headers::{ETag, HeaderMapExt, IfMatch};
-use serde::Deserialize;
 use service_kit::http::{ForwardedPrefix, RequestContext};
 use time::OffsetDateTime;
 use todo_domain::{SearchTerm, TodoId};
+use url::form_urlencoded;
 
 use super::Api;
 use super::error::{ApiError, Fault};
@@ -23,6 +23,10 @@ pub(super) const MAX_LIMIT: u32 = 1000;
 
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_LENGTH: usize = 255;
+
+/// The longest text of a cursor, in bytes: two numbers of 64 bits and what is
+/// between and before them.
+const MAX_CURSOR_LENGTH: usize = 42;
 
 /// The `{id}` of the path.
 pub(super) struct PathId(pub(super) TodoId);
@@ -82,53 +86,56 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        #[derive(Deserialize)]
-        struct Raw {
-            completed: Option<String>,
-            cursor: Option<String>,
-            limit: Option<String>,
-            q: Option<String>,
-        }
-        let Ok(Query(raw)) = parts.extract::<Query<Raw>>().await else {
-            return Err(ApiError::Malformed("The query is not valid"));
-        };
+        let query = parts.uri.query().unwrap_or_default();
         let mut faults = Vec::new();
-        let mut fault = |name, msg| faults.push(Fault::new("value_error", ["query", name], msg));
-        let completed = raw.completed.map(|value| value.parse::<bool>());
-        if let Some(Err(_)) = completed {
-            fault("completed", "Input should be true or false".to_owned());
-        }
-        let after = raw.cursor.map(|value| value.parse::<Cursor>());
-        if let Some(Err(_)) = after {
-            fault(
-                "cursor",
-                "Input should be the cursor of a Link header".to_owned(),
-            );
-        }
-        let limit = raw.limit.map(|value| value.parse::<u32>());
-        if limit
-            .as_ref()
-            .is_some_and(|limit| !matches!(limit, Ok(1..=MAX_LIMIT)))
-        {
-            fault(
-                "limit",
-                format!("Input should be a whole number from 1 to {MAX_LIMIT}"),
-            );
-        }
-        let search = SearchTerm::new(raw.q.as_deref().unwrap_or_default());
-        if let Err(error) = &search {
-            fault("q", error.to_string());
-        }
+        let completed = parameter(query, "completed", &mut faults, |value| {
+            value
+                .parse()
+                .map_err(|_| "Input should be true or false".to_owned())
+        });
+        let after = parameter(query, "cursor", &mut faults, |value| {
+            value
+                .parse()
+                .map_err(|_| "Input should be the cursor of a Link header".to_owned())
+        });
+        let limit = parameter(query, "limit", &mut faults, |value| match value.parse() {
+            Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
+            _ => Err(format!(
+                "Input should be a whole number from 1 to {MAX_LIMIT}"
+            )),
+        });
+        let search = parameter(query, "q", &mut faults, |value| {
+            SearchTerm::new(value).map_err(|error| error.to_string())
+        });
         if !faults.is_empty() {
             return Err(ApiError::Invalid(faults));
         }
         Ok(Self {
-            completed: completed.and_then(Result::ok),
-            after: after.and_then(Result::ok),
-            limit: limit.and_then(Result::ok),
-            search: search.ok().flatten(),
+            completed,
+            after,
+            limit,
+            search: search.flatten(),
         })
     }
+}
+
+/// What `parse` makes of the parameter `name`, where it is given; `None` too
+/// after noting in `faults` that it is not valid or given more than once.
+fn parameter<T>(
+    query: &str,
+    name: &'static str,
+    faults: &mut Vec<Fault>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Option<T> {
+    let mut given = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+    let (_, value) = given.next()?;
+    let parsed = match given.next() {
+        Some(_) => Err("Input should be given once".to_owned()),
+        None => parse(&value),
+    };
+    parsed
+        .map_err(|msg| faults.push(Fault::new("value_error", ["query", name], msg)))
+        .ok()
 }
 
 /// `{microseconds since 1970}-{id}`; clients take it as it is.
@@ -143,6 +150,9 @@ impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(value: &str) -> Result<Self, InvalidCursor> {
+        if value.len() > MAX_CURSOR_LENGTH {
+            return Err(InvalidCursor);
+        }
         let (micros, id) = value.split_once('-').ok_or(InvalidCursor)?;
         let micros: u64 = micros.parse().map_err(|_| InvalidCursor)?;
         Ok(Self {
