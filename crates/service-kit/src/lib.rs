@@ -19,6 +19,7 @@ pub mod health;
 pub mod http;
 mod lifecycle;
 mod limits;
+mod log_lines;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod telemetry;

@@ -10,6 +10,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::config::RuntimeConfig;
+use crate::log_lines::{Flush, Lines};
 
 /// Which events are logged: a level, or levels by target, such as
 /// `info,sqlx=warn`.
@@ -84,8 +85,13 @@ pub struct UnknownLogFormat;
 /// # Errors
 /// Where the process logs already, or the exporter cannot be built.
 pub fn init(service: &'static str, config: &RuntimeConfig) -> Result<Guard, InitError> {
+    let mut guard = Guard::default();
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
-        LogFormat::Json => Box::new(json_layer()),
+        LogFormat::Json => {
+            let (lines, flush) = Lines::new(Box::new(std::io::stdout()))?;
+            guard.flush = Some(flush);
+            Box::new(json_layer(lines))
+        }
         LogFormat::Pretty => Box::new(
             tracing_subscriber::fmt::layer()
                 .with_target(false)
@@ -101,22 +107,21 @@ pub fn init(service: &'static str, config: &RuntimeConfig) -> Result<Guard, Init
         registry
             .with(crate::http::otel::layer(&provider))
             .try_init()?;
-        return Ok(Guard {
-            provider: Some(provider),
-        });
+        guard.provider = Some(provider);
+        return Ok(guard);
     }
     #[cfg(not(feature = "otel"))]
     let _ = service;
 
     registry.try_init()?;
-    Ok(Guard::default())
+    Ok(guard)
 }
 
-fn json_layer<S>() -> json_subscriber::JsonLayer<S>
+fn json_layer<S>(lines: Lines) -> json_subscriber::JsonLayer<S, Lines>
 where
     S: tracing::Subscriber + for<'lookup> tracing_subscriber::registry::LookupSpan<'lookup>,
 {
-    let mut layer = json_subscriber::JsonLayer::stdout();
+    let mut layer = json_subscriber::JsonLayer::new(lines);
     layer.with_timer("timestamp", tracing_subscriber::fmt::time::SystemTime);
     layer.with_level("level");
     layer.with_target("target");
@@ -125,9 +130,11 @@ where
     layer
 }
 
-/// Keeps the exporter of traces alive; sends what is left when dropped.
+/// Keeps the exporter of traces alive; sends what is left of them and of the
+/// log when dropped.
 #[derive(Default)]
 pub struct Guard {
+    flush: Option<Flush>,
     #[cfg(feature = "otel")]
     provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
@@ -154,6 +161,9 @@ pub enum InitError {
     /// The process has a logger already.
     #[error("logging was started twice")]
     Twice(#[from] TryInitError),
+    /// The log has no thread to write it.
+    #[error("the log cannot be written")]
+    Thread(#[from] std::io::Error),
     /// The exporter of traces could not be built.
     #[cfg(feature = "otel")]
     #[error("traces cannot be exported")]
