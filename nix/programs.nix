@@ -62,6 +62,9 @@ let
           lib.concatMapStringsSep " " (name: "--package ${name}") names
         }";
         strictDeps = true;
+        # What `cargo build --release` is not given: the time is paid once, in CI.
+        CARGO_PROFILE_RELEASE_LTO = "fat";
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS = "1";
         # Tests have a check of their own.
         doCheck = false;
         # Else compiled C differs between the build of the dependencies and that of a program.

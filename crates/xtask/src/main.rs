@@ -1,5 +1,6 @@
 //! What contributors and CI run: `cargo xtask test`.
 
+mod bench;
 mod cargo_test;
 mod drill;
 mod e2e;
@@ -33,6 +34,12 @@ enum Command {
     Lint,
     /// The pages in a real browser alone
     E2e,
+    /// How fast the API is beside pgbench with the same statements; needs wrk and an idle machine
+    Bench {
+        /// What the bench itself is told, for example --rounds 5; `bench -- --help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Breaks the whole system in every way and counts what is lost: about a quarter of an hour
     Drill {
         /// Use programs that are built for debugging
@@ -86,6 +93,10 @@ fn main() -> ExitCode {
         .and_then(|workspace| match arguments.command {
             Command::Test => test(&workspace, &mut report),
             Command::Lint => lint(workspace.shell(), &mut report),
+            Command::Bench { arguments } => {
+                setup(&workspace, &mut report)?;
+                report.step("bench", || bench::measure(&workspace, &arguments))
+            }
             Command::Drill { debug, arguments } => {
                 setup(&workspace, &mut report)?;
                 report.step("drill", || drill::hold(&workspace, debug, &arguments))

@@ -1,0 +1,148 @@
+//! Load by wrk and by pgbench.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::Error;
+use crate::case::{Case, Request};
+
+/// How hard and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) duration: Duration,
+    pub(crate) connections: usize,
+}
+
+/// What clients saw.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) requests: f64,
+    pub(crate) per_second: f64,
+    /// Latency in milliseconds: median, 99 % and 99.9 %.
+    pub(crate) latency: [f64; 3],
+    /// Answers of 400 and more, and connections that broke.
+    pub(crate) errors: f64,
+}
+
+/// How many threads a client program has.
+const THREADS: &str = "2";
+
+/// The script that makes wrk send `request` and print [`Seen`] in one line.
+fn script(request: Request, rows: u32, etag: &str) -> String {
+    let Request {
+        method, path, body, ..
+    } = request;
+    format!(
+        r#"
+local n = 0
+function request()
+  n = n + 1
+  local path = string.gsub("{path}", "ID", tostring(math.random(1, {rows} > 0 and {rows} or 1)))
+  local body = string.gsub("{body}", "N", tostring(math.random(1, 1000000000)))
+  local headers = {{}}
+  if #body > 0 then headers["Content-Type"] = "application/json" end
+  if #"{etag}" > 0 then headers["If-None-Match"] = 'W/"{etag}"' end
+  return wrk.format("{method}", path, headers, #body > 0 and body or nil)
+end
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format("SEEN %d %d %d %d %d %d\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
+    e.connect + e.read + e.write + e.status + e.timeout))
+end
+"#
+    )
+}
+
+/// Sends the request of `case` to the server at `url` as `plan` says.
+pub(crate) async fn wrk(
+    case: &Case,
+    url: &str,
+    etag: &str,
+    folder: &Path,
+    plan: Plan,
+) -> Result<Seen, Error> {
+    let file = folder.join("wrk.lua");
+    fs::write(&file, script(case.request, case.rows, etag)).map_err(Error::io("a script"))?;
+    let mut command = Command::new("wrk");
+    command
+        .args(["--threads", THREADS, "--connections"])
+        .arg(plan.connections.to_string())
+        .arg(format!("--duration={}s", plan.duration.as_secs()))
+        .arg("--script")
+        .arg(&file)
+        .arg(url);
+    let output = run(&mut command, "wrk (Debian: apt-get install wrk)").await?;
+    let figures: Vec<f64> = output
+        .lines()
+        .find_map(|line| line.strip_prefix("SEEN "))
+        .map(|line| line.split(' ').filter_map(|n| n.parse().ok()).collect())
+        .unwrap_or_default();
+    match figures[..] {
+        [requests, micros, p50, p99, p999, errors] => Ok(Seen {
+            requests,
+            per_second: requests / (micros / 1e6),
+            latency: [p50 / 1e3, p99 / 1e3, p999 / 1e3],
+            errors,
+        }),
+        _ => Err(Error::NoFigures {
+            program: "wrk",
+            output,
+        }),
+    }
+}
+
+/// Transactions a second of the statement of `case`, prepared.
+pub(crate) async fn pgbench(
+    case: &Case,
+    url: &str,
+    folder: &Path,
+    plan: Plan,
+) -> Result<f64, Error> {
+    let file = folder.join("pgbench.sql");
+    fs::write(&file, statements(case)).map_err(Error::io("a script"))?;
+    let mut command = Command::new("pgbench");
+    command
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs", THREADS])
+        .arg(format!("--client={}", plan.connections))
+        .arg(format!("--time={}", plan.duration.as_secs()))
+        .arg(format!("--define=rows={}", case.rows.max(1)))
+        .arg("--file")
+        .arg(&file)
+        .arg(url);
+    let output = run(&mut command, "pgbench").await?;
+    output
+        .lines()
+        .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
+        .ok_or(Error::NoFigures {
+            program: "pgbench",
+            output,
+        })
+}
+
+/// pgbench wants a command of its own on one line.
+fn statements(case: &Case) -> String {
+    let lines: Vec<_> = case.statement.lines().map(str::trim).collect();
+    lines.join("\n") + "\n"
+}
+
+async fn run(command: &mut Command, name: &str) -> Result<String, Error> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(Error::io(name))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(Error::NoFigures {
+            program: "a client",
+            output: text(&output.stderr),
+        })
+    }
+}

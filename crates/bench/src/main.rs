@@ -1,0 +1,133 @@
+//! Measures todo-backend beside pgbench with the same statements and beside a
+//! floor program, in turns, on servers of its own: `cargo xtask bench`.
+
+mod case;
+mod floor;
+mod load;
+mod machine;
+mod report;
+mod system;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::case::CASES;
+use crate::report::Report;
+use crate::system::System;
+
+/// Measures the release programs that lie beside this one.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    /// How long each measurement takes, in seconds
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+
+    /// How often each is taken, in turns; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+
+    /// How many connections clients have
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+
+    /// Only cases whose name has this in it
+    #[arg(long, default_value = "")]
+    only: String,
+
+    /// Write the figures here, as JSON
+    #[arg(long)]
+    save: Option<PathBuf>,
+
+    /// Compare with figures that were saved
+    #[arg(long)]
+    baseline: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves as the floor program: what a server without features can do
+    #[command(hide = true)]
+    Floor(floor::Arguments),
+}
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// A server or a service does not start.
+    #[error(transparent)]
+    Testkit(#[from] testkit::Error),
+    /// The database refused what the floor program asked of it.
+    #[error("the database refused a statement of the floor program")]
+    Floor(#[from] tokio_postgres::Error),
+    /// The database refused what the bench asked of it.
+    #[error("the database refused a statement")]
+    Database(#[from] sqlx::Error),
+    /// A file or a program cannot be used.
+    #[error("cannot use {what}")]
+    Io {
+        /// Which one.
+        what: String,
+        /// The refusal of the operating system.
+        source: std::io::Error,
+    },
+    /// A program did not tell what it measured.
+    #[error("{program} does not tell its figures: {output}")]
+    NoFigures {
+        /// Which program.
+        program: &'static str,
+        /// What it said instead.
+        output: String,
+    },
+}
+
+impl Error {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        Some(Command::Floor(floor)) => floor::serve(floor).await,
+        None => measure(&arguments).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut source = std::error::Error::source(&error);
+            eprint!("error: {error}");
+            while let Some(cause) = source {
+                eprint!(": {cause}");
+                source = cause.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(arguments: &Arguments) -> Result<(), Error> {
+    let system = System::start().await?;
+    let plan = load::Plan {
+        duration: Duration::from_secs(arguments.seconds),
+        connections: arguments.connections,
+    };
+    let mut report = Report::new(arguments.rounds, plan);
+    for case in CASES {
+        if case.name.contains(&arguments.only) {
+            system.fill(case.rows).await?;
+            report.add(&system.measure(case, plan, arguments.rounds).await?);
+        }
+    }
+    report.finish(arguments.baseline.as_deref(), arguments.save.as_deref())
+}

@@ -1,0 +1,17 @@
+//! The speed of the release programs: `crates/bench`.
+
+use xshell::cmd;
+
+use crate::Error;
+use crate::workspace::Workspace;
+
+/// Builds the programs and measures them.
+pub(crate) fn measure(workspace: &Workspace, arguments: &[String]) -> Result<(), Error> {
+    let sh = workspace.shell();
+    cmd!(
+        sh,
+        "cargo build --release --package todo-backend --package bench"
+    )
+    .run()?;
+    Ok(cmd!(sh, "target/release/bench {arguments...}").run()?)
+}
