@@ -20,7 +20,7 @@ use crate::metrics::PoolCollector;
 use crate::nats::Connection;
 use crate::publisher::NatsPublisher;
 use crate::relay::{Relay, RelayMetrics};
-use crate::store::{self, Store, StoreError, sweep};
+use crate::store::{self, Store, StoreError, TodoStore, sweep};
 
 /// Starts what `config` asks for. The admin listener opens first and tells
 /// that the service is not ready; the API opens when the schema is right.
@@ -133,15 +133,7 @@ async fn serve_api(
         "feed",
         feed::follow(nats, feed.clone(), lifecycle.shutdown()),
     );
-    lifecycle.spawn(
-        "counts",
-        feed::count(feed.clone(), store.todos.clone(), lifecycle.shutdown()),
-    );
-    lifecycle.spawn(
-        "sweeper",
-        sweep::run(store.todos.clone(), lifecycle.shutdown()),
-    );
-
+    spawn_chores(&store.todos, &feed, lifecycle);
     let api = Api::new(
         store.todos,
         config.public_prefix,
@@ -162,6 +154,15 @@ async fn serve_api(
         ),
     );
     Ok(())
+}
+
+/// What is done beside the requests.
+fn spawn_chores(todos: &Arc<dyn TodoStore>, feed: &Feed, lifecycle: &mut Lifecycle) {
+    lifecycle.spawn(
+        "counts",
+        feed::count(feed.clone(), todos.clone(), lifecycle.shutdown()),
+    );
+    lifecycle.spawn("sweeper", sweep::run(todos.clone(), lifecycle.shutdown()));
 }
 
 /// Waits for the database and sees to its schema: applies what is pending
