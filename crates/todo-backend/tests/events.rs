@@ -274,6 +274,22 @@ async fn the_feed_goes_on_after_a_restart_of_nats() {
 }
 
 #[tokio::test]
+async fn an_open_page_is_told_that_the_stream_was_made_anew_and_goes_on() {
+    let system = System::start(1).await;
+    let mut page = system.page(0).await;
+    for text in ["first", "second", "third"] {
+        system.post(text).await;
+    }
+    page.next_about("third").await;
+    let client = async_nats::connect(system.nats.url()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream("STAGING_TODOS").await.unwrap();
+    while page.next().await.name.as_deref() != Some("reset") {}
+    system.post("in the new one").await;
+    page.next_about("in the new one").await;
+}
+
+#[tokio::test]
 async fn an_open_page_does_not_delay_the_stop() {
     let system = System::start(1).await;
     let mut page = system.page(0).await;

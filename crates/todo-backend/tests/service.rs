@@ -9,7 +9,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::TryFutureExt;
 use futures::future::{join_all, try_join};
@@ -21,6 +21,7 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use testkit::service::Builder;
 use testkit::{Postgres, Service, Shutdown, Signal, TestDatabase, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -182,6 +183,32 @@ mod start {
         let migration = migration.spawn().unwrap();
         assert_eq!(exit_code(&migration).await, Some(1));
         assert!(migration.stdout().contains("the database is not available"));
+    }
+
+    #[tokio::test]
+    async fn a_migration_without_rights_ends_at_once_and_tells_what_to_grant() {
+        let database = empty_database().await;
+        let mut owner = PgConnection::connect(database.url()).await.unwrap();
+        let role = format!("poor_{}", std::process::id());
+        for statement in [
+            format!("CREATE ROLE {role} LOGIN"),
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC".to_owned(),
+        ] {
+            let statement = sqlx::AssertSqlSafe(statement);
+            sqlx::query(statement).execute(&mut owner).await.unwrap();
+        }
+        let url = database.url().replace("postgres@", &format!("{role}@"));
+        for argument in ["migrate", "--migrate"] {
+            let started = Instant::now();
+            let service = backend(&url).arg(argument).spawn().unwrap();
+            assert_eq!(exit_code(&service).await, Some(1));
+            assert!(
+                service
+                    .stdout()
+                    .contains("GRANT USAGE, CREATE ON SCHEMA public TO")
+            );
+            assert!(started.elapsed() < Duration::from_secs(15), "it waited");
+        }
     }
 
     #[tokio::test]
@@ -371,6 +398,103 @@ mod database {
             assert_eq!(get(service.url("/todos/")).await.status(), 200);
         }
         assert_eq!((service.pid(), service.exit_status()), (pid, None));
+    }
+
+    /// As when a fail-over has left the old server behind as a copy: sessions
+    /// that were opened meanwhile stay read-only.
+    #[tokio::test]
+    async fn a_database_that_was_read_only_for_a_moment_takes_changes_afterwards() {
+        let (service, database) = running().await;
+        let client = client();
+        assert_eq!(
+            post(&client, &service, "before").await.unwrap().status(),
+            201
+        );
+        let mut owner = PgConnection::connect(database.url()).await.unwrap();
+        for statement in [
+            "DO $$ BEGIN EXECUTE format(
+                'ALTER DATABASE %I SET default_transaction_read_only = on', current_database()
+             ); END $$",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        ] {
+            sqlx::query(statement).execute(&mut owner).await.unwrap();
+        }
+        eventually(SOON, async || {
+            let refused = post(&client, &service, "refused").await.unwrap();
+            match (
+                refused.status().as_u16(),
+                refused.headers().get("retry-after"),
+            ) {
+                (503, Some(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+        .unwrap();
+        admin(&service, "/readyz", 503).await;
+
+        let reset = "DO $$ BEGIN EXECUTE format(
+                'ALTER DATABASE %I RESET default_transaction_read_only', current_database()
+             ); END $$";
+        sqlx::query(reset).execute(&mut owner).await.unwrap();
+        // The sessions of the pool are left as they are.
+        assert_eq!(
+            post(&client, &service, "after").await.unwrap().status(),
+            201
+        );
+        admin(&service, "/readyz", 200).await;
+    }
+
+    #[tokio::test]
+    async fn an_outbox_at_its_bound_refuses_changes_and_says_so() {
+        let database = empty_database().await;
+        let service = backend(database.url())
+            .arg("--migrate")
+            .env("OUTBOX_MAX_ROWS", "3")
+            .start()
+            .await
+            .unwrap();
+        let client = client();
+        eventually(SOON, async || {
+            let answer = post(&client, &service, "one more").await.unwrap();
+            if answer.status() != 503 {
+                return Err(format!("{answer:?}"));
+            }
+            assert!(answer.headers().contains_key("retry-after"));
+            let body: Value = answer.json().await.unwrap();
+            assert!(
+                body["detail"]
+                    .as_str()
+                    .unwrap()
+                    .contains("wait to be announced")
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
+        assert_eq!(get(service.url("/todos/")).await.status(), 200);
+        let report = admin(&service, "/readyz", 503).await;
+        assert_eq!(report["checks"]["outbox"]["ok"], false);
+
+        let mut connection = PgConnection::connect(database.url()).await.unwrap();
+        sqlx::query("DELETE FROM outbox")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        eventually(SOON, async || {
+            match post(&client, &service, "taken again")
+                .await
+                .unwrap()
+                .status()
+                .as_u16()
+            {
+                201 => Ok(()),
+                other => Err(other.to_string()),
+            }
+        })
+        .await
+        .unwrap();
     }
 
     #[tokio::test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream;
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::StreamExt;
 use service_kit::TaskError;
+use time::OffsetDateTime;
 use todo_domain::{EventKind, Todo};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -18,6 +19,11 @@ use crate::nats::Connection;
 
 /// How long to wait before a consumer that broke is replaced.
 const PAUSE: Duration = Duration::from_millis(100);
+
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the stream is still the same.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Brings the changes in the stream to `feed` until `shutdown`, by a consumer
 /// of this replica's own.
@@ -30,16 +36,23 @@ pub async fn follow(
     shutdown: CancellationToken,
 ) -> Result<(), TaskError> {
     let follow = async {
+        let mut stream = None;
         loop {
             let mut losses = connection.losses();
             losses.mark_unchanged();
-            let consume = (|| start(&connection, &feed))
-                .retry(retry())
-                .notify(|error, delay| debug!(error = &**error, ?delay, "no feed"));
+            let mut delays = retry().build();
+            let tail = loop {
+                match start(&connection, &feed, &mut stream).await {
+                    Ok(tail) => break tail,
+                    Err(error) => debug!(error = &*error, "no feed"),
+                }
+                tokio::time::sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
+            };
             let ended = tokio::select! {
                 // The stream may be another one after a restart of the server.
                 _ = losses.changed() => Err("the connection to NATS was lost".into()),
-                ended = async { consume.await?.run(&feed).await } => ended,
+                error = changed(&connection, stream) => Err(error),
+                ended = tail.run(&feed) => ended,
             };
             let Err::<Infallible, TaskError>(error) = ended;
             warn!(error = &*error, "the feed is interrupted");
@@ -50,17 +63,34 @@ pub async fn follow(
     Ok(())
 }
 
+/// Ends when the stream is no longer the one that was made at `known`: the
+/// consumer would wait for sequences that it does not have yet.
+async fn changed(connection: &Connection, known: Option<OffsetDateTime>) -> TaskError {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match connection.ensure_stream().await {
+            Ok(info) if Some(info.created) != known => return "the stream was made anew".into(),
+            // The consumer tells of what else is wrong.
+            _ => {}
+        }
+    }
+}
+
 fn retry() -> ExponentialBuilder {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(1))
+        .with_max_delay(LONGEST_DELAY)
         .with_jitter()
         .without_max_times()
 }
 
 /// Starts after the last change that the feed has or, where the stream does not
 /// go on from there, anew with the tail of the stream.
-async fn start(connection: &Connection, feed: &Feed) -> Result<Tail, TaskError> {
+async fn start(
+    connection: &Connection,
+    feed: &Feed,
+    known: &mut Option<OffsetDateTime>,
+) -> Result<Tail, TaskError> {
     if !connection.is_up() {
         return Err("there is no connection to NATS".into());
     }
@@ -70,8 +100,11 @@ async fn start(connection: &Connection, feed: &Feed) -> Result<Tail, TaskError> 
         last_sequence,
         ..
     } = info.state;
+    // One that was made anew uses the sequences again.
+    let is_same = known.replace(info.created) == Some(info.created);
     let goes_on = feed
         .latest()
+        .filter(|_| is_same)
         .filter(|latest| (first_sequence..=last_sequence + 1).contains(&(latest + 1)));
     let since = goes_on.unwrap_or_else(|| {
         let since = last_sequence

@@ -1,11 +1,21 @@
 //! What can go wrong with a database.
 
+use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached or is stopping: try again later.
+    /// The database cannot be reached, is stopping, takes no changes or has no
+    /// room: try again later.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
+    /// The role may not do what the program has to.
+    #[error(
+        "the role of the database user lacks a right: let its owner run \
+         `GRANT USAGE, CREATE ON SCHEMA public TO` that role"
+    )]
+    Denied(#[source] sqlx::Error),
     /// The database refused a statement: a fault of the program or the schema.
     #[error("the database refused a statement")]
     Statement(#[source] sqlx::Error),
@@ -14,33 +24,120 @@ pub enum StoreError {
     Migration(#[source] sqlx::migrate::MigrateError),
 }
 
+/// Whose fault an error of a database is.
+enum Fault {
+    Database,
+    Rights,
+    Statement,
+}
+
+/// By the classes of `SQLSTATE` (PostgreSQL, appendix A).
+fn postgres(code: &str) -> Fault {
+    match code {
+        // A lack of rights, or no schema that may be used.
+        "42501" | "3F000" => Fault::Rights,
+        // Read-only; what was tried again in vain; a lock that is not given.
+        "25006" | "40001" | "40P01" | "55P03" | "57014" => Fault::Database,
+        // Connections, resources, operators, the system below.
+        _ if ["08", "53", "57P", "58"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            Fault::Database
+        }
+        _ => Fault::Statement,
+    }
+}
+
+/// By the primary result codes of `SQLite` (<https://sqlite.org/rescode.html>).
+fn sqlite(code: i32) -> Fault {
+    match code & 0xff {
+        // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
+        5 | 6 | 7 | 8 | 9 | 10 | 13 | 14 | 15 => Fault::Database,
+        // PERM, AUTH
+        3 | 23 => Fault::Rights,
+        _ => Fault::Statement,
+    }
+}
+
+fn fault(error: &sqlx::Error) -> Fault {
+    use sqlx::Error::{
+        BeginFailed, Database, InvalidSavePointStatement, Io, PoolClosed, PoolTimedOut, Protocol,
+        Tls, WorkerCrashed,
+    };
+
+    match error {
+        Io(_)
+        | Tls(_)
+        | PoolTimedOut
+        | PoolClosed
+        | WorkerCrashed
+        | Protocol(_)
+        | BeginFailed
+        | InvalidSavePointStatement => Fault::Database,
+        Database(error) => {
+            if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
+                postgres(error.code())
+            } else if error.try_downcast_ref::<SqliteError>().is_some() {
+                let code = error.code().and_then(|code| code.parse().ok());
+                code.map_or(Fault::Statement, sqlite)
+            } else {
+                Fault::Statement
+            }
+        }
+        _ => Fault::Statement,
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        use sqlx::Error::{Io, PoolClosed, PoolTimedOut, Tls, WorkerCrashed};
-
-        let unavailable = match &error {
-            Io(_) | Tls(_) | PoolTimedOut | PoolClosed | WorkerCrashed => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                // PostgreSQL: connection exceptions, resources, shutdown.
-                ["08", "53", "57P"].iter().any(|class| code.starts_with(class))
-                    // SQLite: SQLITE_BUSY and its kin.
-                    || code.parse::<i32>().is_ok_and(|code| code & 0xff == 5)
-            }),
-            _ => false,
-        };
-        if unavailable {
-            Self::Unavailable(error)
-        } else {
-            Self::Statement(error)
+        match fault(&error) {
+            Fault::Database => Self::Unavailable(error),
+            Fault::Rights => Self::Denied(error),
+            Fault::Statement => Self::Statement(error),
         }
     }
 }
 
 impl From<sqlx::migrate::MigrateError> for StoreError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+
         match error {
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            Execute(error) => error.into(),
+            ExecuteMigration(error, version) => match fault(&error) {
+                Fault::Statement => Self::Migration(ExecuteMigration(error, version)),
+                _ => error.into(),
+            },
             error => Self::Migration(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_judged_by_their_driver() {
+        // As a number it ends in 5, like the SQLITE_BUSY of the other driver.
+        assert_eq!(42501 & 0xff, 5);
+        assert!(matches!(postgres("42501"), Fault::Rights));
+        for code in [
+            "08006", "25006", "40001", "40P01", "53100", "57P03", "58030",
+        ] {
+            assert!(matches!(postgres(code), Fault::Database), "{code}");
+        }
+        for code in ["22001", "23505", "42P01", "57000"] {
+            assert!(matches!(postgres(code), Fault::Statement), "{code}");
+        }
+        // FULL, IOERR_WRITE, BUSY_SNAPSHOT, READONLY
+        for code in [13, 778, 517, 8] {
+            assert!(matches!(sqlite(code), Fault::Database), "{code}");
+        }
+        // CONSTRAINT_UNIQUE, ERROR
+        for code in [2067, 1] {
+            assert!(matches!(sqlite(code), Fault::Statement), "{code}");
         }
     }
 }

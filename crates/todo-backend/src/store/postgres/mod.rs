@@ -2,21 +2,21 @@
 
 mod creates;
 mod outbox;
+mod pool;
 mod read;
 mod write;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Connection;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 use todo_domain::{TodoId, TodoPatch, TodoText};
 use tokio::sync::Notify;
 
 use self::creates::{Creates, New};
+use self::pool::{Doubt, again};
 use super::{
     Bulk, Change, Count, CreatedOnce, Each, Guard, List, MAX_CONNECTIONS, Origin, Page, PoolStatus,
     Seen, StoreError, TodoStore, Versioned,
@@ -24,23 +24,11 @@ use super::{
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// How long a request waits for a connection. A database that restarts within
-/// it costs time, not an error.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A connection that was idle for longer is asked for a sign of life before
-/// use. Under load none is, and no round trip is spent. A server does not
-/// restart in less (a small one was seen to take under 100 ms), so that one
-/// which did costs no request.
-const TRUST_IDLE: Duration = Duration::from_millis(20);
-
-/// `admin_shutdown`: the server ended the session before it ran the statement.
-const ADMIN_SHUTDOWN: &str = "57P01";
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct PostgresStore {
     pool: PgPool,
+    doubt: Doubt,
     /// Notified after each commit that wrote an event.
     signal: Arc<Notify>,
     creates: Creates,
@@ -48,21 +36,11 @@ pub(super) struct PostgresStore {
 
 impl PostgresStore {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRUST_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options);
+        let doubt = Doubt::default();
+        let pool = pool::connect(options, &doubt);
         Self {
             pool,
+            doubt,
             signal: Arc::default(),
             creates: Creates::new(),
         }
@@ -73,7 +51,7 @@ impl PostgresStore {
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
-        let changed = again(operation).await?;
+        let changed = again(&self.doubt, operation).await?;
         self.signal.notify_one();
         Ok(changed)
     }
@@ -82,7 +60,7 @@ impl PostgresStore {
 #[async_trait]
 impl TodoStore for PostgresStore {
     async fn list(&self, page: &Page, each: Each<'_>) -> Result<List, StoreError> {
-        let rows = again(|| read::page(&self.pool, page)).await?;
+        let rows = again(&self.doubt, || read::page(&self.pool, page)).await?;
         let list = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let list = read::list_of(list)?;
         for row in &rows {
@@ -94,11 +72,11 @@ impl TodoStore for PostgresStore {
     }
 
     async fn count(&self) -> Result<Count, StoreError> {
-        again(|| read::count(&self.pool)).await
+        again(&self.doubt, || read::count(&self.pool)).await
     }
 
     async fn get(&self, id: TodoId) -> Result<Option<Versioned>, StoreError> {
-        again(|| read::get(&self.pool, id)).await
+        again(&self.doubt, || read::get(&self.pool, id)).await
     }
 
     async fn create(
@@ -113,9 +91,9 @@ impl TodoStore for PostgresStore {
             at: origin.at,
             traceparent: origin.traceparent.clone(),
         };
-        let (pool, signal) = (self.pool.clone(), self.signal.clone());
+        let (pool, doubt, signal) = (self.pool.clone(), self.doubt.clone(), self.signal.clone());
         let make = async move |batch: Vec<New>| {
-            let made = again(|| write::create(&pool, &batch)).await?;
+            let made = again(&doubt, || write::create(&pool, &batch)).await?;
             signal.notify_one();
             Ok(made)
         };
@@ -155,7 +133,7 @@ impl TodoStore for PostgresStore {
     }
 
     async fn last_id(&self) -> Result<TodoId, StoreError> {
-        let last: Option<i64> = again(|| async {
+        let last: Option<i64> = again(&self.doubt, || async {
             sqlx::query_scalar("SELECT max(id) FROM todos")
                 .fetch_one(&self.pool)
                 .await
@@ -176,11 +154,22 @@ impl TodoStore for PostgresStore {
     }
 
     async fn sweep_keys(&self, instant: OffsetDateTime, max: u32) -> Result<bool, StoreError> {
-        again(|| write::sweep_keys(&self.pool, instant, max)).await
+        again(&self.doubt, || write::sweep_keys(&self.pool, instant, max)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        Ok(self.pool.acquire().await?.ping().await?)
+        let read_only: String = again(&self.doubt, || async {
+            sqlx::query_scalar("SHOW transaction_read_only")
+                .fetch_one(&self.pool)
+                .await
+        })
+        .await?;
+        if read_only == "on" {
+            self.doubt.raise();
+            let error = sqlx::Error::Protocol("the database takes no changes".to_owned());
+            return Err(StoreError::Unavailable(error));
+        }
+        Ok(())
     }
 
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError> {
@@ -231,22 +220,4 @@ impl TodoStore for PostgresStore {
     async fn close(&self) {
         self.pool.close().await;
     }
-}
-
-/// Runs `operation` again where the server ended the session before it ran the
-/// statement, as a stop does to connections that were just used; at most once
-/// for each connection of the pool, any of which may have ended so. Nothing was
-/// written then, so a change is not made twice.
-async fn again<T, F>(operation: impl Fn() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, sqlx::Error>>,
-{
-    for _ in 0..MAX_CONNECTIONS {
-        match operation().await {
-            Err(sqlx::Error::Database(error))
-                if error.code().as_deref() == Some(ADMIN_SHUTDOWN) => {}
-            result => return Ok(result?),
-        }
-    }
-    Ok(operation().await?)
 }

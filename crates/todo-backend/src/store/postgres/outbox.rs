@@ -148,7 +148,7 @@ impl Outbox for PostgresStore {
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
-            .acquire_timeout(super::ACQUIRE_TIMEOUT)
+            .acquire_timeout(super::pool::ACQUIRE_TIMEOUT)
             .connect_lazy_with((*self.pool.connect_options()).clone());
         let mut listener = PgListener::connect_with(&session).await?;
         listener.eager_reconnect(false);

@@ -11,7 +11,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{FromRow, Row, SqliteConnection, Transaction};
+use sqlx::{Connection, FromRow, Row, SqliteConnection, Transaction};
 use time::OffsetDateTime;
 use time::error::ComponentRange;
 use todo_domain::{EventKind, Todo, TodoId, TodoPatch, TodoText};
@@ -61,6 +61,13 @@ impl SqliteStore {
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(BUSY_TIMEOUT)
             .test_before_acquire(false)
+            // A commit that fails on a full disk leaves the driver in a
+            // transaction that the database has ended: such a connection can
+            // begin no other one.
+            .before_acquire(|connection, _| {
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
             .connect_lazy_with(options);
         Ok(Self {
             pool,
