@@ -5,12 +5,26 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use manifest_tests::{Manifests, Tree};
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::{Nats, Postgres, Service, Webhook};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Metrics of other people's programs, and who exports them.
+const OF_OTHERS: &[&str] = &[
+    // kube-state-metrics
+    "kube_cronjob_created",
+    "kube_cronjob_status_last_successful_time",
+    // the kubelet
+    "kubelet_volume_stats_available_bytes",
+    "kubelet_volume_stats_capacity_bytes",
+    // cert-manager
+    "certmanager_certificate_expiration_timestamp_seconds",
+];
 
 fn production() -> Result<Manifests, Box<dyn Error + Send + Sync>> {
     let tree = Tree::copy()?;
@@ -151,5 +165,160 @@ fn argocd_sends_each_subscribed_trigger_with_a_template_that_exists() -> Outcome
         }
     }
     assert_eq!(sent, 3);
+    Ok(())
+}
+
+/// The queries of the dashboard, with what Grafana puts in place of its variables.
+fn panels(manifests: &Manifests) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
+    let map = manifests
+        .find("ConfigMap", "production", "production-todo-dashboard")
+        .ok_or("no dashboard")?;
+    let dashboard: Value = serde_json::from_str(map.text("/data/todo.json"))?;
+    let panels = dashboard["panels"].as_array().into_iter().flatten();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array());
+    let queries = targets
+        .flatten()
+        .filter_map(|target| target["expr"].as_str());
+    Ok(queries
+        .map(|query| query.replace("$__rate_interval", "5m"))
+        .collect())
+}
+
+/// The names of the metrics in a query: identifiers that are no functions, keywords or labels.
+fn metrics(query: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut rest = query;
+    while let Some(start) =
+        rest.find(|c: char| c.is_ascii_alphanumeric() || c == '_' || "{[\"".contains(c))
+    {
+        rest = &rest[start..];
+        let skip_to = match &rest[..1] {
+            "{" => Some('}'),
+            "[" => Some(']'),
+            "\"" => Some('"'),
+            _ => None,
+        };
+        if let Some(end) = skip_to {
+            rest = rest[1..].split_once(end).map_or("", |(_, after)| after);
+            continue;
+        }
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        rest = after.trim_start();
+        match word {
+            // The labels in brackets are none of a metric's names.
+            "by" | "on" | "without" | "ignoring" => {
+                rest = rest.split_once(')').map_or("", |(_, after)| after);
+            }
+            "and" | "or" | "unless" | "bool" | "offset" => {}
+            // A number or a duration.
+            _ if word.starts_with(|c: char| c.is_ascii_digit()) => {}
+            _ if rest.starts_with('(') => {}
+            // An aggregation whose labels come first.
+            _ if rest.starts_with("by ") => {}
+            _ => {
+                found.insert(word.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_names_of_metrics_are_read_from_queries() {
+    let query = r#"1 - sum by (namespace, le) (rate(a_bucket{le="0.25", x=~"b|c"}[5m])) / on (namespace) d:e:f
+        and max(g) > 2 * 86400 or time() - h unless absent(i) offset 5m"#;
+    let names: Vec<_> = metrics(query).into_iter().collect();
+    assert_eq!(names, ["a_bucket", "d:e:f", "g", "h", "i"]);
+}
+
+/// Every query of the rules and of the dashboard.
+fn queries(manifests: &Manifests) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
+    let of_rules = rules(manifests)
+        .into_iter()
+        .filter_map(|rule| rule["expr"].as_str().map(str::to_owned));
+    Ok(of_rules.chain(panels(manifests)?).collect())
+}
+
+/// A program as cargo builds it before it runs the tests of the workspace. Where this package is tested alone it is that
+/// of the last build.
+fn program(name: &str) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
+    // This program is in the folder `deps` of that of all programs.
+    let this = std::env::current_exe()?;
+    let program = this.ancestors().nth(2).ok_or("no folder")?.join(name);
+    if program.is_file() {
+        return Ok(program);
+    }
+    Err(format!("{name} is not built: cargo build --package {name}").into())
+}
+
+fn curl(arguments: &[&str]) -> Result<String, Box<dyn Error + Send + Sync>> {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail"])
+        .args(arguments)
+        .output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8(output.stdout)?);
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into())
+}
+
+#[tokio::test]
+async fn every_query_names_a_metric_that_the_running_system_exports() -> Outcome {
+    let manifests = production()?;
+    let recorded: BTreeSet<_> = rules(&manifests)
+        .into_iter()
+        .filter_map(|rule| rule["record"].as_str())
+        .collect();
+    let asked: BTreeSet<_> = queries(&manifests)?
+        .iter()
+        .flat_map(|query| metrics(query))
+        .filter(|name| !recorded.contains(name.as_str()) && !OF_OTHERS.contains(&name.as_str()))
+        .collect();
+
+    let postgres = Postgres::start().await?;
+    let database = postgres.empty_database().await?;
+    let nats = Nats::start().await?;
+    let webhook = Webhook::start()?;
+    let backend = Service::builder(program("todo-backend")?)
+        .env("MIGRATE_ON_START", "true")
+        .env("DATABASE_URL", database.url())
+        .env("POD_NAMESPACE", "production")
+        .env("NATS_URL", nats.url())
+        .start()
+        .await?;
+    let broadcaster = Service::builder(program("broadcaster")?)
+        .env("POD_NAMESPACE", "production")
+        .env("NATS_URL", nats.url())
+        .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
+        .env("SLACK_WEBHOOK_URL", webhook.url())
+        .start()
+        .await?;
+    let todo = r#"{"text":"counted"}"#;
+    let json = "Content-Type: application/json";
+    curl(&["--header", json, "--data", todo, &backend.url("/todos/")])?;
+
+    // Some are there only after the first of what they count.
+    testkit::eventually(Duration::from_mins(1), async || {
+        let exported = [&backend, &broadcaster]
+            .map(|service| curl(&[&service.admin_url("/metrics")]))
+            .into_iter()
+            .collect::<Result<String, _>>()
+            .map_err(|error| error.to_string())?;
+        let exported: BTreeSet<_> = exported
+            .lines()
+            .filter_map(|line| line.split(['{', ' ']).next())
+            .collect();
+        let missing: Vec<_> = asked
+            .iter()
+            .filter(|name| !exported.contains(name.as_str()))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("nobody exports {missing:?}"))
+    })
+    .await?;
     Ok(())
 }
