@@ -481,7 +481,9 @@ impl Desk for ModelDesk {
     async fn announce(&self, pause: Duration) {
         let until = Instant::now() + pause;
         if self.exchange().await.is_ok() {
-            self.world.server().pause_until = Some(until);
+            let mut server = self.world.server();
+            server.pause_until = server.pause_until.max(Some(until));
+            server.pause_noted = Some(Instant::now());
         }
     }
 }

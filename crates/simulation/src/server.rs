@@ -78,8 +78,10 @@ pub(crate) struct Server {
     /// Tells one consumer from the next.
     pub(crate) created: u64,
     pub(crate) is_down: bool,
-    /// What the bucket holds beside the ids.
+    /// What the bucket holds beside the ids: from when on the webhook may be
+    /// asked again. And when that was noted.
     pub(crate) pause_until: Option<tokio::time::Instant>,
+    pub(crate) pause_noted: Option<tokio::time::Instant>,
     /// Which changes were given up.
     pub(crate) dead: BTreeSet<Change>,
     /// Whether anything was lost that had been noted.

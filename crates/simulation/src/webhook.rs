@@ -13,6 +13,9 @@ use crate::World;
 use crate::replica::Process;
 use crate::server::Change;
 
+/// How long a post may take to go out after it was allowed.
+const MOMENT: Duration = Duration::from_millis(50);
+
 /// What the webhook does with what it gets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Mood {
@@ -38,17 +41,14 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    fn judge(&mut self, process: u64, is_paced: bool) {
+    fn judge(&mut self, process: u64, is_paced: bool, announced: Option<Instant>) {
         let now = Instant::now();
         let last = self.last.insert(process, now);
         if is_paced && last.is_some_and(|last| now - last < Duration::from_secs(1)) {
             self.fault = Some(format!("{process} posts twice within a second"));
         }
-        if self
-            .not_before
-            .get(&process)
-            .is_some_and(|until| now < *until)
-        {
+        let asked = self.not_before.get(&process).copied();
+        if asked.max(announced).is_some_and(|until| now < until) {
             self.fault = Some(format!("{process} posts although it was asked to wait"));
         }
     }
@@ -67,9 +67,15 @@ impl Post for Outlet {
             status,
             text: text.to_owned(),
         };
+        let announced = {
+            let server = self.world.server();
+            // Not what was asked of a process that posts at this moment.
+            let noted = server.pause_noted.filter(|noted| noted.elapsed() > MOMENT);
+            noted.and(server.pause_until)
+        };
         let mood = {
             let mut webhook = self.world.webhook();
-            webhook.judge(self.process.name, self.world.is_readable);
+            webhook.judge(self.process.name, self.world.is_readable, announced);
             webhook.mood
         };
         let way = self.world.random().u64(1..30);
@@ -90,12 +96,8 @@ impl Post for Outlet {
             }
             Mood::Limiting(pause) => {
                 let until = Instant::now() + pause;
-                // Those that are on their way cannot know.
-                let since = Instant::now() + Duration::from_millis(1);
                 let mut webhook = self.world.webhook();
-                if until > since {
-                    webhook.not_before.insert(self.process.name, until);
-                }
+                webhook.not_before.insert(self.process.name, until);
                 Answer::Limited(pause)
             }
             Mood::Mute => {

@@ -248,7 +248,11 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         }
         match self.desk.permission(&events).await {
             Ok(Permission::Granted) => {}
-            Ok(Permission::Wait(pause)) => return (known, Outcome::Wait(pause)),
+            Ok(Permission::Wait(pause)) => {
+                // Whoever has the next turn is not told again.
+                self.wait(pause);
+                return (known, Outcome::Wait(pause));
+            }
             Ok(Permission::Lost) => return (known, Outcome::Lost),
             Err(error) => {
                 warn!(error, "cannot ask whether the events are still ours");
@@ -277,9 +281,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
                 self.metrics.rate_limited.inc();
                 let pause_seconds = pause.as_secs();
                 warn!(pause_seconds, "the webhook asks for a pause");
-                let until = Instant::now() + pause;
-                self.paused_until
-                    .send_modify(|paused| *paused = until.max(*paused));
+                self.wait(pause);
                 self.desk.announce(pause).await;
                 Outcome::Limited(pause)
             }
@@ -296,6 +298,13 @@ impl<D: Desk, P: Post> Delivery<D, P> {
                 Outcome::Failed(failure)
             }
         }
+    }
+
+    /// Has nothing posted for so long, also by posts that are planned.
+    fn wait(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        self.paused_until
+            .send_modify(|paused| *paused = until.max(*paused));
     }
 
     /// Whether the queue heard.
