@@ -44,8 +44,9 @@ const FORM: &str = "1";
 #[utoipa::path(
     get, path = "/todos/",
     params(
-        ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1000"),
-        ("cursor" = Option<String>, Query, description = "Where the page starts, from a Link header"),
+        ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "Where the page starts, from a Link header",
+            max_length = 42, pattern = "^[0-9]+-[0-9]+$"),
         ("completed" = Option<bool>, Query, description = "Only todos in this state"),
         ("q" = Option<String>, Query, description = "Only todos with this in their text, in upper or lower case; 140 characters at most"),
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),

@@ -78,6 +78,7 @@ pub(super) async fn read(
     post, path = "/todos/",
     params(
         ("Idempotency-Key" = Option<String>, Header,
+            min_length = 1, max_length = 255, pattern = "^[!#-~]+$",
             description = "A repeated request with the same key makes no second todo, for 24 hours"),
     ),
     request_body(content = docs::NewTodoSchema, description = "{\"text\": \"Water the plants\"}"),
