@@ -6,13 +6,17 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use service_kit::http::ErrorBody;
+use service_kit::config::PublicPrefix;
+use service_kit::design;
+use service_kit::http::{ErrorBody, ErrorPages};
 use todo_domain::Environment;
 
-/// Nothing but a style sheet of our own.
-pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Nothing but files of our own.
+pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("../assets/home.css");
+
+const SCRIPT: &str = include_str!("../assets/inbox.js");
 
 #[derive(Template)]
 #[template(path = "home.html")]
@@ -20,11 +24,14 @@ struct Home<'a> {
     environments: &'a [Environment],
 }
 
-/// The start page and its style sheet.
+/// The start page, and the files that all pages of this process load.
 pub(crate) fn routes(environments: Vec<Environment>) -> Router {
     Router::new()
         .route("/", get(home))
-        .route("/home.css", get(style))
+        .nest(
+            "/look",
+            design::routes(STYLE).route("/inbox.js", get(script)),
+        )
         .with_state(environments.into())
 }
 
@@ -33,6 +40,19 @@ async fn home(State(environments): State<std::sync::Arc<[Environment]>>) -> Resp
         environments: &environments,
     };
     render(&page)
+}
+
+/// How errors look outside of the environments, which have pages of their own.
+pub(crate) fn error_pages() -> ErrorPages {
+    ErrorPages {
+        prefix: PublicPrefix::default(),
+        style: "/look/style.css".to_owned(),
+        font: "/look/figtree.woff2".to_owned(),
+        icon: "/look/icon.svg".to_owned(),
+        badge: String::new(),
+        home: "/",
+        home_label: "To the start",
+    }
 }
 
 /// `page` as an answer.
@@ -51,10 +71,10 @@ pub(crate) fn internal_error() -> Response {
     ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").into_response()
 }
 
-async fn style() -> impl IntoResponse {
+async fn script() -> impl IntoResponse {
     let headers = [
-        (header::CONTENT_TYPE, "text/css; charset=utf-8"),
+        (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
         (header::CACHE_CONTROL, "public, max-age=3600"),
     ];
-    (headers, STYLE)
+    (headers, SCRIPT)
 }

@@ -10,7 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use broadcaster::message::Messages;
 use prometheus_client::registry::Registry;
-use service_kit::http::{Budget, HttpMetrics};
+use service_kit::http::{Budget, HttpMetrics, errors_for_people};
 use todo_domain::Environment;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
@@ -93,13 +93,14 @@ impl Ingress {
 fn stack(routes: Router, budget: Budget, shutdown: CancellationToken) -> Router {
     // Nobody scrapes a laptop.
     let metrics = HttpMetrics::register(&mut Registry::default());
-    service_kit::http::stack(
+    let routes = service_kit::http::stack(
         routes,
         metrics,
         budget,
         home::CONTENT_SECURITY_POLICY,
         shutdown,
-    )
+    );
+    errors_for_people(routes, home::error_pages())
 }
 
 /// `request` has lost its prefix already. What it says of proxies is the

@@ -2,6 +2,7 @@
 
 import { Editor } from "./editor.js";
 import { give } from "./focus.js";
+import { arrived, leaving } from "./motion.js";
 import { setTime } from "./time.js";
 
 /** How many rows the browser lays out or leaves out together. */
@@ -121,6 +122,7 @@ export class Rows {
       this.#rows.set(item, row);
       if (rendered) this.#rendered.delete(item.server.id);
       else this.#place(row.element, item);
+      if (!rendered) arrived(row.element);
       this.#items.set(row.element, item);
     }
     row.update(item, this.#on.state(item));
@@ -145,6 +147,7 @@ export class Rows {
     this.#rows.delete(item);
     this.#items.delete(element);
     const chunk = element.parentElement;
+    leaving(element);
     element.remove();
     if (!chunk.firstElementChild) chunk.remove();
   }

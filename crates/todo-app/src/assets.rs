@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
 use service_kit::design;
+use service_kit::http::ErrorBody;
 use xxhash_rust::xxh3::xxh3_64;
 
 const STYLE: &str = include_str!("../assets/app.css");
@@ -101,7 +102,7 @@ impl Assets {
             file("icon-512.png", include_bytes!("../assets/icon-512.png")),
         ]);
         assets.add("app.css", &[design::STYLE, STYLE].join("\n"));
-        for (name, source) in SCRIPTS {
+        for &(name, source) in SCRIPTS {
             assets.add(name, source);
         }
         assets
@@ -133,7 +134,7 @@ impl Assets {
 }
 
 /// Imported modules before those that import them.
-const SCRIPTS: [(&str, &str); 29] = [
+const SCRIPTS: &[(&str, &str)] = &[
     ("run.js", include_str!("../assets/run.js")),
     ("kept.js", include_str!("../assets/kept.js")),
     ("text.js", include_str!("../assets/text.js")),
@@ -149,6 +150,7 @@ const SCRIPTS: [(&str, &str); 29] = [
     ("drafts.js", include_str!("../assets/drafts.js")),
     ("store.js", include_str!("../assets/store.js")),
     ("editor.js", include_str!("../assets/editor.js")),
+    ("motion.js", include_str!("../assets/motion.js")),
     ("rows.js", include_str!("../assets/rows.js")),
     ("notices.js", include_str!("../assets/notices.js")),
     ("guard.js", include_str!("../assets/guard.js")),
@@ -193,7 +195,7 @@ pub(crate) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Respo
     let asset = Assets::get().0.iter().find(|asset| asset.file == file);
     match asset {
         Some(asset) => asset.respond(&headers, FOR_EVER),
-        None => StatusCode::NOT_FOUND.into_response(),
+        None => ErrorBody::new(StatusCode::NOT_FOUND, "Not Found").into_response(),
     }
 }
 

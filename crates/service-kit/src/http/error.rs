@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 
-/// An answer that says what went wrong: `{"detail": "Not Found"}`.
+use super::people::ErrorDetail;
+
+/// An answer that says what went wrong: `{"detail": "Not Found"}`, or a page
+/// where [`super::errors_for_people`] makes one of it.
 #[derive(Debug)]
 pub struct ErrorBody {
     status: StatusCode,
@@ -32,9 +35,10 @@ impl IntoResponse for ErrorBody {
         struct Body {
             detail: Cow<'static, str>,
         }
+        let detail = Extension(ErrorDetail(self.detail.clone()));
         let body = Json(Body {
             detail: self.detail,
         });
-        (self.status, body).into_response()
+        (self.status, detail, body).into_response()
     }
 }

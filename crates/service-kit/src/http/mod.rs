@@ -9,6 +9,7 @@ mod error;
 mod observe;
 #[cfg(feature = "otel")]
 pub(crate) mod otel;
+mod people;
 mod prefix;
 mod serve;
 mod within;
@@ -31,6 +32,7 @@ pub use budget::{Budget, Exhausted, Limits};
 pub use client::{client, client_of, install_tls_provider, without_secrets};
 pub use error::ErrorBody;
 pub use observe::{HttpMetrics, RequestContext};
+pub use people::{ErrorDetail, ErrorPages, errors_for_people};
 pub use prefix::ForwardedPrefix;
 pub use serve::{listen, serve};
 

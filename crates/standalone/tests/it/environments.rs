@@ -265,3 +265,29 @@ async fn a_data_folder_belongs_to_one_process_and_to_the_eyes_of_its_owner() {
     first.kill().await.unwrap();
     data(program(&parent)).start().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_unknown_address_is_a_page_for_a_person_and_json_for_a_program() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    for (path, back) in [
+        ("/nope", "/"),
+        ("/staging/nope", "/staging/"),
+        ("/production/todos/nope/nope", "/production/todos/docs"),
+    ] {
+        let get = || client().get(service.url(path));
+        let program = get().send().await.unwrap();
+        assert_eq!(program.status(), StatusCode::NOT_FOUND);
+        assert_eq!(program.text().await.unwrap(), r#"{"detail":"Not Found"}"#);
+        let person = get().header("accept", "text/html,*/*;q=0.8").send();
+        let person = person.await.unwrap();
+        assert_eq!(person.status(), StatusCode::NOT_FOUND);
+        let html = person.text().await.unwrap();
+        assert!(html.contains("There is no such page"), "{html}");
+        assert!(html.contains(&format!("href=\"{back}\"")), "{html}");
+        let (_, style) = html.split_once("stylesheet\" href=\"").unwrap();
+        let (style, _) = style.split_once('"').unwrap();
+        let style = client().get(service.url(style)).send().await.unwrap();
+        assert_eq!(style.status(), StatusCode::OK);
+    }
+}

@@ -1,7 +1,6 @@
 //! Pages that say what is wrong.
 
 use askama::Template;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -34,16 +33,5 @@ pub(super) fn page(
             heading,
             text,
         },
-    )
-}
-
-/// Any address that is not ours.
-pub(super) async fn not_found(State(site): State<Site>, visit: Visit) -> Response {
-    page(
-        &site,
-        &visit,
-        StatusCode::NOT_FOUND,
-        "There is no such page",
-        "The address may be old, or have a slip of the pen in it.",
     )
 }

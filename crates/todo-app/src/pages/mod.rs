@@ -21,10 +21,11 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use service_kit::config::PublicPrefix;
-use service_kit::http::{Budget, HttpMetrics};
+use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
 use todo_domain::Environment;
 use tokio_util::sync::CancellationToken;
 
+use crate::assets::Assets;
 use crate::backend::Backend;
 use crate::config::AppConfig;
 use crate::picture::Picture;
@@ -80,6 +81,16 @@ pub(crate) fn routes(
     budget: Budget,
     shutdown: CancellationToken,
 ) -> Router {
+    let assets = Assets::get();
+    let error_pages = ErrorPages {
+        prefix: site.prefix.clone(),
+        style: format!("/static/{}", assets.file("app.css")),
+        font: format!("/static/{}", assets.file("figtree.woff2")),
+        icon: format!("/static/{}", assets.file("icon.svg")),
+        badge: site.environment.title(),
+        home: "/",
+        home_label: "To the todos",
+    };
     let picture = get(picture::serve).with_state(site.picture.clone());
     let routes = Router::new()
         .route("/", get(home::show))
@@ -92,7 +103,6 @@ pub(crate) fn routes(
         .route("/print", get(print::show))
         .route("/picture.json", get(home::picture))
         .route("/manifest.webmanifest", get(manifest::show))
-        .route("/{*path}", get(error::not_found))
         .with_state(site)
         .route("/image", picture)
         .route("/sw.js", get(assets::worker))
@@ -101,5 +111,7 @@ pub(crate) fn routes(
             "/healthz",
             get(async || (StatusCode::OK, Json(serde_json::json!({"status": "ready"})))),
         );
-    service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown)
+    let routes =
+        service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown);
+    errors_for_people(routes, error_pages)
 }

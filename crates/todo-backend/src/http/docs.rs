@@ -5,12 +5,13 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::Value;
 use service_kit::config::PublicPrefix;
+use service_kit::design;
 use service_kit::http::{ErrorBody, ForwardedPrefix};
 use tracing::error;
 use utoipa::openapi::path::Operation;
@@ -21,53 +22,76 @@ use super::{bulk, events, list, todos};
 
 const STYLE: &str = include_str!("../../assets/docs.css");
 
-/// The routes of the description; below `/todos` as well, which is all of the
-/// API that the ingress shows.
-pub(super) fn routes(prefix: PublicPrefix) -> Router {
-    let routes = || {
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The routes of the description. Below `/todos`, which is all of the API that
+/// the ingress shows, it lists what answers there and nothing else.
+pub(super) fn routes(prefix: &PublicPrefix) -> Router {
+    let routes = |shown| {
         Router::new()
             .route("/openapi.json", get(openapi))
             .route("/docs", get(page))
             .route("/docs/", get(page))
-            .route("/docs/style.css", get(style))
+            .nest("/docs", design::routes(STYLE))
+            .with_state(Described {
+                prefix: prefix.clone(),
+                shown,
+            })
     };
-    routes().nest("/todos", routes()).with_state(prefix)
+    routes("/").nest("/todos", routes("/todos"))
 }
 
-/// The document, with the address that the browser has to use.
-fn document(forwarded: Option<PublicPrefix>, configured: PublicPrefix) -> Document {
-    let prefix = forwarded.unwrap_or(configured);
-    let url = if prefix.as_str().is_empty() {
-        "/".to_owned()
-    } else {
-        prefix.to_string()
-    };
-    let mut document = ApiDocument::openapi();
-    document.servers = Some(vec![ServerBuilder::new().url(url).build()]);
-    document
+/// What is described, and to whom.
+#[derive(Clone, Debug)]
+struct Described {
+    /// The prefix, where the ingress says none.
+    prefix: PublicPrefix,
+    /// Only paths that start with this.
+    shown: &'static str,
+}
+
+impl Described {
+    /// The document, with the address that the browser has to use.
+    fn document(&self, forwarded: Option<PublicPrefix>) -> (Document, PublicPrefix) {
+        let prefix = forwarded.unwrap_or_else(|| self.prefix.clone());
+        let url = if prefix.as_str().is_empty() {
+            "/".to_owned()
+        } else {
+            prefix.to_string()
+        };
+        let mut document = ApiDocument::openapi();
+        document
+            .paths
+            .paths
+            .retain(|path, _| path.starts_with(self.shown));
+        document.servers = Some(vec![ServerBuilder::new().url(url).build()]);
+        (document, prefix)
+    }
 }
 
 async fn openapi(
-    State(configured): State<PublicPrefix>,
+    State(described): State<Described>,
     ForwardedPrefix(forwarded): ForwardedPrefix,
 ) -> Json<Document> {
-    Json(document(forwarded, configured))
+    Json(described.document(forwarded).0)
 }
 
 async fn page(
-    State(configured): State<PublicPrefix>,
+    State(described): State<Described>,
     ForwardedPrefix(forwarded): ForwardedPrefix,
+    headers: HeaderMap,
 ) -> Response {
-    let document = document(forwarded.clone(), configured.clone());
+    let (document, prefix) = described.document(forwarded);
     let page = Page {
-        prefix: forwarded.unwrap_or(configured).to_string(),
+        prefix: prefix.to_string(),
         title: &document.info.title,
         version: &document.info.version,
         description: document.info.description.as_deref().unwrap_or_default(),
-        routes: describe(&document),
+        routes: describe(&document, &format!("{}{prefix}", origin(&headers))),
     };
     match page.render() {
-        Ok(html) => Html(html).into_response(),
+        // It says the address by which it was asked for.
+        Ok(html) => ([(header::CACHE_CONTROL, NO_STORE)], Html(html)).into_response(),
         Err(error) => {
             error!(%error, "the page of the API cannot be rendered");
             ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
@@ -76,12 +100,18 @@ async fn page(
     }
 }
 
-async fn style() -> impl IntoResponse {
-    let headers = [
-        (header::CONTENT_TYPE, "text/css; charset=utf-8"),
-        (header::CACHE_CONTROL, "public, max-age=3600"),
-    ];
-    (headers, STYLE)
+/// The scheme and the host of the page, as the person sees them.
+fn origin(headers: &HeaderMap) -> String {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
+        Some("https") => "https",
+        _ => "http",
+    };
+    let host = text(header::HOST).filter(|host| {
+        let is_plain = |c: u8| c.is_ascii_alphanumeric() || b".-:[]".contains(&c);
+        host.len() <= 255 && host.bytes().all(is_plain)
+    });
+    format!("{scheme}://{}", host.unwrap_or("localhost"))
 }
 
 /// The page of `/docs`.
@@ -96,12 +126,15 @@ struct Page<'a> {
 }
 
 struct Route {
+    /// Where it is on the page.
+    anchor: String,
     method: &'static str,
     path: String,
+    /// A command for a terminal.
+    example: String,
     summary: String,
     description: String,
     parameters: Vec<Parameter>,
-    body: Option<String>,
     answers: Vec<Answer>,
 }
 
@@ -117,7 +150,8 @@ struct Answer {
     description: String,
 }
 
-fn describe(document: &Document) -> Vec<Route> {
+/// The routes of `document` under the address `base`.
+fn describe(document: &Document, base: &str) -> Vec<Route> {
     let items = document.paths.paths.iter();
     items
         .flat_map(|(path, item)| {
@@ -131,25 +165,30 @@ fn describe(document: &Document) -> Vec<Route> {
             .filter_map(|(method, operation)| {
                 operation
                     .as_ref()
-                    .map(|operation| route(method, path, operation))
+                    .map(|operation| route(method, base, path, operation))
             })
         })
         .collect()
 }
 
-fn route(method: &'static str, path: &str, operation: &Operation) -> Route {
+fn route(method: &'static str, base: &str, path: &str, operation: &Operation) -> Route {
     let parameters = operation.parameters.iter().flatten();
+    let parameters = parameters.filter_map(|parameter| match parameter {
+        RefOr::T(parameter) => Some(parameter),
+        RefOr::Ref(_) => None,
+    });
     let answers = operation.responses.responses.iter();
+    let summary = plain(operation.summary.as_ref());
     Route {
+        anchor: summary
+            .to_lowercase()
+            .replace(|c: char| !c.is_ascii_alphanumeric(), "-"),
         method,
         path: path.to_owned(),
-        summary: plain(operation.summary.as_ref()),
+        example: example(method, base, path, operation),
+        summary,
         description: plain(operation.description.as_ref()),
         parameters: parameters
-            .filter_map(|parameter| match parameter {
-                RefOr::T(parameter) => Some(parameter),
-                RefOr::Ref(_) => None,
-            })
             .map(|parameter| Parameter {
                 name: parameter.name.clone(),
                 place: serde_json::to_value(&parameter.parameter_in)
@@ -157,23 +196,50 @@ fn route(method: &'static str, path: &str, operation: &Operation) -> Route {
                     .and_then(|value| value.as_str().map(str::to_owned))
                     .unwrap_or_default(),
                 required: parameter.required == Required::True,
-                description: parameter.description.clone().unwrap_or_default(),
+                description: plain(parameter.description.as_ref()),
             })
             .collect(),
-        body: operation.request_body.as_ref().and_then(|body| match body {
-            RefOr::T(body) => body.description.clone(),
-            RefOr::Ref(_) => None,
-        }),
         answers: answers
             .map(|(status, response)| Answer {
                 status: status.clone(),
                 description: match response {
-                    RefOr::T(response) => response.description.clone(),
+                    RefOr::T(response) => plain(Some(&response.description)),
                     RefOr::Ref(_) => String::new(),
                 },
             })
             .collect(),
     }
+}
+
+/// What to type to try it: the todo 7 stands for any.
+fn example(method: &str, base: &str, path: &str, operation: &Operation) -> String {
+    let body = operation.request_body.as_ref().and_then(|body| match body {
+        RefOr::T(body) => body.description.as_deref(),
+        RefOr::Ref(_) => None,
+    });
+    // The description of a body that has to be there is an example of it.
+    let body = body.filter(|body| serde_json::from_str::<Value>(body).is_ok());
+    let ticks = body.is_some_and(|body| body.contains("true"));
+    let is_bulk = !path.contains('{') && matches!(method, "PUT" | "DELETE");
+    let query = match (is_bulk, ticks) {
+        (false, _) => "",
+        // Who ticks todos names those that are not ticked.
+        (true, true) => "?completed=false",
+        (true, false) => "?completed=true",
+    };
+    let follows = operation.responses.responses.values().any(|response| {
+        matches!(response, RefOr::T(response) if response.content.contains_key("text/event-stream"))
+    });
+    let mut command = vec!["curl".to_owned()];
+    if follows {
+        command.push("--no-buffer".to_owned());
+    }
+    if matches!(method, "PUT" | "DELETE") {
+        command.push(format!("-X {method}"));
+    }
+    command.extend(body.map(|body| format!("--json '{body}'")));
+    command.push(format!("'{base}{}{query}'", path.replace("{id}", "7")));
+    command.join(" ")
 }
 
 /// The text without the backticks that `Markdown` wants and HTML does not.

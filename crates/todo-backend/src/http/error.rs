@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
-use service_kit::http::ErrorBody;
+use service_kit::http::{ErrorBody, ErrorDetail};
 use todo_domain::TodoId;
 use tracing::{error, warn};
 
@@ -102,7 +102,10 @@ impl IntoResponse for ApiError {
                 struct Body {
                     detail: Vec<Fault>,
                 }
-                (StatusCode::UNPROCESSABLE_ENTITY, Json(Body { detail })).into_response()
+                let said: Vec<_> = detail.iter().map(|fault| &*fault.msg).collect();
+                let said = Extension(ErrorDetail(said.join(". ").into()));
+                let body = Json(Body { detail });
+                (StatusCode::UNPROCESSABLE_ENTITY, said, body).into_response()
             }
             Self::Malformed(detail) => {
                 ErrorBody::new(StatusCode::BAD_REQUEST, detail).into_response()

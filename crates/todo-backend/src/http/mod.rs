@@ -20,7 +20,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use service_kit::config::PublicPrefix;
-use service_kit::http::{Budget, HttpMetrics};
+use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
@@ -33,7 +33,7 @@ pub use limits::Limits;
 
 /// Nothing of an answer is ever run or framed; the page of `/docs` has a style
 /// sheet of its own.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Clients may keep an answer but ask, by its `ETag`, whether it still holds.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
@@ -100,8 +100,19 @@ pub fn routes(
         .route("/todos/{id}/", one())
         .route_layer(from_fn_with_state(api.outbox.clone(), refuse_when_full))
         .with_state(api.clone())
-        .merge(docs::routes(api.prefix));
-    service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown)
+        .merge(docs::routes(&api.prefix));
+    let routes =
+        service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown);
+    let error_pages = ErrorPages {
+        prefix: api.prefix,
+        style: "/todos/docs/style.css".to_owned(),
+        font: "/todos/docs/figtree.woff2".to_owned(),
+        icon: "/todos/docs/icon.svg".to_owned(),
+        badge: String::new(),
+        home: "/todos/docs",
+        home_label: "To the description of the API",
+    };
+    errors_for_people(routes, error_pages)
 }
 
 /// Refuses what may change something while the outbox takes no more events.

@@ -53,6 +53,8 @@ impl Client {
     /// Sends `request` and checks what holds for every answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let asked = format!("{} {}", request.method(), request.uri());
+        let accept = request.headers().get("accept");
+        let is_person = accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
         let response = self.0.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         // A stream of events goes on for ever.
@@ -62,6 +64,7 @@ impl Client {
         };
         let answer = Answer {
             asked,
+            is_person,
             status: head.status,
             headers: head.headers,
             body,
@@ -125,6 +128,8 @@ pub(crate) fn json(method: Method, path: &str, body: impl Into<Body>) -> Request
 #[derive(Debug)]
 pub(crate) struct Answer {
     asked: String,
+    /// Whether it was asked for as a browser does for a person.
+    is_person: bool,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -146,7 +151,9 @@ impl Answer {
         assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
         assert_ne!(self.header("x-request-id"), "", "{self:?}");
         let is_error = self.status.is_client_error() || self.status.is_server_error();
-        if is_error && !self.asked.starts_with("HEAD ") {
+        if is_error && self.is_person {
+            assert_eq!(self.header("content-type"), "text/html; charset=utf-8");
+        } else if is_error && !self.asked.starts_with("HEAD ") {
             assert_eq!(self.header("content-type"), "application/json", "{self:?}");
             let body = self.json();
             let only = body.as_object().unwrap().keys().collect::<Vec<_>>();

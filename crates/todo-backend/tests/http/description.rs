@@ -16,6 +16,10 @@ crate::on_both_stores!(
     every_status_is_documented,
     the_description_names_the_prefix,
     the_page_needs_nothing_from_elsewhere,
+    the_page_lists_what_answers_there,
+    the_examples_work_as_they_stand,
+    the_examples_have_the_address_of_the_page,
+    an_unknown_address_is_a_page_for_a_person_and_json_for_a_program,
 );
 
 async fn document(client: &Client) -> Value {
@@ -221,22 +225,116 @@ async fn the_page_needs_nothing_from_elsewhere(store: Store) {
         assert_eq!(page.status, 200, "{path}");
         assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
         let html = page.text();
-        for foreign in [
-            "http:", "https:", "src=", "<script", "<style", " style=", "@import",
-        ] {
+        for foreign in ["<script", "<style", " style=", "@import"] {
             assert!(!html.contains(foreign), "{foreign} in {html}");
         }
-        for (path, methods) in paths(&document(&client).await) {
-            assert!(html.contains(&path), "{path} is missing");
-            assert!(methods.iter().all(|method| html.contains(method)), "{path}");
-        }
         // Whether with a slash at its end or without, its links lead somewhere.
-        for link in ["/todos/docs/style.css", "/todos/openapi.json"] {
-            assert!(html.contains(&format!("href=\"{link}\"")), "{html}");
-            assert_eq!(client.get(link).await.status, 200);
+        for link in attributes(&html, "href").chain(attributes(&html, "src")) {
+            let is_here = html.contains(&format!("id=\"{}\"", link.trim_start_matches('#')));
+            assert!(is_here || client.get(link).await.status == 200, "{link}");
         }
         let style = client.get("/todos/docs/style.css").await;
         assert_eq!(style.header("content-type"), "text/css; charset=utf-8");
-        assert!(!style.text().contains("url("));
+        for loaded in style.text().split("url(\"./").skip(1) {
+            let (file, _) = loaded.split_once('"').unwrap();
+            let file = client.get(&format!("/todos/docs/{file}")).await;
+            assert_eq!(file.status, 200);
+        }
+    }
+}
+
+/// The values of the attribute `name` in `html`.
+fn attributes<'a>(html: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let start = format!(" {name}=\"");
+    let parts: Vec<_> = html.split(&start).skip(1).collect();
+    parts
+        .into_iter()
+        .filter_map(|part| part.split_once('"').map(|(value, _)| value))
+}
+
+/// Behind the ingress the paths outside of `/todos` belong to the pages.
+async fn the_page_lists_what_answers_there(store: Store) {
+    let client = Client::new(&store);
+    for (page, shown) in [("", "/"), ("/todos", "/todos")] {
+        let answer = client.get(&format!("{page}/docs")).await;
+        let html = answer.text();
+        let there = client.get(&format!("{page}/openapi.json")).await.json();
+        let there: Vec<_> = paths(&there).into_iter().map(|(path, _)| path).collect();
+        for (path, methods) in paths(&document(&client).await) {
+            let listed = html.contains(&format!("<code>{path}</code>"));
+            assert_eq!(listed, path.starts_with(shown), "{path} on {page}/docs");
+            assert_eq!(there.contains(&path), listed, "{path}");
+            assert!(methods.iter().all(|method| html.contains(method)), "{path}");
+        }
+    }
+}
+
+async fn the_examples_work_as_they_stand(store: Store) {
+    let client = Client::new(&store);
+    let answer = client.get("/todos/docs").await;
+    let html = answer.text();
+    let examples: Vec<_> = html.split("<pre ").skip(1).collect();
+    assert!(examples.len() >= 9, "{html}");
+    for example in examples {
+        let (_, command) = example.split_once("<code>").unwrap();
+        let (command, _) = command.split_once("</code>").unwrap();
+        let command = command.replace("&#34;", "\"").replace("&#39;", "'");
+        let quoted: Vec<_> = command.split('\'').skip(1).step_by(2).collect();
+        let (url, body) = quoted.split_last().unwrap();
+        let path = url.strip_prefix("http://localhost").unwrap();
+        let path = path.replace("/7", &format!("/{}", client.make("Feed the cat").await));
+        let method = match command.split_once("-X ") {
+            Some((_, rest)) => rest.split(' ').next().unwrap(),
+            None if body.is_empty() => "GET",
+            None => "POST",
+        };
+        let request = request(method.parse().unwrap(), &path);
+        let request = match body.first() {
+            Some(body) => request
+                .header("content-type", "application/json")
+                .body(Body::from((*body).to_owned())),
+            None => request.body(Body::empty()),
+        };
+        let answer = client.send(request.unwrap()).await;
+        assert!(answer.status.is_success(), "{command}: {answer:?}");
+    }
+}
+
+async fn the_examples_have_the_address_of_the_page(store: Store) {
+    let client = Client::new(&store);
+    let page = |host: &'static str, scheme: &'static str| {
+        let request = request(Method::GET, "/todos/docs")
+            .header("host", host)
+            .header("x-forwarded-proto", scheme)
+            .header("x-forwarded-prefix", "/staging");
+        client.send(request.body(Body::empty()).unwrap())
+    };
+    let answer = page("todos.example.org:8443", "https").await;
+    let html = answer.text();
+    assert!(
+        html.contains("curl &#39;https://todos.example.org:8443/staging/todos/&#39;"),
+        "{html}"
+    );
+    let answer = page("evil\"><b>", "javascript").await;
+    let html = answer.text();
+    assert!(!html.contains("evil") && !html.contains("javascript"));
+}
+
+async fn an_unknown_address_is_a_page_for_a_person_and_json_for_a_program(store: Store) {
+    let client = Client::new(&store);
+    for (path, status) in [
+        ("/nope", 404),
+        ("/todos/docs/nope", 404),
+        ("/todos/999", 404),
+        ("/todos/nope", 422),
+    ] {
+        let program = client.get(path).await;
+        assert_eq!(program.status, status);
+        assert_eq!(program.header("content-type"), "application/json");
+        let person = request(Method::GET, path).header("accept", "text/html,*/*;q=0.8");
+        let person = client.send(person.body(Body::empty()).unwrap()).await;
+        assert_eq!(person.status, status);
+        assert_eq!(person.header("content-type"), "text/html; charset=utf-8");
+        assert!(person.text().contains("href=\"/todos/docs\""));
     }
 }
