@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::http::RequestContext;
 use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
@@ -68,6 +69,14 @@ pub(crate) enum TextChange {
     Done(Todo),
     /// The todo is left as it is: somebody else changed its text first.
     Conflict(Todo),
+}
+
+/// One of many todos: its id, and the version of it that is meant, if not any.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Named {
+    pub(crate) id: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<i64>,
 }
 
 /// A page of the list, newest first.
@@ -239,16 +248,46 @@ impl Backend {
         }
     }
 
-    /// Deletes all todos that are done.
+    /// Ticks all todos, or takes the ticks away; only those of `only` where it
+    /// is given. Returns which it changed, where they are few enough to be told.
+    pub(crate) async fn set_all(
+        &self,
+        completed: bool,
+        only: Option<&[Named]>,
+        context: &RequestContext,
+    ) -> Result<Option<Vec<Named>>, BackendError> {
+        #[derive(Deserialize)]
+        struct Changed {
+            todos: Option<Vec<Named>>,
+        }
+        let mut body = json!({"completed": completed});
+        if let Some(only) = only {
+            body["todos"] = json!(only);
+        }
+        let request = self.request(Method::PUT, self.all(!completed), context);
+        let changed: Changed = self.call(request.json(&body)).await?.json().await?;
+        Ok(changed.todos)
+    }
+
+    /// Deletes all todos that are done; only those of `only` where it is given.
     pub(crate) async fn clear_completed(
         &self,
+        only: Option<&[Named]>,
         context: &RequestContext,
     ) -> Result<(), BackendError> {
+        let mut request = self.request(Method::DELETE, self.all(true), context);
+        if let Some(only) = only {
+            request = request.json(&json!({"todos": only}));
+        }
+        self.call(request).await.map(drop)
+    }
+
+    /// The address of all todos in a state.
+    fn all(&self, completed: bool) -> Url {
         let mut url = self.url("");
-        url.query_pairs_mut().append_pair("completed", "true");
-        self.call(self.request(Method::DELETE, url, context))
-            .await
-            .map(drop)
+        url.query_pairs_mut()
+            .append_pair("completed", &completed.to_string());
+        url
     }
 
     /// The address of `path` below the todos.

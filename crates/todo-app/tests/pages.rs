@@ -168,6 +168,27 @@ async fn what_was_cleared_comes_back_in_its_order() {
 }
 
 #[tokio::test]
+async fn what_was_completed_at_once_is_taken_back_but_for_what_others_changed() {
+    let pages = Pages::start().await;
+    for n in 0..3 {
+        pages.api.add(&format!("Todo {n}"), n == 0);
+    }
+    let html = pages.get("/").await.text();
+    let answer = pages.submit(&html, "/complete-all").await;
+    let completed = done(&[("Todo 0", true), ("Todo 1", true), ("Todo 2", true)]);
+    assert_eq!(pages.api.todos(), completed);
+    let page = pages.follow(&answer).await.text();
+    assert!(page.contains("Completed 2 todos"), "{page}");
+    // Somebody else deletes one before the undo.
+    pages.post("/delete/2", "").await;
+    pages.submit(&page, "/untick-all").await;
+    assert_eq!(
+        pages.api.todos(),
+        done(&[("Todo 0", true), ("Todo 2", false)])
+    );
+}
+
+#[tokio::test]
 async fn what_cannot_be_taken_back_is_asked_first() {
     let pages = Pages::start().await;
     for n in 0..150 {
@@ -183,6 +204,19 @@ async fn what_cannot_be_taken_back_is_asked_first() {
     assert_eq!(answer.redirect(), "/?filter=active");
     assert_eq!(pages.api.todos(), []);
     assert!(!pages.follow(&answer).await.text().contains(">Undo<"));
+
+    for n in 0..150 {
+        pages.api.add(&format!("Todo {n}"), false);
+    }
+    let asked = pages.post("/complete-all", "").await;
+    assert!(asked.text().contains("Complete 150 todos?"));
+    pages.submit(&asked.text(), "/complete-all").await;
+    assert!(
+        !pages.api.todos()[0].1,
+        "a form without its button asks again"
+    );
+    pages.post("/complete-all", "confirmed=true").await;
+    assert!(pages.api.todos().iter().all(|(_, completed)| *completed));
 }
 
 #[tokio::test]
@@ -461,10 +495,21 @@ async fn health_answers_as_it_always_did() {
 }
 
 #[tokio::test]
-async fn any_other_address_is_a_page_that_is_not_found() {
+async fn any_other_address_is_a_page_for_a_person_and_json_for_a_program() {
     let pages = Pages::start().await;
-    for path in ["/nope", "/nope/nope", "/static/../Cargo.toml"] {
-        assert_eq!(pages.get(path).await.status, StatusCode::NOT_FOUND);
+    for path in ["/nope", "/nope/nope", "/static/../Cargo.toml", "/static/x"] {
+        let answer = pages.get(path).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.text(), r#"{"detail":"Not Found"}"#);
+        let person = Request::get(path).header(header::ACCEPT, "text/html,*/*;q=0.8");
+        let answer = pages.send(person.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(
+            answer.header(header::CONTENT_TYPE),
+            "text/html; charset=utf-8"
+        );
+        assert!(answer.text().contains("There is no such page"));
+        assert!(answer.text().contains(r#"href="/staging/""#));
     }
     for path in ["/add", "/toggle/x", "/?edit=x", "/?filter=x&cursor=%00"] {
         assert!(pages.get(path).await.status.as_u16() < 500);

@@ -5,7 +5,7 @@ use axum::extract::{Form, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
-use todo_domain::{InvalidText, MAX_TEXT_CODE_POINTS, TodoId, TodoPatch, TodoText};
+use todo_domain::{InvalidText, MAX_TEXT_CODE_POINTS, Todo, TodoId, TodoPatch, TodoText};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -14,9 +14,9 @@ use super::home::{Draft, Edit, EditState, page};
 use super::undo::{Gone, Undo};
 use super::visit::Visit;
 use super::{Site, error};
-use crate::backend::{BackendError, Filter, TextChange, Wanted};
+use crate::backend::{BackendError, Filter, Named, TextChange, TodoPage, Wanted};
 
-/// How many todos that are cleared at once can be brought back; more would not
+/// How many todos that are changed at once can be changed back; more would not
 /// fit into the cookie anyway.
 const MAX_RESTORED: u32 = 100;
 
@@ -232,37 +232,119 @@ pub(super) async fn clear_completed(
     form: Filled<Confirmed>,
 ) -> Response {
     let confirmed = form.is_ok_and(|Form(form)| form.confirmed);
-    let wanted = Wanted {
-        filter: Filter::Completed,
-        ..Wanted::default()
-    };
-    let completed = match site
-        .backend
-        .list(wanted, MAX_RESTORED, &visit.context)
-        .await
-    {
-        Ok(completed) => completed,
+    let page = match all(&site, &visit, Filter::Completed).await {
+        Ok(page) => page,
         Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
     };
-    let count = completed.total.saturating_sub(completed.active);
-    let gone = completed.todos.into_iter().map(Gone::from).collect();
-    let undo = Undo::Cleared(gone);
-    let undo = completed.next.is_none().then_some(undo);
+    let count = page.total.saturating_sub(page.active);
+    let named = names(&page.todos);
+    let gone = page.todos.into_iter().map(Gone::from).collect();
+    let undo = page.next.is_none().then_some(Undo::Cleared(gone));
     let cookie = undo.and_then(|undo| undo.cookie(&visit.prefix));
     if cookie.is_none() && !confirmed {
-        return confirm::page(
-            &site,
-            &visit,
-            &format!("Clear {count} completed todos?"),
-            "There are too many of them to bring them back afterwards.",
-            "/clear-completed",
-            "Clear them",
-        );
+        let heading = format!("Clear {count} completed todos?");
+        let text = "There are too many of them to bring them back afterwards.";
+        return confirm::page(&site, &visit, &heading, text, "/clear-completed");
     }
-    match site.backend.clear_completed(&visit.context).await {
+    // What can be brought back is what was listed, and nothing else goes.
+    let only = cookie.is_some().then_some(&*named);
+    match site.backend.clear_completed(only, &visit.context).await {
         Ok(()) => back(&visit, None, cookie.or_else(|| Undo::over(&visit.prefix))),
         Err(error) => failed(&site, &visit, &error, Draft::default()).await,
     }
+}
+
+/// `POST /complete-all`
+pub(super) async fn complete_all(
+    State(site): State<Site>,
+    visit: Visit,
+    form: Filled<Confirmed>,
+) -> Response {
+    /// Longer than any that the backend gives in years.
+    const LONG_VERSION: i64 = 999_999;
+
+    let confirmed = form.is_ok_and(|Form(form)| form.confirmed);
+    let page = match all(&site, &visit, Filter::Active).await {
+        Ok(page) => page,
+        Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
+    };
+    let named = names(&page.todos);
+    let would_be = named.iter().map(|todo| (todo.id, LONG_VERSION)).collect();
+    let fits = page.next.is_none() && Undo::Completed(would_be).cookie(&visit.prefix).is_some();
+    if !fits && !confirmed {
+        let heading = format!("Complete {} todos?", page.active);
+        let text = "There are too many of them to take it back afterwards.";
+        return confirm::page(&site, &visit, &heading, text, "/complete-all");
+    }
+    let only = fits.then_some(&*named);
+    let changed = match site.backend.set_all(true, only, &visit.context).await {
+        Ok(changed) => changed.unwrap_or_default(),
+        Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
+    };
+    let changed: Vec<_> = changed
+        .into_iter()
+        .filter_map(|todo| Some((todo.id, todo.version?)))
+        .collect();
+    if fits && !changed.is_empty() {
+        changed_to(&visit, None, &Undo::Completed(changed))
+    } else {
+        undone(&visit, None)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct UntickAll {
+    /// The todos that were ticked, as pairs of id and version in JSON.
+    todos: String,
+}
+
+/// `POST /untick-all`: takes [`complete_all`] back, but for what others changed
+/// meanwhile.
+pub(super) async fn untick_all(
+    State(site): State<Site>,
+    visit: Visit,
+    form: Filled<UntickAll>,
+) -> Response {
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(rejection) => return unreadable(&site, &visit, &rejection),
+    };
+    let todos: Vec<(i64, i64)> = serde_json::from_str(&form.todos).unwrap_or_default();
+    let only: Vec<_> = todos
+        .into_iter()
+        .map(|(id, version)| Named {
+            id,
+            version: Some(version),
+        })
+        .collect();
+    match site
+        .backend
+        .set_all(false, Some(&only), &visit.context)
+        .await
+    {
+        Ok(_) => undone(&visit, None),
+        Err(error) => failed(&site, &visit, &error, Draft::default()).await,
+    }
+}
+
+/// The todos of `filter`, or a page of them where they are more than can be
+/// taken back.
+async fn all(site: &Site, visit: &Visit, filter: Filter) -> Result<TodoPage, BackendError> {
+    let wanted = Wanted {
+        filter,
+        ..Wanted::default()
+    };
+    site.backend
+        .list(wanted, MAX_RESTORED, &visit.context)
+        .await
+}
+
+fn names(todos: &[Todo]) -> Vec<Named> {
+    let name = |todo: &Todo| Named {
+        id: todo.id.0,
+        version: None,
+    };
+    todos.iter().map(name).collect()
 }
 
 /// To the part of the list from which the form was sent, to the todo that was

@@ -25,7 +25,6 @@ struct ConfirmPage<'a> {
     heading: &'a str,
     text: &'a str,
     action: &'a str,
-    label: &'a str,
 }
 
 /// Asks `heading`, says `text`, and offers to send the form to `action` again.
@@ -35,7 +34,6 @@ pub(super) fn page(
     heading: &str,
     text: &str,
     action: &str,
-    label: &str,
 ) -> Response {
     let page = ConfirmPage {
         frame: Frame::new(site, visit),
@@ -43,7 +41,6 @@ pub(super) fn page(
         heading,
         text,
         action,
-        label,
     };
     render(StatusCode::OK, &page)
 }

@@ -99,6 +99,8 @@ pub(crate) fn routes(
         .route("/edit/{id}", post(actions::edit))
         .route("/delete/{id}", post(actions::delete))
         .route("/restore", post(actions::restore))
+        .route("/complete-all", post(actions::complete_all))
+        .route("/untick-all", post(actions::untick_all))
         .route("/clear-completed", post(actions::clear_completed))
         .route("/print", get(print::show))
         .route("/picture.json", get(home::picture))

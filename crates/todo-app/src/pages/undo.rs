@@ -28,6 +28,8 @@ pub(super) enum Undo {
     Deleted(Gone),
     /// All completed todos were deleted.
     Cleared(Vec<Gone>),
+    /// All todos were ticked: these, by id and version.
+    Completed(Vec<(i64, i64)>),
     /// A todo was ticked, or its tick taken away.
     Ticked(Gone),
     /// A todo got another text.
@@ -113,6 +115,15 @@ impl Undo {
                     n => format!("Cleared {n} completed todos"),
                 },
                 ..Offer::restore(&gone)
+            },
+            Self::Completed(todos) => Offer {
+                before: match todos.len() {
+                    1 => "Completed 1 todo".to_owned(),
+                    n => format!("Completed {n} todos"),
+                },
+                text: None,
+                action: "/untick-all".to_owned(),
+                fields: vec![("todos", serde_json::to_string(&todos).unwrap_or_default())],
             },
             Self::Ticked(todo) => Offer {
                 before: if todo.completed { "Ticked" } else { "Unticked" }.to_owned(),

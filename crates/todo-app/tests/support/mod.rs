@@ -214,7 +214,7 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
-            .route("/todos/", get(list).post(create).delete(clear))
+            .route("/todos/", get(list).post(create).put(set_all).delete(clear))
             .route("/todos/healthz", get(async || "{}"))
             .route("/todos/{id}", put(update).get(read).delete(delete))
             .layer(from_fn_with_state(self.clone(), fail_while_down))
@@ -358,10 +358,36 @@ async fn delete(State(api): State<Api>, Path(id): Path<usize>) -> Response {
     }
 }
 
-async fn clear(State(api): State<Api>) -> Json<Value> {
+/// Whether a request for many todos means `todo`, whose version is its state.
+fn is_named(todo: &Value, request: &Value) -> bool {
+    let version = usize::from(todo["completed"] == true);
+    request["todos"].as_array().is_none_or(|named| {
+        named.iter().any(|named| {
+            named["id"] == todo["id"] && (named["version"].is_null() || named["version"] == version)
+        })
+    })
+}
+
+async fn set_all(State(api): State<Api>, Json(body): Json<Value>) -> Json<Value> {
+    let mut named = Vec::new();
+    for todo in api.todos.lock().unwrap().iter_mut() {
+        if todo["completed"].is_boolean()
+            && todo["completed"] != body["completed"]
+            && is_named(todo, &body)
+        {
+            todo["completed"] = body["completed"].clone();
+            let version = usize::from(todo["completed"] == true);
+            named.push(json!({"id": todo["id"], "version": version}));
+        }
+    }
+    Json(json!({"updated": named.len(), "todos": named}))
+}
+
+async fn clear(State(api): State<Api>, body: Option<Json<Value>>) -> Json<Value> {
+    let request = body.map_or(Value::Null, |Json(body)| body);
     let mut deleted = 0;
     for todo in api.todos.lock().unwrap().iter_mut() {
-        if todo["completed"] == true {
+        if todo["completed"] == true && is_named(todo, &request) {
             todo.take();
             deleted += 1;
         }
