@@ -105,9 +105,45 @@ describe("axe finds no fault", () => {
     await expectAccessible(todo.page);
   });
 
-  test("on a page that does not exist", async () => {
-    const todo = await world.open({ path: "/staging/nope" });
+  test("on the description of the API, which fits a small screen", async () => {
+    const todo = await world.open({ path: "/staging/todos/docs", viewport: { width: 320, height: 600 } });
     await expectAccessible(todo.page);
+    ok(await todo.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+  });
+
+  test("on a page that does not exist, wherever it is", async () => {
+    for (const path of ["/staging/nope", "/staging/todos/nope", "/nope"]) {
+      const todo = await world.open({ path: "/staging/nope" });
+      await todo.page.goto(world.system.standalone + path);
+      await todo.page.getByRole("heading", { name: /There is no such page|That did not work/ }).waitFor();
+      await expectAccessible(todo.page);
+    }
+  });
+
+  test("on a search without a result, and on more than can be taken back", async () => {
+    for (let n = 0; n < 130; n += 1) await world.api.add(`Todo ${n}`);
+    const todo = await world.open({ path: "/staging/?q=nowhere" });
+    await expectAccessible(todo.page);
+    const page = await world.open();
+    await page.page.route("**/*.js", (route) => route.abort());
+    await page.page.reload();
+    await page.page.getByRole("button", { name: "Complete all" }).click();
+    await page.page.getByRole("heading", { name: "Complete 130 todos?" }).waitFor();
+    await expectAccessible(page.page);
+  });
+
+  test("on an edit of what somebody else changed or deleted", async () => {
+    const milk = await world.api.add("Milk");
+    const todo = await world.open();
+    await todo.page.route("**/*.js", (route) => route.abort());
+    for (const meddle of [() => world.api.update(milk.id, { text: "Oat milk" }), () => world.api.remove(milk.id)]) {
+      await todo.page.goto(`${world.system.url}/staging/?edit=${milk.id}`);
+      await meddle();
+      await todo.page.locator(".edit [name=text]").fill("Soy milk");
+      await todo.page.keyboard.press("Enter");
+      await todo.page.getByText(/Somebody (changed|deleted) this todo/).waitFor();
+      await expectAccessible(todo.page);
+    }
   });
 });
 
