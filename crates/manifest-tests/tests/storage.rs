@@ -111,3 +111,18 @@ async fn a_storm_of_writes_keeps_the_log_within_twice_its_setting() -> Outcome {
     assert!(largest / MIB <= 512, "{} MiB", largest / MIB);
     Ok(())
 }
+
+/// The numbers of rows above are the backend's own, which its crate says in one place each. It is not compiled for this.
+#[test]
+fn the_database_that_is_measured_has_as_many_rows_as_the_backend_lets_in() -> Outcome {
+    let quotas = [
+        ("store/mod.rs", "pub const MAX_TODOS: u64 = 100_000;"),
+        ("backlog.rs", "pub const OUTBOX_ROWS: u32 = 200_000;"),
+    ];
+    for (file, quota) in quotas {
+        let path = Tree::repository().path(&format!("crates/todo-backend/src/{file}"));
+        let text = std::fs::read_to_string(&path)?;
+        assert!(text.contains(quota), "{}: no {quota}", path.display());
+    }
+    Ok(())
+}
