@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::pull::{self, OrderedConfig};
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer};
@@ -636,6 +636,49 @@ async fn a_row_that_becomes_visible_late_is_not_passed_over() {
         .map(|one| one.todo.text.as_str().to_owned())
         .collect();
     assert_eq!(texts, ["0", "other", "late", "last"]);
+}
+
+/// As when its machine vanishes: its connections stay open and nothing ends
+/// its session. Awake again, it must not publish behind its successor's back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_takes_over_from_a_relay_that_is_frozen_with_its_connections_open() {
+    let nats = Nats::start().await.unwrap();
+    let (database, store) = database().await;
+    clear(&store).await;
+    let start = async || {
+        Service::builder(env!("CARGO_BIN_EXE_todo-backend"))
+            .env("DATABASE_URL", database.url())
+            .env("POD_NAMESPACE", "staging")
+            .env("NATS_URL", nats.url())
+            .env("SHUTDOWN_DELAY_SECONDS", "0")
+            .start()
+            .await
+            .unwrap()
+    };
+    let active = start().await;
+    until_held(&active, 1).await;
+    let standby = start().await;
+    let id = count_up(&store, 9).await;
+    published(&store, &nats).await;
+
+    active.pause().await.unwrap();
+    let frozen = Instant::now();
+    until_held(&standby, 1).await;
+    let took = frozen.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    for change in 10..=19 {
+        rename(&store, id, &change.to_string()).await;
+    }
+    published(&store, &nats).await;
+    active.resume().unwrap();
+    until_held(&active, 0).await;
+    for change in 20..=29 {
+        rename(&store, id, &change.to_string()).await;
+    }
+    published(&store, &nats).await;
+    assert_eq!(deliver(&consumer(&nats).await, 30).await, numbers(0..=29));
+    until_empty(&store).await;
+    assert_eq!(stored(&nats).await.len(), 30);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
