@@ -21,6 +21,9 @@ const FULL: &str = r"
     CREATE FUNCTION largest(seed bigint) RETURNS text LANGUAGE sql AS $$
         SELECT string_agg(chr(128512 + (hashint8extended(seed, n) & 63)::int), '') FROM generate_series(1, 140) AS n
     $$;
+    CREATE FUNCTION random_key() RETURNS text LANGUAGE sql VOLATILE AS $$
+        SELECT left(string_agg(md5(random()::text), ''), 255) FROM generate_series(1, 8)
+    $$;
     CREATE TEMPORARY TABLE texts AS SELECT n, largest(n) AS text FROM generate_series(1, 1000) AS n;
     INSERT INTO todos (text, completed, created_at)
         SELECT text, false, now() FROM texts, generate_series(1, 100);
@@ -28,7 +31,7 @@ const FULL: &str = r"
         SELECT gen_random_uuid(), 'created', n, text, false, now(), now(), repeat('f', 55)
         FROM texts, generate_series(1, 200);
     INSERT INTO idempotency_keys (key, todo_id, text, created_at)
-        SELECT gen_random_uuid() || repeat('k', 90), n, text, now() FROM texts, generate_series(1, 100);
+        SELECT random_key(), n, text, now() FROM texts, generate_series(1, 200);
 ";
 
 /// The settings that the pod of the database gives its server.
@@ -118,6 +121,7 @@ fn the_database_that_is_measured_has_as_many_rows_as_the_backend_lets_in() -> Ou
     let quotas = [
         ("store/mod.rs", "pub const MAX_TODOS: u64 = 100_000;"),
         ("backlog.rs", "pub const OUTBOX_ROWS: u32 = 200_000;"),
+        ("store/sweep.rs", "pub const MAX_KEYS: u32 = 200_000;"),
     ];
     for (file, quota) in quotas {
         let path = Tree::repository().path(&format!("crates/todo-backend/src/{file}"));
