@@ -1,7 +1,6 @@
 # What `nix run` runs.
 {
   lib,
-  stdenv,
   dev,
   programs,
   release,
@@ -17,4 +16,4 @@ in
   default = app programs.native.standalone;
   dev = app dev;
 }
-// lib.optionalAttrs stdenv.hostPlatform.isLinux (lib.mapAttrs (_: app) release)
+// lib.mapAttrs (_: app) release

@@ -5,7 +5,6 @@
   nix2container,
   programs,
   runCommandLocal,
-  self,
 }:
 let
   services = {
@@ -23,19 +22,10 @@ let
   # Where `copyToRegistry` goes; `copyTo` goes anywhere.
   registry = "localhost:5000";
 
-  revision = self.rev or self.dirtyRev or "unknown";
-
   # The address of the repository, from the one place that names it.
   source = lib.head (
     builtins.match ".*\n *repoURL: ([^\n]+)\n.*" (builtins.readFile ../argocd/root.yaml)
   );
-
-  # 20261123180900 as RFC 3339. The time of the commit: that of the build would make every build another image.
-  created =
-    let
-      part = start: length: lib.substring start length self.lastModifiedDate;
-    in
-    "${part 0 4}-${part 4 2}-${part 6 2}T${part 8 2}:${part 10 2}:${part 12 2}Z";
 
   certificates = runCommandLocal "ca-certificates" { } ''
     install -Dm444 ${cacert}/etc/ssl/certs/ca-bundle.crt $out/etc/ssl/certs/ca-certificates.crt
@@ -51,20 +41,21 @@ let
     in
     nix2container.buildImage {
       name = "${registry}/${name}";
-      tag = revision;
-      inherit arch created;
+      # Nothing of a commit is in an image: equal programs are equal images, whichever commit they come from. The overlay
+      # that pins an image says which one (`revision.yaml`), and the provenance in the registry proves it.
+      tag = "latest";
+      inherit arch;
+      created = "1970-01-01T00:00:00Z";
       layers = [ certificatesLayer ];
       copyToRoot = program;
       config = {
         Entrypoint = [ "/bin/${name}" ];
         # Kubernetes checks `runAsNonRoot` by number.
         User = "65532:65532";
-        # Here and not in the program: else every commit would build every program anew.
-        Env = [ "SOURCE_REVISION=${revision}" ];
         ExposedPorts = lib.genAttrs ports (_: { });
         StopSignal = "SIGTERM";
         Labels = lib.mapAttrs' (label: lib.nameValuePair "org.opencontainers.image.${label}") {
-          inherit created revision source;
+          inherit source;
           inherit (program) version;
           inherit (program.meta) description;
           licenses = "MIT OR Apache-2.0";

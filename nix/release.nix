@@ -6,8 +6,10 @@
   cosign,
   craneLib,
   curl,
+  diffutils,
   docker-client,
   fetchurl,
+  gh,
   git,
   images,
   k3d,
@@ -82,34 +84,90 @@ let
       '';
 
   gitops = [
+    diffutils
     git
     kustomize
     skopeo-nix2container
   ];
+  # What needs no image, and works wherever git and kustomize do.
+  anywhere = {
+    retag =
+      command "retag"
+        [
+          git
+          skopeo-nix2container
+        ]
+        "Give published images a second tag, without building"
+        ''
+          exec release publish "$@"
+        '';
+
+    promote =
+      command "promote"
+        (
+          gitops
+          ++ [
+            cosign
+            gh
+          ]
+        )
+        "Bring a published release to an environment"
+        ''
+          exec release promote "$@"
+        '';
+
+    verify = command "verify" gitops "Look from outside whether an environment works" ''
+      exec release verify "$@"
+    '';
+
+    rollback =
+      command "rollback" (gitops ++ [ kubectl ]) "Bring an environment back to what it ran before"
+        ''
+          exec release rollback "$@"
+        '';
+
+    preview = command "preview" gitops "Show what Kubernetes would be told otherwise by another commit" ''
+      exec release preview "$@"
+    '';
+
+    sbom = command "sbom" [ syft ] "Write what is in published images, as SPDX" ''
+      exec release sbom "$@"
+    '';
+
+    join =
+      command "join"
+        [
+          cosign
+          skopeo-nix2container
+          syft
+        ]
+        "Put one index over the images that the machines of the architectures have pushed"
+        ''
+          exec release publish "$@"
+        '';
+
+    cluster-status =
+      command "cluster-status"
+        [
+          git
+          k3d
+          kubectl
+        ]
+        "The cluster on this machine with all of it: status"
+        ''
+          exec release cluster status "$@"
+        '';
+  };
 in
-{
-  publish = publish "publish" images "Push the images for all architectures and write their digests";
+anywhere
+// lib.optionalAttrs stdenv.hostPlatform.isLinux (
+  {
+    publish = publish "publish" images "Push the images for all architectures and write their digests";
 
-  publish-native =
-    publish "publish-native" native
-      "As publish, for the architecture of this machine alone";
-
-  retag =
-    command "retag" [ skopeo-nix2container ] "Give published images a second tag, without building"
-      ''
-        exec release publish "$@"
-      '';
-
-  promote =
-    command "promote" gitops "Pin published images in the overlay of an environment, and push that"
-      ''
-        exec release promote "$@"
-      '';
-
-  rollback = command "rollback" gitops "Pin what an environment ran before, and push that" ''
-    exec release rollback "$@"
-  '';
-}
+    publish-native =
+      publish "publish-native" native
+        "As publish, for the architecture of this machine alone";
+  }
 //
   lib.mapAttrs'
     (
@@ -126,7 +184,7 @@ in
               kubectl
             ]
           )
-          "The cluster on this machine with the whole delivery in it: ${verb}"
+          "The cluster on this machine with all of it: ${verb}"
           ''
             export ARGOCD_MANIFEST=${argocdManifest}
             exec release cluster ${verb} ${arguments} "$@"
@@ -136,5 +194,5 @@ in
     {
       up = sourcesOf native;
       down = "";
-      status = "";
     }
+)

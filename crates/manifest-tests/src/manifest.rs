@@ -148,7 +148,7 @@ impl Object {
     #[must_use]
     pub fn pod(&self) -> Option<Pod<'_>> {
         let pointer = match self.kind() {
-            "Deployment" | "StatefulSet" => "/spec/template",
+            "Deployment" | "Job" | "StatefulSet" => "/spec/template",
             "CronJob" => "/spec/jobTemplate/spec/template",
             _ => return None,
         };

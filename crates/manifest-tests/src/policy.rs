@@ -193,9 +193,9 @@ pub(crate) fn mebibytes(quantity: &str) -> u64 {
 
 /// Containers that run for as long as their pod does.
 fn servers(manifests: &Manifests) -> impl Iterator<Item = Container<'_>> {
-    manifests
-        .containers()
-        .filter(|container| !container.is_init && container.pod.owner.kind() != "CronJob")
+    manifests.containers().filter(|container| {
+        !container.is_init && !["CronJob", "Job"].contains(&container.pod.owner.kind())
+    })
 }
 
 fn probes(manifests: &Manifests) -> Vec<String> {
@@ -537,7 +537,7 @@ fn behind<'a>(manifests: &'a Manifests, service: &'a Object) -> impl Iterator<It
     manifests.pods().filter(move |pod| {
         let actual = pod.labels();
         pod.owner.namespace() == service.namespace()
-            && pod.owner.kind() != "CronJob"
+            && !["CronJob", "Job"].contains(&pod.owner.kind())
             && wanted
                 .iter()
                 .all(|(name, value)| actual.get(name) == Some(value))

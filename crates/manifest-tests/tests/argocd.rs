@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use manifest_tests::{Failure, Manifests, Object, Tree};
+use manifest_tests::{Failure, Manifests, Object, Tree, policy};
 use serde_json::Value;
 
 const REPOSITORY: &str = "https://git.example/someone/todo.git";
@@ -34,20 +34,27 @@ fn applications() -> Result<Manifests, Failure> {
     tree.manifests("argocd/apps")
 }
 
-/// What an application applies: Argo CD appends its patches to those of the folder.
+/// What an application applies: Argo CD appends its components and patches to those of the folder.
 fn applied(application: &Object) -> Result<Manifests, Failure> {
     let tree = Tree::copy()?;
     let folder = application.text("/spec/source/path");
     let file = tree.path(folder).join("kustomization.yaml");
     let mut kustomization: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file)?)?;
-    let mut patches = match kustomization["patches"].take() {
-        Value::Array(patches) => patches,
-        _ => Vec::new(),
-    };
-    patches.extend_from_slice(application.list("/spec/source/kustomize/patches"));
-    kustomization["patches"] = patches.into();
+    for field in ["components", "patches"] {
+        let mut all = match kustomization[field].take() {
+            Value::Array(all) => all,
+            _ => Vec::new(),
+        };
+        all.extend_from_slice(application.list(&format!("/spec/source/kustomize/{field}")));
+        kustomization[field] = all.into();
+    }
     std::fs::write(&file, kustomization.to_string())?;
     tree.manifests(folder)
+}
+
+/// What Argo CD alone adds: the look at what it brought.
+fn is_verification(object: &Object) -> bool {
+    object.text("/metadata/labels/app.kubernetes.io~1component") == "verification"
 }
 
 fn is_of_the_database(object: &Object) -> bool {
@@ -72,6 +79,7 @@ fn services_and_database_are_two_applications_that_are_the_overlay_together() ->
 
         let mut both: Vec<_> = services
             .iter()
+            .filter(|object| !is_verification(object))
             .chain(database.iter())
             .map(Object::to_string)
             .collect();
@@ -80,6 +88,29 @@ fn services_and_database_are_two_applications_that_are_the_overlay_together() ->
         both.sort();
         whole.sort();
         assert_eq!(both, whole);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_sync_ends_with_a_look_that_ends_and_keeps_every_rule() -> Result<(), Failure> {
+    let manifests = applications()?;
+    for environment in ["staging", "production"] {
+        let name = format!("the-project-{environment}");
+        let application = manifests.find("Application", "argocd", &name);
+        let objects = applied(application.expect("the application"))?;
+        let job = objects.find("Job", environment, &format!("{environment}-verify"));
+        let job = job.expect("the job");
+        let hook = job.text("/metadata/annotations/argocd.argoproj.io~1hook");
+        assert_eq!(hook, "PostSync");
+        let deadline = job.0["spec"]["activeDeadlineSeconds"].as_u64();
+        assert!(deadline.is_some_and(|seconds| seconds <= 180));
+
+        let database = manifests.find("Application", "argocd", &format!("{name}-database"));
+        let database = applied(database.expect("the application"))?;
+        let nats = Tree::repository().manifests("kustomize/nats")?;
+        let found = policy::violations(&objects.and(database).and(nats));
+        assert!(found.is_empty(), "{found:#?}");
     }
     Ok(())
 }
@@ -106,11 +137,10 @@ fn the_repository_is_named_in_the_root_application_alone() -> Result<(), Failure
             REPOSITORY,
             "{application}"
         );
-        assert_eq!(
-            application.text("/spec/source/targetRevision"),
-            "main",
-            "{application}"
-        );
+        let follows = application.text("/spec/source/targetRevision");
+        let production = application.text("/spec/destination/namespace") == "production";
+        let branch = if production { "production" } else { "main" };
+        assert_eq!(follows, branch, "{application}");
     }
     for project in manifests.of_kind("AppProject") {
         assert_eq!(project.list("/spec/sourceRepos"), [REPOSITORY], "{project}");

@@ -355,7 +355,12 @@ const MISTAKES: &[Mistake] = &[
             let variables = first(object)["env"]
                 .as_array_mut()
                 .expect("a list of variables");
-            variables.rotate_left(1);
+            let place = variables
+                .iter()
+                .position(|variable| variable["name"] == "POD_NAMESPACE")
+                .expect("the namespace");
+            let namespace = variables.remove(place);
+            variables.push(namespace);
         },
     ),
     (

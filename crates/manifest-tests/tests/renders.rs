@@ -15,21 +15,27 @@ fn schemas() -> Result<&'static Schemas, &'static Failure> {
     SCHEMAS.as_ref()
 }
 
-/// Promotions change the images day by day; everything else of a render changes by review only.
+/// Promotions change images and revisions day by day; everything else of a render changes by review only.
 fn without_promotions(render: &str) -> String {
-    let line = |line: &str| {
-        let Some((indent, image)) = line.split_once("image: ") else {
-            return line.to_owned();
-        };
-        let last = image.rsplit('/').next().unwrap_or_default();
+    let mut before = "";
+    let mut kept = String::new();
+    for line in render.lines() {
+        let (key, value) = line.split_once(": ").unwrap_or((line, ""));
+        let last = value.rsplit('/').next().unwrap_or_default();
         let name = last.split([':', '@']).next().unwrap_or_default();
-        if OUR_IMAGES.contains(&name) {
-            format!("{indent}image: {name}")
+        let is_image = key.trim_start_matches([' ', '-']) == "image";
+        kept += &if is_image && OUR_IMAGES.contains(&name) {
+            format!("{key}: {name}\n")
+        } else if before.ends_with("name: SOURCE_REVISION")
+            || ["the-project/release", "the-project/commit"].contains(&key.trim())
+        {
+            format!("{key}: promoted\n")
         } else {
-            line.to_owned()
-        }
-    };
-    render.lines().map(|text| line(text) + "\n").collect()
+            format!("{line}\n")
+        };
+        before = line;
+    }
+    kept
 }
 
 /// Refuses what an API server would refuse or silently drop.

@@ -7,11 +7,22 @@ pub enum Error {
     /// A program that does the work failed; what it said is on the terminal.
     #[error(transparent)]
     Program(#[from] xshell::Error),
+    /// git failed.
+    #[error("git {command} failed: {said}")]
+    Git {
+        /// What it was asked.
+        command: String,
+        /// What it said.
+        said: String,
+    },
     /// What was asked for must not be done, or cannot: why, and what to do.
     #[error("{0}")]
     Refused(String),
+    /// What was asked for cannot be done yet, and may be later: why, and what to do if it stays so.
+    #[error("{0}")]
+    NotYet(String),
     /// Somebody else has pushed in between.
-    #[error("{0} moved meanwhile, again and again; try once more")]
+    #[error("{0} moved again and again while this was pushed: try once more")]
     Moved(String),
     /// A file cannot be used.
     #[error("{}: {source}", path.display())]

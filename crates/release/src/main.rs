@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use release::{Environment, Error, Origin, Outcome, Release, Source, Transport, cluster};
+use release::{
+    Environment, Error, How, Look, Origin, Outcome, Release, Source, Transport, Verified, cluster,
+};
 
 /// From a commit to a running environment.
 #[derive(Debug, Parser)]
@@ -18,10 +21,25 @@ struct Cli {
 enum Command {
     /// Push the images that are built, and write their digests
     Publish(Publish),
-    /// Pin published images in the overlay of an environment, and push that
+    /// Bring a published release to an environment
     Promote(Promote),
-    /// Pin what the environment ran before, and push that
+    /// Look from outside whether an environment works
+    Verify(Verify),
+    /// Bring an environment back to what it ran before
     Rollback(Rollback),
+    /// Show what Kubernetes would be told otherwise by another commit, as Markdown
+    Preview {
+        /// The commit to compare with
+        from: String,
+        /// The other one
+        to: String,
+    },
+    /// Write what is in published images, as SPDX: `NAME.spdx.json`
+    Sbom {
+        /// What `publish` wrote
+        #[arg(long, default_value = "digests.json")]
+        digests: PathBuf,
+    },
     /// A cluster on this machine with all of it
     #[command(subcommand)]
     Cluster(Cluster),
@@ -42,9 +60,22 @@ struct Publish {
     #[arg(long = "image")]
     images: Vec<Source>,
 
+    /// The commit that the images were built from [default: the tag]
+    #[arg(long, conflicts_with = "from")]
+    revision: Option<String>,
+
+    /// Put one index over the images that were pushed as `TAG-ARCHITECTURE`, as
+    /// the machines of the architectures do
+    #[arg(long = "join", value_name = "ARCHITECTURE", conflicts_with = "images")]
+    architectures: Vec<String>,
+
     /// Push nothing new: give the images of this commit the tag as well
     #[arg(long, conflicts_with = "images")]
     from: Option<String>,
+
+    /// For how many minutes to wait for the images of that commit
+    #[arg(long, value_name = "MINUTES", default_value_t = 0, requires = "from")]
+    wait: u32,
 
     /// Where to write the digests
     #[arg(long, default_value = "digests.json")]
@@ -60,7 +91,7 @@ struct Publish {
 
 #[derive(Debug, Args)]
 struct Promote {
-    /// Whose overlay
+    /// Which one
     environment: Environment,
 
     /// The tag that was published
@@ -72,6 +103,9 @@ struct Promote {
     digests: PathBuf,
 
     #[command(flatten)]
+    how: How,
+
+    #[command(flatten)]
     origin: Origin,
 
     #[command(flatten)]
@@ -79,9 +113,26 @@ struct Promote {
 }
 
 #[derive(Debug, Args)]
-struct Rollback {
-    /// Whose overlay
+struct Verify {
+    /// Which one
     environment: Environment,
+
+    #[command(flatten)]
+    look: Look,
+
+    #[command(flatten)]
+    origin: Origin,
+}
+
+#[derive(Debug, Args)]
+struct Rollback {
+    /// Which one
+    environment: Environment,
+
+    /// Also end the sync that Argo CD runs at the moment in the cluster of this
+    /// context of kubectl, so that the rollback waits for nothing
+    #[arg(long)]
+    context: Option<String>,
 
     /// The tag to go back to; without it, to what ran before
     #[arg(long)]
@@ -105,7 +156,14 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Publish(publish) => run_publish(publish),
         Command::Promote(promote) => run_promote(&promote),
+        Command::Verify(verify) => run_verify(&verify),
         Command::Rollback(rollback) => run_rollback(&rollback),
+        Command::Preview { from, to } => {
+            release::preview(Path::new("."), &from, &to).map(|markdown| print!("{markdown}"))
+        }
+        Command::Sbom { digests } => {
+            Release::read(&digests).and_then(|release| release::sbom(&release, Path::new(".")))
+        }
         Command::Cluster(Cluster::Up(options)) => cluster::up(&options),
         Command::Cluster(Cluster::Down) => cluster::down(),
         Command::Cluster(Cluster::Status) => cluster::status(),
@@ -124,14 +182,24 @@ fn run_publish(options: Publish) -> Result<(), Error> {
         registry,
         tag,
         images,
+        revision,
+        architectures,
         from,
+        wait,
         digests,
         sign,
         transport,
     } = options;
-    let release = match from {
-        Some(from) => release::retag(Path::new("."), &registry, &from, &tag, transport)?,
-        None => release::publish(&registry, &tag, &images, transport)?,
+    let release = if let Some(from) = from {
+        let patience = Duration::from_secs(60 * u64::from(wait));
+        release::with_patience(patience, || {
+            release::retag(Path::new("."), &registry, &from, &tag, transport)
+        })?
+    } else {
+        let revision = revision.as_deref().unwrap_or(&tag);
+        let joined = Source::joined(&registry, &tag, &architectures);
+        let images = [images, joined].concat();
+        release::publish(&registry, &tag, revision, &images, transport)?
     };
     if sign {
         release::sign(&release)?;
@@ -158,13 +226,31 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
         environment,
         &release,
         options.transport,
+        &options.how,
     )?;
     let title = environment.title();
     match outcome {
         Outcome::Changed => println!("{title} is promoted to {}", release.tag),
-        Outcome::Unchanged => println!("{title} is at {} already", release.tag),
+        Outcome::Proposed(branch) => {
+            println!("{title} gets {} when {branch} is merged", release.tag);
+        }
+        Outcome::Unchanged => {
+            println!("{title} has what {} is already: nothing to do", release.tag);
+        }
         Outcome::Newer(newer) => {
             println!("{title} is at {newer}, which is newer: nothing to do. To go back: rollback");
+        }
+    }
+    Ok(())
+}
+
+fn run_verify(options: &Verify) -> Result<(), Error> {
+    let environment = options.environment;
+    let title = environment.title();
+    match release::verify(Path::new("."), &options.origin, environment, &options.look)? {
+        Verified::Works(tag) => println!("{title} works at {tag}"),
+        Verified::Superseded(tag) => {
+            println!("{title} was promoted to {tag} meanwhile: that is to be looked at instead");
         }
     }
     Ok(())
@@ -179,5 +265,11 @@ fn run_rollback(options: &Rollback) -> Result<(), Error> {
         options.to.as_deref(),
     )?;
     println!("{} is back at {tag}", environment.title());
+    match &options.context {
+        Some(context) => release::end_running(context, environment)?,
+        None => println!(
+            "Argo CD takes it when it looks next, or when the sync that it runs ends; --context ends that at once"
+        ),
+    }
     Ok(())
 }

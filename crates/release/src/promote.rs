@@ -3,25 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use backon::{BlockingRetryable, ExponentialBuilder};
+use xshell::{Shell, cmd};
 
 use crate::Error;
-use crate::overlay::{self, Environment, Pin, Pins};
+use crate::notes::{self, Entry, Verdict};
+use crate::overlay::{Environment, State};
+use crate::past::{self, Past, ROLLBACK};
 use crate::registry::{self, Transport};
-use crate::release::{IMAGES, Release};
-use crate::worktree::Worktree;
-
-/// The branch that Argo CD follows.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Origin {
-    /// The remote of the clone
-    #[arg(long, default_value = "origin")]
-    pub remote: String,
-
-    /// The branch there
-    #[arg(long, default_value = "main")]
-    pub branch: String,
-}
+use crate::release::Release;
+use crate::remote::{Origin, Remote, with_patience, with_retries};
+use crate::render::Render;
 
 /// What came of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,44 +23,203 @@ pub enum Outcome {
     Unchanged,
     /// The environment runs this newer tag.
     Newer(String),
+    /// The change waits on this branch for somebody to merge it.
+    Proposed(String),
+}
+
+/// How a promotion is made.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct How {
+    /// Promote to production what nobody verified in staging, for this reason,
+    /// which is kept
+    #[arg(long, value_name = "WHY")]
+    pub unverified: Option<String>,
+
+    /// For how many minutes staging has to have been verified before production
+    /// gets the same
+    #[arg(long, value_name = "MINUTES", default_value_t = 0)]
+    pub soak: u32,
+
+    /// For how many minutes to wait for what may still come: staging's run, its
+    /// verification, the time since
+    #[arg(long, value_name = "MINUTES", default_value_t = 0)]
+    pub wait: u32,
+
+    /// Promote to production a commit of this branch, which main does not have
+    #[arg(long, value_name = "BRANCH")]
+    pub hotfix: Option<String>,
+
+    /// Push to a branch of its own and open a pull request with `gh`, for a
+    /// branch that takes nothing else
+    #[arg(long)]
+    pub pull_request: bool,
+
+    /// Take only images that this identity has signed (keyless, by GitHub's
+    /// token): the address of the workflow, as a regular expression
+    #[arg(long, value_name = "IDENTITY")]
+    pub signed_by: Option<String>,
 }
 
 /// Pins the images of `release` in the overlay of `environment`, at `origin` of
 /// the clone `repository`. Nothing but the remote is changed.
+///
+/// Staging gets the images alone: its configuration is what main says.
+/// Production gets the whole tree of the commit that has the tag.
 ///
 /// A push that loses a race is made again from where the branch is then, so no
 /// promotion is lost; and an older release never replaces a newer one.
 ///
 /// # Errors
 /// Where the registry does not have the release, production is asked for what
-/// staging never ran, or the push fails for another reason than a race.
+/// staging never ran, was rolled back from or was not verified with, or the
+/// push fails for another reason than a race.
 pub fn promote(
     repository: &Path,
     origin: &Origin,
     environment: Environment,
     release: &Release,
     transport: Transport,
+    how: &How,
 ) -> Result<Outcome, Error> {
     check_registry(release, transport)?;
-    let mut worktree = Worktree::new(repository, origin)?;
-    let wanted = pins(release);
-    with_retries(|| {
-        worktree.update()?;
-        let current = overlay::read(&worktree.read(&environment.file())?)?;
-        if let Some(newer) = newer(&worktree, &current, &release.tag) {
-            return Ok(Outcome::Newer(newer));
+    if let Some(identity) = &how.signed_by {
+        crate::sign::check(release, identity)?;
+    }
+    let remote = Remote::new(repository, origin)?;
+    match environment {
+        Environment::Staging => with_retries(|| to_staging(&remote, release, how)),
+        Environment::Production => {
+            let patience = Duration::from_secs(60 * u64::from(how.wait));
+            with_patience(patience, || {
+                with_retries(|| to_production(&remote, release, how))
+            })
         }
-        if environment == Environment::Production {
-            check_staging(&worktree, &wanted)?;
-        }
-        let message = message(environment, &release.tag);
-        change(&worktree, environment, &wanted, &message)
-    })
+    }
 }
 
-/// Pins again what the overlay of `environment` pinned at an earlier time: with
-/// `tag` what had that tag, else what ran before. Gives the tag that it went
-/// back to.
+fn to_staging(remote: &Remote, release: &Release, how: &How) -> Result<Outcome, Error> {
+    let environment = Environment::Staging;
+    let git = &remote.git;
+    let base = remote.main()?;
+    let current = State::at(git, &base, environment)?;
+    let commit = remote.commit(&release.revision)?;
+    if current.is_promoted() && !current.revisions.commit.is_empty() {
+        let running = known(remote, &current.revisions.commit, current.tag())?;
+        let ours = known_release(remote, release)?;
+        if ours != running && git.is_in_history(&ours, &running)? {
+            return Ok(Outcome::Newer(current.tag().to_owned()));
+        }
+    }
+    let wanted = current.with(release, commit.as_deref().unwrap_or(&release.revision))?;
+    if wanted.pins == current.pins {
+        return Ok(Outcome::Unchanged);
+    }
+    let tree = git.tree_with(&base, &wanted.files(environment))?;
+    let diff = git.run(&[
+        "diff-tree",
+        "-p",
+        "--no-ext-diff",
+        "--no-renames",
+        &base,
+        &tree,
+    ])?;
+    println!("{diff}");
+    let message = subject(environment, &release.tag);
+    let made = git.make_commit(&tree, &[&base], &message)?;
+    let branch = &remote.origin.branch;
+    deliver(
+        remote,
+        environment,
+        &made,
+        branch,
+        Some(&base),
+        &message,
+        how,
+    )
+}
+
+fn to_production(remote: &Remote, release: &Release, how: &How) -> Result<Outcome, Error> {
+    let environment = Environment::Production;
+    let git = &remote.git;
+    let main = remote.main()?;
+    let staged = staged(remote, &main, release)?;
+    let source = source(remote, release, &staged)?;
+    check_branch(remote, &source, &main, how)?;
+
+    let branch = &remote.origin.production_branch;
+    let tip = remote.branch(branch)?;
+    let there = State::at(git, &source, environment)?;
+    let current = match &tip {
+        Some(tip) => State::at(git, tip, environment)?,
+        None => there.clone(),
+    };
+    if current.is_promoted() && !current.revisions.commit.is_empty() && how.hotfix.is_none() {
+        let running = known(remote, &current.revisions.commit, current.tag())?;
+        if source != running && git.is_in_history(&source, &running)? {
+            return Ok(Outcome::Newer(current.tag().to_owned()));
+        }
+    }
+    let wanted = there.with_images_of(&current.with(release, &source)?)?;
+    let tree = git.tree_with(&source, &wanted.files(environment))?;
+    let before = match &tip {
+        Some(tip) if git.tree(tip)? == tree => return Ok(Outcome::Unchanged),
+        Some(tip) => Render::of(git, tip, environment)?,
+        None => Render::nothing(),
+    };
+    let after = Render::of(git, &tree, environment)?;
+    let checked = Checked {
+        remote,
+        staged: &staged,
+        source: &source,
+        production: tip.as_deref(),
+        wanted: &wanted,
+        after: &after,
+    };
+    let gate = checked.gate(how)?;
+
+    let difference = before.difference(&after)?;
+    if tip.is_some() {
+        println!("{}", difference.whole);
+    }
+    println!("{}\n", difference.short);
+    let hotfix = how
+        .hotfix
+        .iter()
+        .map(|branch| format!("Hotfix-From: {branch}\n"));
+    let message = format!(
+        "{}\n\n{}\n\nSource: {source}\n{}{gate}",
+        subject(environment, &release.tag),
+        difference.short,
+        hotfix.collect::<String>(),
+    );
+    let mut parents: Vec<&str> = tip.as_deref().into_iter().collect();
+    parents.push(&source);
+    let made = git.make_commit(&tree, &parents, &message)?;
+    let outcome = deliver(
+        remote,
+        environment,
+        &made,
+        branch,
+        tip.as_deref(),
+        &message,
+        how,
+    )?;
+    if let Some(why) = &how.unverified {
+        let mut entry = Entry::new(
+            environment.name(),
+            &wanted,
+            after.hash(),
+            Verdict::Unverified,
+        );
+        entry.why = Some(why.clone());
+        notes::add(remote, &notes_of(&staged), &entry)?;
+    }
+    Ok(outcome)
+}
+
+/// Pins again what `environment` ran at an earlier time: with `tag` what had
+/// that tag, else what ran before. Production gets back its whole tree,
+/// configuration and images together. Gives the tag that it went back to.
 ///
 /// # Errors
 /// Where there is no such promotion, or the push fails.
@@ -79,48 +229,62 @@ pub fn roll_back(
     environment: Environment,
     tag: Option<&str>,
 ) -> Result<String, Error> {
-    let mut worktree = Worktree::new(repository, origin)?;
-    with_retries(|| {
-        worktree.update()?;
-        let current = overlay::read(&worktree.read(&environment.file())?)?;
-        let earlier = earlier(&worktree, environment, &current, tag)?;
-        let back_to = overlay::tag(&earlier)
-            .unwrap_or("an earlier state")
-            .to_owned();
-        let message = message(environment, &back_to) + "\n\nA rollback.";
-        change(&worktree, environment, &earlier, &message)?;
-        Ok(back_to)
-    })
+    let remote = Remote::new(repository, origin)?;
+    with_retries(|| back(&remote, environment, tag))
 }
 
-fn with_retries<T>(attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    let patience = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .with_max_times(10);
-    attempt
-        .retry(patience)
-        .when(|error| matches!(error, Error::Moved(_)))
-        .notify(|error, _| eprintln!("{error}"))
-        .call()
-}
-
-/// The message of the commit, by which its history is read.
-fn message(environment: Environment, tag: &str) -> String {
-    format!("GitOps {} Project {tag}", environment.title())
-}
-
-fn pins(release: &Release) -> Pins {
-    let pin = |name: &str| Pin {
-        new_name: format!("{}/{name}", release.registry),
-        new_tag: release.tag.clone(),
-        digest: release.digests.get(name).cloned(),
+/// As [`roll_back`], once.
+pub(crate) fn back(
+    remote: &Remote,
+    environment: Environment,
+    tag: Option<&str>,
+) -> Result<String, Error> {
+    let git = &remote.git;
+    let branch = branch_of(remote, environment);
+    let base = remote.branch(branch)?.ok_or_else(|| {
+        Error::refused(format!("{} ran nothing else before", environment.title()))
+    })?;
+    let current = State::at(git, &base, environment)?;
+    let earlier = past::earlier(&past::past(remote, &base, environment)?, environment, tag)?;
+    let back_to = earlier.state.tag().to_owned();
+    let mut message = subject(environment, &back_to);
+    let tree = match environment {
+        Environment::Staging => {
+            let wanted = current.with_images_of(&earlier.state)?;
+            git.tree_with(&base, &wanted.files(environment))?
+        }
+        Environment::Production => {
+            let tree = git.tree(&earlier.commit)?;
+            let difference = Render::of(git, &base, environment)?.difference(&Render::of(
+                git,
+                &tree,
+                environment,
+            )?)?;
+            println!("{}", difference.whole);
+            message = format!("{message}\n\n{}", difference.short);
+            tree
+        }
     };
-    IMAGES
-        .iter()
-        .map(|name| ((*name).to_owned(), pin(name)))
-        .collect()
+    if tree == git.tree(&base)? {
+        return Ok(back_to);
+    }
+    message = format!("{message}\n\n{ROLLBACK}{}\n", current.tag());
+    let made = git.make_commit(&tree, &[&base], &message)?;
+    remote.push(&made, &format!("refs/heads/{branch}"), Some(&base))?;
+    Ok(back_to)
+}
+
+/// The branch that Argo CD follows.
+pub(crate) fn branch_of(remote: &Remote, environment: Environment) -> &str {
+    match environment {
+        Environment::Staging => &remote.origin.branch,
+        Environment::Production => &remote.origin.production_branch,
+    }
+}
+
+/// The message of the commit, by which people read the history.
+fn subject(environment: Environment, tag: &str) -> String {
+    format!("GitOps {} Project {tag}", environment.title())
 }
 
 /// Every image has to be there, under its tag and with its digest.
@@ -144,75 +308,223 @@ fn check_registry(release: &Release, transport: Transport) -> Result<(), Error> 
     Ok(())
 }
 
-/// The tag that the environment runs, where it stands for a later commit.
-fn newer(worktree: &Worktree, current: &Pins, tag: &str) -> Option<String> {
-    let running = overlay::tag(current)?;
-    let (ours, theirs) = (worktree.commit_of(tag)?, worktree.commit_of(running)?);
-    worktree
-        .is_before(&ours, &theirs)
-        .then(|| running.to_owned())
-}
-
-/// Production gets the bytes that staging ran.
-fn check_staging(worktree: &Worktree, wanted: &Pins) -> Result<(), Error> {
-    let file = Environment::Staging.file();
-    let digests = |pins: &Pins| -> Vec<_> { pins.values().map(|pin| pin.digest.clone()).collect() };
-    let ran = worktree
-        .history(&file)?
-        .iter()
-        .filter_map(|commit| worktree.read_at(commit, &file))
-        .filter_map(|yaml| overlay::read(&yaml).ok())
-        .any(|pins| digests(&pins) == digests(wanted));
-    if ran {
-        return Ok(());
-    }
-    Err(Error::refused(
-        "staging never ran these images: promote them to staging first, look at them there, then come back",
-    ))
-}
-
-fn earlier(
-    worktree: &Worktree,
-    environment: Environment,
-    current: &Pins,
-    tag: Option<&str>,
-) -> Result<Pins, Error> {
-    let file = environment.file();
-    let history = worktree.history(&file)?;
-    let mut states = history
-        .iter()
-        .filter_map(|commit| worktree.read_at(commit, &file))
-        .filter_map(|yaml| overlay::read(&yaml).ok())
-        // Before the first promotion there is nothing to go back to.
-        .filter(|pins| pins.values().all(|pin| pin.digest.is_some()));
-    let found = match tag {
-        Some(tag) => states.find(|pins| overlay::tag(pins) == Some(tag)),
-        None => states.find(|pins| pins != current),
-    };
-    found.ok_or_else(|| {
-        let title = environment.title();
-        Error::refused(match tag {
-            Some(tag) => {
-                format!("{title} never ran {tag}. `git log --oneline -- {file}` lists what it ran")
-            }
-            None => format!("{title} ran nothing else before"),
-        })
+/// The commit that an environment runs. Where it is not known, it cannot be
+/// told what is newer.
+fn known(remote: &Remote, commit: &str, tag: &str) -> Result<String, Error> {
+    remote.commit(commit)?.ok_or_else(|| {
+        Error::refused(format!(
+            "{tag} runs, made from {commit}, a commit that neither this clone nor {} has: whether it is newer cannot \
+             be told. `git fetch --all`, or go back first with `rollback`",
+            remote.origin.remote
+        ))
     })
 }
 
-/// Writes `pins`, shows the difference, and pushes it where there is one.
-fn change(
-    worktree: &Worktree,
-    environment: Environment,
-    pins: &Pins,
-    message: &str,
-) -> Result<Outcome, Error> {
-    overlay::write(worktree.path(), environment, pins)?;
-    let diff = worktree.diff()?;
-    if diff.is_empty() {
-        return Ok(Outcome::Unchanged);
+fn known_release(remote: &Remote, release: &Release) -> Result<String, Error> {
+    remote.commit(&release.revision)?.ok_or_else(|| {
+        Error::refused(format!(
+            "{} was built from {}, which is no commit that this clone or {} has: whether it is older than what runs \
+             cannot be told",
+            release.tag, release.revision, remote.origin.remote
+        ))
+    })
+}
+
+/// Production gets the bytes that staging ran, and did not go back from.
+fn staged(remote: &Remote, main: &str, release: &Release) -> Result<Past, Error> {
+    let past = past::past(remote, main, Environment::Staging)?;
+    let wanted: Vec<Option<&str>> = release
+        .digests
+        .values()
+        .map(|digest| Some(digest.as_str()))
+        .collect();
+    let is_wanted = |one: &&Past| one.state.digests() == wanted;
+    if let Some(found) = past::standing(&past).into_iter().rev().find(is_wanted) {
+        return Ok(found.clone());
     }
-    println!("{diff}");
-    worktree.publish(message)?;
-    Ok(Outcome::Changed)
+    if past.iter().any(|one| is_wanted(&one)) {
+        let now = past.first().map_or("", |one| one.state.tag());
+        return Err(Error::refused(format!(
+            "staging was rolled back from these images, to {now}: tag the commit of {now} to release that, or promote a \
+             mended commit to staging first"
+        )));
+    }
+    Err(Error::NotYet(
+        "staging never ran these images: promote them to staging first, look at them there, then come back".into(),
+    ))
+}
+
+/// The commit whose tree production gets: the one that has the tag.
+fn source(remote: &Remote, release: &Release, staged: &Past) -> Result<String, Error> {
+    if let Some(commit) = &release.commit {
+        return remote.commit(commit)?.ok_or_else(|| {
+            Error::refused(format!(
+                "{commit} is no commit that this clone or {} has",
+                remote.origin.remote
+            ))
+        });
+    }
+    if let Some(commit) = remote.tag(&release.tag)? {
+        return Ok(commit);
+    }
+    // Nobody tagged a commit: what staging ran with these images.
+    Ok(remote
+        .commit(&release.tag)?
+        .unwrap_or_else(|| staged.commit.clone()))
+}
+
+fn check_branch(remote: &Remote, source: &str, main: &str, how: &How) -> Result<(), Error> {
+    let Origin {
+        branch,
+        remote: name,
+        ..
+    } = &remote.origin;
+    match &how.hotfix {
+        None if remote.git.is_in_history(source, main)? => Ok(()),
+        None => Err(Error::refused(format!(
+            "{source} is not in {branch} of {name}: push it there, or say with --hotfix which branch it is from"
+        ))),
+        Some(hotfix) => {
+            let tip = remote
+                .branch(hotfix)?
+                .ok_or_else(|| Error::refused(format!("{name} has no branch {hotfix}")))?;
+            if remote.git.is_in_history(source, &tip)? {
+                return Ok(());
+            }
+            Err(Error::refused(format!(
+                "{source} is not in {hotfix} of {name}"
+            )))
+        }
+    }
+}
+
+/// The commit that the notes about a release are kept with: what it was built
+/// from.
+pub(crate) fn notes_of(staged: &Past) -> String {
+    let commit = &staged.state.revisions.commit;
+    if crate::git::is_hash(commit) {
+        commit.clone()
+    } else {
+        staged.commit.clone()
+    }
+}
+
+/// What is asked for, before it is done.
+struct Checked<'a> {
+    remote: &'a Remote,
+    staged: &'a Past,
+    source: &'a str,
+    production: Option<&'a str>,
+    wanted: &'a State,
+    after: &'a Render,
+}
+
+impl Checked<'_> {
+    /// Lets through what staging was verified with. Gives what the commit says
+    /// about it.
+    fn gate(&self, how: &How) -> Result<String, Error> {
+        if let Some(why) = &how.unverified {
+            return Ok(format!("Unverified: {}\n", why.replace('\n', " ")));
+        }
+        let rendered = self.staging_render()?.hash();
+        let digests = notes::digests(self.wanted);
+        let all = notes::read(self.remote, &notes_of(self.staged))?;
+        let of_images: Vec<&Entry> = all
+            .iter()
+            .filter(|one| one.environment == Environment::Staging.name() && one.digests == digests)
+            .collect();
+        let mut found = of_images.iter().rev().find(|one| one.rendered == rendered);
+        if found.is_none() && self.keeps_configuration()? {
+            found = of_images.last();
+        }
+        let otherwise = "or give a reason with --unverified";
+        let Some(entry) = found else {
+            return Err(Error::NotYet(if of_images.is_empty() {
+                format!("staging was not verified with these images: `verify staging`, {otherwise}")
+            } else {
+                format!(
+                    "staging was verified with these images, but with another configuration than {} has: tag a commit \
+                     that staging ran, {otherwise}",
+                    self.source
+                )
+            }));
+        };
+        if entry.verdict != Verdict::Passed {
+            return Err(Error::NotYet(format!(
+                "the last verification of staging failed ({}): mend that and `verify staging`, {otherwise}",
+                entry.why.as_deref().unwrap_or("it does not say why")
+            )));
+        }
+        let soaked = entry.age()?.whole_minutes();
+        if soaked < i64::from(how.soak) {
+            return Err(Error::NotYet(format!(
+                "staging was verified {soaked} minutes ago, and {} are asked for",
+                how.soak
+            )));
+        }
+        Ok(format!("Verified-In-Staging: {}\n", entry.at))
+    }
+
+    /// What staging renders with the configuration of the tagged commit and
+    /// staging's own images.
+    fn staging_render(&self) -> Result<Render, Error> {
+        let git = &self.remote.git;
+        let environment = Environment::Staging;
+        let state = State::at(git, self.source, environment)?;
+        let state = state.with_images_of(&self.staged.state)?;
+        let tree = git.tree_with(self.source, &state.files(environment))?;
+        Render::of(git, &tree, environment)
+    }
+
+    /// Whether production runs this configuration already, with other images: as
+    /// a hotfix of what it runs does.
+    fn keeps_configuration(&self) -> Result<bool, Error> {
+        let Some(tip) = self.production else {
+            return Ok(false);
+        };
+        let git = &self.remote.git;
+        let environment = Environment::Production;
+        let state = State::at(git, tip, environment)?.with_images_of(self.wanted)?;
+        let tree = git.tree_with(tip, &state.files(environment))?;
+        Ok(Render::of(git, &tree, environment)? == *self.after)
+    }
+}
+
+/// Pushes a commit to the branch, or proposes it.
+fn deliver(
+    remote: &Remote,
+    environment: Environment,
+    made: &str,
+    branch: &str,
+    base: Option<&str>,
+    message: &str,
+    how: &How,
+) -> Result<Outcome, Error> {
+    if !how.pull_request {
+        remote.push(made, &format!("refs/heads/{branch}"), base)?;
+        return Ok(Outcome::Changed);
+    }
+    if base.is_none() {
+        return Err(Error::refused(format!(
+            "{branch} does not exist yet, and a pull request wants it: make the first promotion without --pull-request"
+        )));
+    }
+    let (title, body) = message.split_once("\n\n").unwrap_or((message, ""));
+    let tag = title.rsplit(' ').next().unwrap_or_default();
+    let head = format!("promote/{}-{tag}", environment.name());
+    remote.replace(made, &format!("refs/heads/{head}"))?;
+    let sh = Shell::new()?;
+    let state = cmd!(sh, "gh pr view {head} --json state --jq .state")
+        .quiet()
+        .ignore_stderr()
+        .ignore_status()
+        .read()?;
+    if state != "OPEN" {
+        cmd!(
+            sh,
+            "gh pr create --base {branch} --head {head} --title {title} --body {body}"
+        )
+        .run()?;
+    }
+    Ok(Outcome::Proposed(head))
 }

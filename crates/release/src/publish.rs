@@ -4,7 +4,6 @@
 //! made, and pushed from there with its digests preserved: pushing again pushes
 //! nothing, and what is in the registry is what was built, bit for bit.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
@@ -15,10 +14,15 @@ use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
 use crate::Error;
+use crate::git::Git;
 use crate::registry::{self, Transport};
 use crate::release::{IMAGES, Release};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const INDICES: [&str; 2] = [
+    INDEX,
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
 
 /// One image for one architecture: `NAME=SOURCE`, where skopeo knows how to
 /// read the source (`nix:/nix/store/…`, `oci:folder`).
@@ -26,6 +30,22 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub struct Source {
     name: String,
     location: String,
+}
+
+impl Source {
+    /// What the machines of `architectures` have pushed: the tag of each ends with
+    /// its architecture.
+    #[must_use]
+    pub fn joined(registry: &str, tag: &str, architectures: &[String]) -> Vec<Self> {
+        let registry = registry.trim_end_matches('/');
+        let of_image = |name: &'static str| {
+            architectures.iter().map(move |architecture| Self {
+                name: name.to_owned(),
+                location: format!("docker://{registry}/{name}:{tag}-{architecture}"),
+            })
+        };
+        IMAGES.into_iter().flat_map(of_image).collect()
+    }
 }
 
 impl FromStr for Source {
@@ -43,7 +63,8 @@ impl FromStr for Source {
     }
 }
 
-/// Pushes `sources` to `registry` under `tag`.
+/// Pushes `sources` to `registry` under `tag`. `revision` is the commit that
+/// they were built from.
 ///
 /// # Errors
 /// Where an image is missing, the tag is taken by something else, or a push
@@ -51,10 +72,11 @@ impl FromStr for Source {
 pub fn publish(
     registry: &str,
     tag: &str,
+    revision: &str,
     sources: &[Source],
     transport: Transport,
 ) -> Result<Release, Error> {
-    let mut release = empty(registry, tag);
+    let mut release = Release::new(registry, tag, revision)?;
     for name in IMAGES {
         let locations: Vec<&str> = sources
             .iter()
@@ -64,7 +86,7 @@ pub fn publish(
         if locations.is_empty() {
             return Err(Error::refused(format!("there is no --image {name}=…")));
         }
-        let layout = Layout::new(&locations)?;
+        let layout = Layout::new(&locations, transport)?;
         let image = release.by_tag(name);
         if is_to_push(&image, &layout.digest, transport)? {
             layout.push(&image, transport)?;
@@ -77,12 +99,14 @@ pub fn publish(
     Ok(release)
 }
 
-/// Gives what `registry` has under the commit `from` the tag `tag` as well: the
-/// same bytes, with nothing built. A commit that only promotes has no images;
-/// then those of the commit before it are meant.
+/// Gives what `registry` has for the commit `from` the tag `tag` as well: the
+/// same bytes, with nothing built. A commit that changes nothing of the programs
+/// has no images of its own; then those of the nearest commit before it are
+/// meant. All images get the tag, or none does.
 ///
 /// # Errors
-/// Where an image is not there, or the tag is taken by something else.
+/// [`Error::NotYet`] where the images are not there, for they may still be built;
+/// and where the tag is taken by something else.
 pub fn retag(
     repository: &Path,
     registry: &str,
@@ -90,60 +114,103 @@ pub fn retag(
     tag: &str,
     transport: Transport,
 ) -> Result<Release, Error> {
-    let mut release = empty(registry, tag);
-    let source = published(repository, empty(registry, from), transport)?;
-    for name in IMAGES {
-        let (from, image) = (source.by_tag(name), release.by_tag(name));
-        let digest = registry::digest(&from, transport)?
-            .ok_or_else(|| Error::refused(format!("{from} is not in the registry")))?;
-        if is_to_push(&image, &digest, transport)? {
-            copy(&format!("docker://{from}"), &image, transport)?;
+    let mut release = Release::new(registry, tag, from)?;
+    let source = published(repository, Release::new(registry, from, from)?, transport)?;
+    release.revision.clone_from(&source.tag);
+    release.commit = Some(from.to_owned());
+    // All are looked at before the first is tagged.
+    let mut missing = Vec::new();
+    for (name, digest) in &source.digests {
+        if is_to_push(&release.by_tag(name), digest, transport)? {
+            missing.push(name);
         }
-        println!("tagged  {image}@{digest}");
-        release.digests.insert(name.to_owned(), digest);
+    }
+    for name in missing {
+        let from = format!("docker://{}", source.by_digest(name));
+        copy(&from, &release.by_tag(name), transport)?;
+    }
+    for (name, digest) in source.digests {
+        println!("tagged  {}@{digest}", release.by_tag(&name));
+        release.digests.insert(name, digest);
     }
     Ok(release)
 }
 
+/// What an image is built from. A commit that changes none of it has no images
+/// of its own. `staging.yml` goes by the same list.
+pub const INPUTS: [&str; 8] = [
+    ".cargo/",
+    "Cargo.lock",
+    "Cargo.toml",
+    "crates/",
+    "flake.lock",
+    "flake.nix",
+    "nix/",
+    "rust-toolchain.toml",
+];
+
+/// So many commits that change no program are passed over.
+const FAR: usize = 200;
+
 /// `release`, or the one of the nearest commit before it that has images, as
-/// long as only overlays changed since.
+/// long as nothing that they are built from changed since.
 fn published(
     repository: &Path,
     mut release: Release,
     transport: Transport,
 ) -> Result<Release, Error> {
-    let sh = Shell::new()?;
-    sh.change_dir(repository);
-    loop {
-        let image = release.by_tag(IMAGES[0]);
-        if registry::digest(&image, transport)?.is_some() {
+    let git = Git::new(repository)?;
+    let asked = release.tag.clone();
+    for _ in 0..FAR {
+        if fill(&mut release, transport)? {
             return Ok(release);
         }
-        let commit = &release.tag;
-        let changed = cmd!(sh, "git diff-tree --no-commit-id --name-only -r {commit}")
-            .quiet()
-            .ignore_stderr()
-            .read()
-            .unwrap_or_default();
-        let only_promotes = !changed.is_empty()
-            && changed
-                .lines()
-                .all(|file| file.starts_with("kustomize/overlays/"));
-        if !only_promotes {
-            return Err(Error::refused(format!(
-                "{image} is not in the registry: is the publishing of that commit done?"
-            )));
+        let Some(commit) = git.commit(&release.tag)? else {
+            break;
+        };
+        let Some(parent) = git.commit(&format!("{commit}^1"))? else {
+            git.check_is_whole()?;
+            break;
+        };
+        let changed = git.changed(&parent, &commit)?;
+        let is_input = |file: &String| INPUTS.iter().any(|input| file.starts_with(input));
+        if changed.iter().any(is_input) {
+            break;
         }
-        release.tag = cmd!(sh, "git rev-parse {commit}^").quiet().read()?;
+        release.tag = parent;
     }
+    let image = release.by_tag(IMAGES[0]);
+    let asked = if release.tag == asked {
+        String::new()
+    } else {
+        format!(
+            " for {asked}, which changes no program since {}",
+            release.tag
+        )
+    };
+    Err(Error::NotYet(format!(
+        "{image} is not in the registry{asked}: is the publishing of that commit done? Where its run failed, run it again; \
+         a commit in the middle of a push, or of another branch, is published by running the workflow for it"
+    )))
 }
 
-fn empty(registry: &str, tag: &str) -> Release {
-    Release {
-        registry: registry.trim_end_matches('/').to_owned(),
-        tag: tag.to_owned(),
-        digests: BTreeMap::new(),
+/// Looks up all images; whether they are there. Some without the others are not:
+/// they are about to come.
+fn fill(release: &mut Release, transport: Transport) -> Result<bool, Error> {
+    release.digests.clear();
+    for name in IMAGES {
+        match registry::digest(&release.by_tag(name), transport)? {
+            Some(digest) => release.digests.insert(name.to_owned(), digest),
+            None if release.digests.is_empty() => return Ok(false),
+            None => {
+                return Err(Error::NotYet(format!(
+                    "{} is not in the registry, where others of that commit are: is the publishing of it done?",
+                    release.by_tag(name)
+                )));
+            }
+        };
     }
+    Ok(true)
 }
 
 /// Whether `image` is missing. A tag stands for the same bytes for ever.
@@ -184,20 +251,32 @@ struct Descriptors {
 
 impl Layout {
     /// Copies `locations`, one image each, and puts an index over them.
-    fn new(locations: &[&str]) -> Result<Self, Error> {
+    fn new(locations: &[&str], transport: Transport) -> Result<Self, Error> {
         let folder = TempDir::new().map_err(Error::file(std::env::temp_dir()))?;
         let sh = Shell::new()?;
+        let tls = transport.tls_verify();
         let path = folder.path();
         for (number, location) in locations.iter().enumerate() {
             let target = format!("oci:{}:{number}", path.display());
             cmd!(
                 sh,
-                "skopeo --insecure-policy copy --quiet {location} {target}"
+                "skopeo --insecure-policy copy --quiet --all --src-tls-verify={tls} {location} {target}"
             )
             .quiet()
             .run()?;
         }
-        let mut manifests = read::<Descriptors>(&path.join("index.json"))?.manifests;
+        let mut manifests = Vec::new();
+        for manifest in read::<Descriptors>(&path.join("index.json"))?.manifests {
+            // What was joined already, as each architecture's own machine pushes it.
+            if manifest["mediaType"]
+                .as_str()
+                .is_some_and(|kind| INDICES.contains(&kind))
+            {
+                manifests.extend(read::<Descriptors>(&blob(path, &manifest)?)?.manifests);
+            } else {
+                manifests.push(manifest);
+            }
+        }
         for manifest in &mut manifests {
             let platform = platform(path, manifest)?;
             if let Value::Object(manifest) = manifest {

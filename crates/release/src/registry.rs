@@ -28,30 +28,169 @@ pub(crate) fn digest(image: &str, transport: Transport) -> Result<Option<String>
         sh,
         "skopeo inspect --raw --tls-verify={tls} docker://{image}"
     )
+    .env("LC_ALL", "C")
     .quiet()
     .ignore_status()
     .output()?;
     if output.status.success() {
         return Ok(Some(sha256(&output.stdout)));
     }
-    let why = String::from_utf8_lossy(&output.stderr);
-    // The codes of the distribution specification, section "Error Codes".
-    let absent = [
-        "manifest unknown",
-        "name unknown",
-        "MANIFEST_UNKNOWN",
-        "NAME_UNKNOWN",
-    ];
-    if absent.iter().any(|code| why.contains(code)) {
-        return Ok(None);
+    let said = String::from_utf8_lossy(&output.stderr);
+    match Refusal::of(&said) {
+        Refusal::Absent => Ok(None),
+        refusal => Err(Error::malformed(
+            format!("cannot look up {image}"),
+            format!("{}{}", said.trim(), refusal.advice()),
+        )),
     }
-    Err(Error::malformed(
-        format!("cannot look up {image}"),
-        why.trim(),
-    ))
+}
+
+/// Why a registry did not give an image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Refusal {
+    /// It does not have it.
+    Absent,
+    /// It does not say whether it has it to somebody who may not know.
+    Forbidden,
+    /// It cannot say at the moment.
+    Broken,
+    /// Something else, which says nothing about the image.
+    Other,
+}
+
+/// What skopeo says, in small letters, by version: up to 1.9 the codes of the
+/// distribution specification, later their texts or the bare status.
+const SAYINGS: [(Refusal, &[&str]); 3] = [
+    (
+        Refusal::Absent,
+        &[
+            "manifest unknown",
+            "manifest_unknown",
+            "name unknown",
+            "name_unknown",
+            "not known to registry",
+            "404 (not found)",
+            "404 not found",
+            "status: 404",
+            "statuscode: 404",
+        ],
+    ),
+    (
+        Refusal::Forbidden,
+        &[
+            "unauthorized",
+            "authentication required",
+            "access to the resource is denied",
+            "denied:",
+            "403 (forbidden)",
+            "403 forbidden",
+            "401 (unauthorized)",
+        ],
+    ),
+    (
+        Refusal::Broken,
+        &[
+            "status: 5",
+            "statuscode: 5",
+            "500 (internal",
+            "502 (bad",
+            "503 (service",
+            "504 (gateway",
+            "500 internal",
+            "502 bad",
+            "503 service",
+            "504 gateway",
+            "toomanyrequests",
+            "too many requests",
+            "i/o timeout",
+            "connection refused",
+        ],
+    ),
+];
+
+impl Refusal {
+    fn of(said: &str) -> Self {
+        let said = said.to_lowercase();
+        let found = SAYINGS
+            .iter()
+            .find(|(_, sayings)| sayings.iter().any(|saying| said.contains(saying)));
+        found.map_or(Self::Other, |(refusal, _)| *refusal)
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Forbidden => {
+                ". Log in with `docker login` as somebody who may read it; some registries say this of what does not exist too"
+            }
+            Self::Broken => ". The registry has a fault of its own: try again",
+            Self::Absent | Self::Other => "",
+        }
+    }
 }
 
 /// The digest of `content` (OCI image specification, descriptors).
 pub(crate) fn sha256(content: &[u8]) -> String {
     format!("sha256:{:x}", Sha256::digest(content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal;
+
+    #[test]
+    fn a_registry_that_does_not_say_is_never_taken_for_one_that_has_nothing() {
+        let cases = [
+            (
+                "Error parsing image name: reading manifest v1 in h/n: manifest unknown: manifest unknown",
+                Refusal::Absent,
+            ),
+            (
+                "reading manifest v1 in h/n: name unknown: repository name not known to registry",
+                Refusal::Absent,
+            ),
+            (
+                "fetching target platform image: repository name not known to registry",
+                Refusal::Absent,
+            ),
+            (
+                "reading manifest v1 in h/n: received unexpected HTTP status: 404 Not Found",
+                Refusal::Absent,
+            ),
+            (
+                "reading manifest v1 in h/n: StatusCode: 404, \"\"",
+                Refusal::Absent,
+            ),
+            (
+                "reading manifest v1 in h/n: denied: requested access to the resource is denied",
+                Refusal::Forbidden,
+            ),
+            (
+                "reading manifest v1 in h/n: unauthorized: authentication required",
+                Refusal::Forbidden,
+            ),
+            (
+                "requesting bearer token: invalid status code from registry 403 (Forbidden)",
+                Refusal::Forbidden,
+            ),
+            (
+                "reading manifest v1 in h/n: received unexpected HTTP status: 503 Service Unavailable",
+                Refusal::Broken,
+            ),
+            (
+                "pinging container registry h: Get \"http://h/v2/\": dial tcp: connect: connection refused",
+                Refusal::Broken,
+            ),
+            (
+                "reading manifest: toomanyrequests: slow down",
+                Refusal::Broken,
+            ),
+            (
+                "x509: certificate signed by unknown authority",
+                Refusal::Other,
+            ),
+        ];
+        for (said, refusal) in cases {
+            assert_eq!(Refusal::of(said), refusal, "{said}");
+        }
+    }
 }

@@ -20,18 +20,36 @@ pub struct Release {
     pub registry: String,
     /// A commit, or a tag of git.
     pub tag: String,
+    /// What the images were built from, as `/version` tells it: a commit.
+    #[serde(default)]
+    pub revision: String,
+    /// The commit that the tag is on, where that is another one: it has the same
+    /// programs, and other manifests or documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// The digest of each of [`IMAGES`], `sha256:…`.
     pub digests: BTreeMap<String, String>,
 }
 
 impl Release {
+    pub(crate) fn new(registry: &str, tag: &str, revision: &str) -> Result<Self, Error> {
+        check_tag(tag)?;
+        Ok(Self {
+            registry: registry.trim_end_matches('/').to_owned(),
+            tag: tag.to_owned(),
+            revision: revision.to_owned(),
+            commit: None,
+            digests: BTreeMap::new(),
+        })
+    }
+
     /// Reads the file that `publish` wrote.
     ///
     /// # Errors
     /// Where it cannot be read, or does not name each image with a digest.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let json = fs::read(path).map_err(Error::file(path))?;
-        let release: Self = serde_json::from_slice(&json)
+        let mut release: Self = serde_json::from_slice(&json)
             .map_err(|error| Error::malformed(path.display().to_string(), error))?;
         for name in IMAGES {
             let digest = release.digests.get(name).map(String::as_str);
@@ -40,6 +58,10 @@ impl Release {
                 return Err(Error::malformed(path.display().to_string(), why));
             }
         }
+        if release.revision.is_empty() {
+            release.revision.clone_from(&release.tag);
+        }
+        check_tag(&release.tag)?;
         Ok(release)
     }
 
@@ -58,6 +80,30 @@ impl Release {
     pub fn by_tag(&self, name: &str) -> String {
         format!("{}/{name}:{}", self.registry, self.tag)
     }
+
+    /// The address of an image by its digest.
+    #[must_use]
+    pub fn by_digest(&self, name: &str) -> String {
+        let digest = self.digests.get(name).map_or("", String::as_str);
+        format!("{}/{name}@{digest}", self.registry)
+    }
+}
+
+/// A tag of git may hold what a tag of an image may not (OCI distribution
+/// specification, "Pulling manifests"): `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+fn check_tag(tag: &str) -> Result<(), Error> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_rest = |byte: u8| is_word(byte) || byte == b'.' || byte == b'-';
+    let fits =
+        tag.len() <= 128 && tag.bytes().next().is_some_and(is_word) && tag.bytes().all(is_rest);
+    if fits {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{tag:?} cannot be the tag of an image: that has at most 128 letters, digits, `.`, `_` and `-`, and begins with \
+         neither `.` nor `-`. Tag the commit again with such a name (for a build number `v1.0.1-build.5`, not \
+         `v1.0.1+build.5`)"
+    )))
 }
 
 /// `sha256:` and 64 hexadecimal digits (OCI image specification, descriptors).

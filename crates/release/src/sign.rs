@@ -1,6 +1,8 @@
 //! Signatures and SBOMs, for those who check what they run. They need the
 //! internet: sigstore knows the workflow by its identity (keyless signing).
 
+use std::path::Path;
+
 use xshell::{Shell, cmd};
 
 use crate::Error;
@@ -14,17 +16,59 @@ use crate::release::Release;
 pub fn sign(release: &Release) -> Result<(), Error> {
     let sh = Shell::new()?;
     let folder = sh.create_temp_dir()?;
-    for (name, digest) in &release.digests {
-        let image = format!("{}/{name}@{digest}", release.registry);
+    sbom(release, folder.path())?;
+    for name in release.digests.keys() {
+        let image = release.by_digest(name);
         cmd!(sh, "cosign sign --yes --recursive {image}").run()?;
         let sbom = folder.path().join(format!("{name}.spdx.json"));
-        let output = format!("spdx-json={}", sbom.display());
-        cmd!(sh, "syft scan --quiet registry:{image} --output {output}").run()?;
         cmd!(
             sh,
             "cosign attest --yes --type spdxjson --predicate {sbom} {image}"
         )
         .run()?;
+    }
+    Ok(())
+}
+
+/// Writes what is in each image into `folder`, as `NAME.spdx.json`.
+///
+/// # Errors
+/// Where syft fails.
+pub fn sbom(release: &Release, folder: &Path) -> Result<(), Error> {
+    let sh = Shell::new()?;
+    for name in release.digests.keys() {
+        let image = release.by_digest(name);
+        let output = format!(
+            "spdx-json={}",
+            folder.join(format!("{name}.spdx.json")).display()
+        );
+        cmd!(sh, "syft scan --quiet registry:{image} --output {output}").run()?;
+    }
+    Ok(())
+}
+
+/// Refuses a release that `identity`, a regular expression for the address of a
+/// workflow, did not sign.
+///
+/// # Errors
+/// Where an image has no signature, or somebody else's.
+pub(crate) fn check(release: &Release, identity: &str) -> Result<(), Error> {
+    const ISSUER: &str = "https://token.actions.githubusercontent.com";
+    let sh = Shell::new()?;
+    for name in release.digests.keys() {
+        let image = release.by_digest(name);
+        let verified = cmd!(
+            sh,
+            "cosign verify --certificate-oidc-issuer {ISSUER} --certificate-identity-regexp {identity} --output text {image}"
+        )
+        .quiet()
+        .ignore_stdout()
+        .run();
+        if verified.is_err() {
+            return Err(Error::refused(format!(
+                "{image} has no signature of {identity}: cosign says why above. Publish it with --sign, by that workflow"
+            )));
+        }
     }
     Ok(())
 }

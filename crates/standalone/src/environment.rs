@@ -82,7 +82,8 @@ pub(crate) async fn start(
         "sweeper",
         sweep::run(store.todos.clone(), lifecycle.shutdown()),
     );
-    let api = Api::new(store.todos, prefix.clone(), feed, Limits::default(), bound);
+    let api = Api::new(store.todos, prefix.clone(), feed, Limits::default(), bound)
+        .built_from(config.runtime.source_revision.clone());
     let metrics = HttpMetrics::register(&mut registry);
     let backend =
         todo_backend::http::routes(api, metrics, lifecycle.budget(), lifecycle.shutdown());

@@ -60,7 +60,7 @@ pub struct Args {
     runtime: RuntimeArgs,
 }
 
-#[derive(Clone, Copy, Debug, clap::Subcommand)]
+#[derive(Clone, Debug, clap::Subcommand)]
 enum CommandArg {
     /// Serve the pages (the default)
     Serve,
@@ -68,15 +68,33 @@ enum CommandArg {
     /// sidecar that keeps a pod out of the load balancer while its pages would
     /// have no todos
     WatchBackend,
+    /// Prove that pages and backend work together, and end: a todo is made, read,
+    /// seen live and deleted
+    Verify {
+        /// Where this program itself reaches the pages
+        #[arg(long, env = "PAGES_URL")]
+        pages: Url,
+
+        /// After how many seconds to give up
+        #[arg(long, env = "VERIFY_SECONDS", default_value_t = 60)]
+        within: u64,
+    },
 }
 
 /// What the process is to do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
     /// Serve the pages.
     Serve,
     /// Only tell whether the backend answers.
     WatchBackend,
+    /// Prove that pages and backend work together, and end.
+    Verify {
+        /// Where the pages are.
+        pages: Url,
+        /// When to give up.
+        within: Duration,
+    },
 }
 
 /// [`Args`], checked.
@@ -153,6 +171,10 @@ impl TryFrom<Args> for Config {
                 command: match args.command {
                     None | Some(CommandArg::Serve) => Command::Serve,
                     Some(CommandArg::WatchBackend) => Command::WatchBackend,
+                    Some(CommandArg::Verify { pages, within }) => Command::Verify {
+                        pages,
+                        within: Duration::from_secs(within),
+                    },
                 },
                 app: AppConfig {
                     environment: environment?,

@@ -5,6 +5,7 @@ use service_kit::health::Readiness;
 use service_kit::http::{listen, serve, without_secrets};
 use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
 use tracing::info;
+use verify::Target;
 
 use crate::config::{Command, Config};
 use crate::{App, Backend};
@@ -14,9 +15,16 @@ use crate::{App, Backend};
 /// # Errors
 /// Where a port is taken or the folder of the picture cannot be used.
 pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
-    match config.command {
+    match &config.command {
         Command::Serve => serve_pages(config, lifecycle).await,
         Command::WatchBackend => watch_backend(&config, lifecycle),
+        Command::Verify { pages, within } => {
+            let mut target = Target::at(pages.as_str())?;
+            target.todos = verify::base(config.app.backend_url.join("todos/")?.as_str())?;
+            verify::check(&target, *within, &mut |what| info!("{what}")).await?;
+            lifecycle.finish();
+            Ok(())
+        }
     }
 }
 

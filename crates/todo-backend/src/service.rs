@@ -140,7 +140,8 @@ async fn serve_api(
         feed,
         Limits::new(config.max_todos),
         bound,
-    );
+    )
+    .built_from(config.runtime.source_revision);
     let budget = lifecycle.budget();
     let router = crate::http::routes(api, http_metrics, budget.clone(), lifecycle.shutdown());
     lifecycle.spawn(

@@ -14,6 +14,9 @@ use crate::Error;
 const LOOK_EVERY: &str =
     r#"{"data":{"timeout.reconciliation":"15s","timeout.reconciliation.jitter":"0s"}}"#;
 
+/// Ends a sync that hangs.
+const PARAMETERS: &str = "argocd/argocd-cmd-params-cm.yaml";
+
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Applies `manifest`, Argo CD's own, and waits until it runs.
@@ -36,16 +39,17 @@ pub(super) fn install(manifest: &Path) -> Result<(), Error> {
             return Err(Error::refused(format!("kubectl could not apply {file}")));
         }
     }
-    let patch = [
-        "-n",
-        "argocd",
-        "patch",
-        "configmap",
-        "argocd-cm",
-        "--type=merge",
-    ];
-    let patched = ask_kubectl(&[&patch[..], &["--patch", LOOK_EVERY]].concat())?;
-    if patched.is_some_and(|said| !said.contains("no change")) {
+    let mut is_changed = false;
+    for (map, patch) in [
+        ("argocd-cm", ["--patch", LOOK_EVERY]),
+        ("argocd-cmd-params-cm", ["--patch-file", PARAMETERS]),
+    ] {
+        let asked = ["-n", "argocd", "patch", "configmap", map, "--type=merge"];
+        let said = ask_kubectl(&[&asked[..], &patch].concat())?
+            .ok_or_else(|| Error::refused(format!("kubectl could not change {map}")))?;
+        is_changed |= !said.contains("no change");
+    }
+    if is_changed {
         // It is read at the start alone.
         kubectl(&[
             "-n",

@@ -18,7 +18,7 @@ use xshell::{Shell, cmd};
 
 use crate::publish::Source;
 use crate::registry::Transport;
-use crate::{Environment, Error, promote, publish};
+use crate::{Environment, Error, How, promote, publish};
 
 /// The name of the cluster.
 pub const NAME: &str = "dwk-local";
@@ -106,12 +106,16 @@ fn deliver(options: &Options) -> Result<(), Error> {
     let registry = format!("localhost:{}", options.registry_port);
     let transport = Transport { insecure: true };
     step(&format!("Publishing {tag}"));
-    let release = publish(&registry, &tag, &options.images, transport)?;
+    let release = publish(&registry, &tag, &tag, &options.images, transport)?;
+    let how = How {
+        unverified: Some("a cluster on one machine".to_owned()),
+        ..How::default()
+    };
     for environment in [Environment::Staging, Environment::Production] {
         step(&format!("Promoting {} to {tag}", environment.title()));
         let here = std::path::Path::new(".");
         let origin = repository::origin();
-        promote(here, &origin, environment, &release, transport)?;
+        promote(here, &origin, environment, &release, transport, &how)?;
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use xshell::{Shell, cmd};
 
 use super::{apply, kubectl};
 use crate::Error;
-use crate::promote::Origin;
+use crate::overlay::{Environment, State};
+use crate::remote::{Origin, Remote, with_retries};
 
 const MANIFEST: &str = include_str!("git-server.yaml");
 
@@ -95,9 +96,22 @@ fn merge(sh: &Shell) -> Result<(), Error> {
     if is_there {
         return Ok(());
     }
-    let worktree = crate::worktree::Worktree::new(Path::new("."), &origin())?;
-    let head = cmd!(sh, "git rev-parse HEAD").quiet().read()?;
-    worktree.merge(&head)
+    let remote = Remote::new(Path::new("."), &origin())?;
+    with_retries(|| {
+        let base = remote.main()?;
+        let head = remote.git.run(&["rev-parse", "--verify", "HEAD"])?;
+        // What people changed, with what promotions changed since: nothing else is written there.
+        let staging = State::at(&remote.git, &head, Environment::Staging)?
+            .with_images_of(&State::at(&remote.git, &base, Environment::Staging)?)?;
+        let tree = remote
+            .git
+            .tree_with(&head, &staging.files(Environment::Staging))?;
+        let made =
+            remote
+                .git
+                .make_commit(&tree, &[&base, &head], "Merge the commits of the clone")?;
+        remote.push(&made, "refs/heads/main", Some(&base))
+    })
 }
 
 /// The branch that promotions go to.
@@ -105,6 +119,7 @@ pub(super) fn origin() -> Origin {
     Origin {
         remote: REMOTE.to_owned(),
         branch: "main".to_owned(),
+        production_branch: "production".to_owned(),
     }
 }
 

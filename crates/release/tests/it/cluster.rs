@@ -23,11 +23,7 @@ impl Laptop {
     fn new() -> Self {
         let mut world = World::new();
         world.stop_registry();
-        for file in [
-            "argocd/root.yaml",
-            "argocd/argocd-cm.yaml",
-            "kustomize/namespaces.yaml",
-        ] {
+        for file in ["argocd/root.yaml", "argocd/argocd-cm.yaml"] {
             let copy = world.checkout().join(file);
             fs::create_dir_all(copy.parent().unwrap()).unwrap();
             fs::copy(Path::new(ROOT).join(file), copy).unwrap();
@@ -106,7 +102,8 @@ impl Laptop {
 
     /// The overlay in the repository of the cluster.
     fn overlay(&self, name: &str) -> String {
-        let object = format!("main:kustomize/overlays/{name}/kustomization.yaml");
+        let branch = if name == "prod" { "production" } else { "main" };
+        let object = format!("{branch}:kustomize/overlays/{name}/kustomization.yaml");
         let repository = self.file("git/todo.git");
         let output = self
             .world

@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod clones;
 mod cluster;
+mod deployment;
+mod production;
 mod promote;
 mod publish;
+mod workflows;
 mod world;

@@ -13,7 +13,7 @@ fn a_promotion_pins_tag_and_digest_and_touches_nobodys_working_tree() {
     fs::write(world.checkout().join("README.md"), "under work").unwrap();
     let said = printed(&world.promote("staging", &commit, &digests));
     assert!(
-        said.contains("+  newTag: ") && said.contains("is promoted to"),
+        said.contains("+    newTag: ") && said.contains("is promoted to"),
         "{said}"
     );
     let overlay = world.overlay("staging");
@@ -92,7 +92,10 @@ fn production_gets_only_the_bytes_that_staging_ran() {
     let (next_digests, _) = world.publish(&next, "second");
     succeeded(&world.promote("staging", &next, &next_digests));
     succeeded(&world.promote("production", "v1", &production));
-    assert_eq!(world.subjects()[0], "GitOps Production Project v1");
+    assert_eq!(
+        world.subjects_of("production")[0],
+        "GitOps Production Project v1"
+    );
     assert!(world.overlay("prod").contains("newTag: v1"));
 }
 
@@ -144,6 +147,8 @@ fn promoters_at_the_same_time_lose_nothing() {
             tag,
             "--digests",
             digests,
+            "--unverified",
+            "a test",
         ];
         let mut command = world.command(clone, env!("CARGO_BIN_EXE_release"), &arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -94,3 +94,150 @@ fn a_commit_that_was_not_published_gets_no_tag() {
         assert!(said.contains("is not in the registry"), "{said}");
     }
 }
+
+#[test]
+fn a_tag_on_a_merge_that_changes_no_program_means_the_images_of_the_commit_before() {
+    let world = World::new();
+    let commit = world.commit("a change");
+    let (digests, first) = world.publish(&commit, "first");
+    world.git(&["checkout", "--quiet", "-b", "theirs"]);
+    std::fs::write(
+        world.checkout().join("kustomize/overlays/staging/note.md"),
+        "x",
+    )
+    .unwrap();
+    world.git(&["add", "--all"]);
+    world.git(&["commit", "--quiet", "--message", "theirs"]);
+    world.git(&["checkout", "--quiet", "main"]);
+    world.git(&["merge", "--quiet", "--no-ff", "--no-edit", "theirs"]);
+    world.git(&["push", "--quiet", "origin", "main"]);
+    let merge = world.git(&["rev-parse", "HEAD"]);
+    succeeded(&world.retag(&merge, "v1", &digests));
+    let tagged = release::Release::read(digests.as_ref()).unwrap();
+    assert_eq!(tagged.digests, first.digests);
+    assert_eq!(tagged.revision, commit);
+    assert_eq!(tagged.commit, Some(merge));
+
+    // A merge that brings a program has to be built.
+    world.git(&["checkout", "--quiet", "theirs"]);
+    std::fs::write(world.checkout().join("crates/program.rs"), "theirs").unwrap();
+    world.git(&["commit", "--quiet", "--all", "--message", "theirs"]);
+    world.git(&["checkout", "--quiet", "main"]);
+    world.git(&["merge", "--quiet", "--no-ff", "--no-edit", "theirs"]);
+    let merge = world.git(&["rev-parse", "HEAD"]);
+    let said = refused(&world.retag(&merge, "v2", &digests));
+    assert!(said.contains("is not in the registry"), "{said}");
+}
+
+#[test]
+fn all_images_get_a_tag_or_none_does() {
+    let world = World::new();
+    let commit = world.commit("a change");
+    let registry = world.registry();
+    // One of three is there, as while they are pushed.
+    let source = world.image("only", "amd64").replace("oci:", "");
+    let target = format!("docker://{registry}/broadcaster:{commit}");
+    world.skopeo(&[
+        "copy",
+        "--quiet",
+        "--dest-tls-verify=false",
+        &format!("oci:{source}"),
+        &target,
+    ]);
+    let digests = world.checkout().join("../tagged.json");
+    let said = refused(&world.retag(&commit, "v1", digests.to_str().unwrap()));
+    assert!(
+        said.contains("is not in the registry, where others of that commit are"),
+        "{said}"
+    );
+    assert!(!world.has(&format!("{registry}/broadcaster:v1")));
+
+    // One of three tags is taken.
+    let next = world.commit("the next");
+    world.publish(&next, "first");
+    world.skopeo(&[
+        "copy",
+        "--quiet",
+        "--dest-tls-verify=false",
+        &format!("oci:{source}"),
+        &format!("docker://{registry}/todo-backend:v2"),
+    ]);
+    let said = refused(&world.retag(&next, "v2", digests.to_str().unwrap()));
+    assert!(said.contains("is taken by"), "{said}");
+    assert!(!world.has(&format!("{registry}/broadcaster:v2")));
+}
+
+#[test]
+fn a_tag_of_git_that_is_no_tag_of_an_image_is_told_with_one_that_is() {
+    let world = World::new();
+    let commit = world.commit("a change");
+    let (digests, _) = world.publish(&commit, "first");
+    let long = "v".repeat(129);
+    for tag in [
+        "v1.0.1+build.5",
+        "v1.0.1@x",
+        "-v1",
+        ".v1",
+        "v1/2",
+        long.as_str(),
+    ] {
+        let said = refused(&world.release(&[
+            "publish",
+            "--insecure",
+            "--registry",
+            &world.registry(),
+            &format!("--tag={tag}"),
+            "--from",
+            &commit,
+            "--digests",
+            &digests,
+        ]));
+        assert!(said.contains("cannot be the tag of an image"), "{said}");
+        assert!(said.contains("v1.0.1-build.5"), "{said}");
+    }
+}
+
+#[test]
+fn what_each_architecture_pushed_is_joined_to_the_index_that_one_machine_would_make() {
+    let world = World::new();
+    let commit = world.commit("a change");
+    let registry = world.registry();
+    let (digests, whole) = world.publish("at-once", "first");
+    let images = world.images("first");
+    for architecture in ["amd64", "arm64"] {
+        let tag = format!("{commit}-{architecture}");
+        let publish = [
+            "publish",
+            "--insecure",
+            "--registry",
+            &registry,
+            "--tag",
+            &tag,
+            "--digests",
+            &digests,
+        ];
+        let mut arguments = publish.to_vec();
+        arguments.extend(
+            images
+                .iter()
+                .filter(|image| image.ends_with(architecture))
+                .map(String::as_str),
+        );
+        succeeded(&world.release(&arguments));
+    }
+    let join = [
+        "publish",
+        "--insecure",
+        "--registry",
+        &registry,
+        "--tag",
+        &commit,
+        "--digests",
+        &digests,
+    ];
+    let both = ["--join", "amd64", "--join", "arm64"];
+    succeeded(&world.release(&[&join[..], &both].concat()));
+    let joined = release::Release::read(digests.as_ref()).unwrap();
+    assert_eq!(joined.digests, whole.digests);
+    assert_eq!(joined.revision, commit);
+}

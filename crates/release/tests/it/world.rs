@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -82,16 +83,11 @@ impl World {
             &["clone", "--quiet", path(&origin), path(&checkout)],
         );
         self.git(&["checkout", "--quiet", "-B", "main"]);
-        for overlay in ["staging", "prod"] {
-            let folder = checkout.join("kustomize/overlays").join(overlay);
-            fs::create_dir_all(&folder).unwrap();
-            let file = format!("kustomize/overlays/{overlay}/kustomization.yaml");
-            fs::copy(
-                Path::new(ROOT).join(file),
-                folder.join("kustomization.yaml"),
-            )
-            .unwrap();
-        }
+        copy_folder(
+            &Path::new(ROOT).join("kustomize"),
+            &checkout.join("kustomize"),
+        );
+        fs::write(checkout.join("README.md"), "the start").unwrap();
         self.commit("the start");
     }
 
@@ -130,14 +126,26 @@ impl World {
         format!("{}/team", self.port.address())
     }
 
-    /// Commits a change in the checkout, pushes it, and gives the commit.
+    /// Commits a change of a program in the checkout, pushes it, and gives the
+    /// commit.
     pub(crate) fn commit(&self, text: &str) -> String {
-        fs::write(self.checkout().join("README.md"), text).unwrap();
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--message", text]);
+        self.commit_as("crates/program.rs", text, text)
+    }
+
+    /// Commits another content of a file, likewise.
+    pub(crate) fn commit_file(&self, file: &str, content: &str) -> String {
+        self.commit_as(file, content, &format!("another {file}"))
+    }
+
+    fn commit_as(&self, file: &str, content: &str, message: &str) -> String {
         if self.has_main() {
             self.git(&["pull", "--quiet", "--rebase", "origin", "main"]);
         }
+        let path = self.checkout().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--message", message]);
         self.git(&["push", "--quiet", "origin", "HEAD:main"]);
         self.git(&["rev-parse", "HEAD"])
     }
@@ -152,16 +160,47 @@ impl World {
         self.run(&self.checkout(), "git", arguments)
     }
 
-    /// What `kustomization.yaml` of an overlay says at the remote.
+    /// What `kustomization.yaml` of an overlay says at the remote, in the branch
+    /// that Argo CD follows for it.
     pub(crate) fn overlay(&self, name: &str) -> String {
-        let object = format!("main:kustomize/overlays/{name}/kustomization.yaml");
-        self.run(&self.origin(), "git", &["show", &object])
+        self.overlay_file(name, "kustomization.yaml")
     }
 
-    /// The subjects of the commits at the remote, newest first.
+    /// A file of an overlay, likewise.
+    pub(crate) fn overlay_file(&self, name: &str, file: &str) -> String {
+        let branch = if name == "prod" { "production" } else { "main" };
+        self.show(branch, &format!("kustomize/overlays/{name}/{file}"))
+    }
+
+    /// A file at the remote.
+    pub(crate) fn show(&self, commit: &str, file: &str) -> String {
+        self.run(
+            &self.origin(),
+            "git",
+            &["show", &format!("{commit}:{file}")],
+        )
+    }
+
+    /// The subjects of the commits of main at the remote, newest first.
     pub(crate) fn subjects(&self) -> Vec<String> {
-        let log = self.run(&self.origin(), "git", &["log", "--format=%s", "main"]);
+        self.subjects_of("main")
+    }
+
+    /// The subjects of the commits that a branch itself got, newest first; none
+    /// where it does not exist.
+    pub(crate) fn subjects_of(&self, branch: &str) -> Vec<String> {
+        let arguments = ["log", "--first-parent", "--format=%s", branch];
+        let output = self
+            .command(&self.origin(), "git", &arguments)
+            .output()
+            .unwrap();
+        let log = String::from_utf8(output.stdout).unwrap();
         log.lines().map(str::to_owned).collect()
+    }
+
+    /// The message of the newest commit of a branch at the remote.
+    pub(crate) fn message(&self, branch: &str) -> String {
+        self.run(&self.origin(), "git", &["log", "-1", "--format=%B", branch])
     }
 
     /// An image for `architecture` that has `content` in it, as a source.
@@ -204,9 +243,64 @@ impl World {
 
     /// Runs `release` in the checkout.
     pub(crate) fn release(&self, arguments: &[&str]) -> Output {
-        self.command(&self.checkout(), env!("CARGO_BIN_EXE_release"), arguments)
+        self.release_in(&self.checkout(), arguments, &[])
+    }
+
+    /// Runs `release` in another folder, with this in its environment.
+    pub(crate) fn release_in(
+        &self,
+        folder: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Output {
+        self.command(folder, env!("CARGO_BIN_EXE_release"), arguments)
+            .envs(environment.iter().copied())
             .output()
             .unwrap()
+    }
+
+    /// Starts `release` in another folder, to be waited for.
+    pub(crate) fn start(&self, folder: &Path, arguments: &[&str]) -> Child {
+        self.command(folder, env!("CARGO_BIN_EXE_release"), arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The folder that programs take for the user's.
+    pub(crate) fn home(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A `PATH` on which this script goes by the name of a program.
+    pub(crate) fn stand_in(&self, program: &str, script: &str) -> String {
+        let folder = TempDir::new_in(self.folder.path()).unwrap().keep();
+        let file = folder.join(program);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let command = self.command(&folder, program, &[]);
+        let on_path = command.get_envs().find(|(name, _)| *name == "PATH");
+        let on_path = on_path.and_then(|(_, path)| path).unwrap();
+        let folders = [folder].into_iter().chain(env::split_paths(on_path));
+        env::join_paths(folders).unwrap().into_string().unwrap()
+    }
+
+    /// A clone that knows the newest commit alone.
+    pub(crate) fn shallow_clone(&self) -> PathBuf {
+        let clone = TempDir::new_in(self.folder.path()).unwrap().keep();
+        let origin = format!("file://{}", self.origin().display());
+        self.run(
+            &clone,
+            "git",
+            &["clone", "--quiet", "--depth=1", &origin, "."],
+        );
+        clone
+    }
+
+    /// Runs git in another folder.
+    pub(crate) fn run_in(&self, folder: &Path, arguments: &[&str]) -> String {
+        self.run(folder, "git", arguments)
     }
 
     /// Publishes images of this content for both architectures; `tag` may be a
@@ -261,9 +355,25 @@ impl World {
         images.collect()
     }
 
-    /// Promotes what [`World::publish`] published.
+    /// Promotes what [`World::publish`] published; to production without a
+    /// verification.
     pub(crate) fn promote(&self, environment: &str, tag: &str, digests: &str) -> Output {
-        self.release(&[
+        let more: &[&str] = match environment {
+            "production" => &["--unverified", "a test"],
+            _ => &[],
+        };
+        self.promote_with(environment, tag, digests, more)
+    }
+
+    /// Promotes with these options.
+    pub(crate) fn promote_with(
+        &self,
+        environment: &str,
+        tag: &str,
+        digests: &str,
+        more: &[&str],
+    ) -> Output {
+        let promote = [
             "promote",
             environment,
             "--insecure",
@@ -271,7 +381,8 @@ impl World {
             tag,
             "--digests",
             digests,
-        ])
+        ];
+        self.release(&[&promote[..], more].concat())
     }
 
     /// `GET` from the registry: the raw answer.
@@ -283,6 +394,21 @@ impl World {
             &["inspect", "--raw", "--tls-verify=false", &image],
         );
         serde_json::from_str(&raw).unwrap()
+    }
+
+    pub(crate) fn skopeo(&self, arguments: &[&str]) {
+        let all = [&["--insecure-policy"], arguments].concat();
+        self.run(self.folder.path(), "skopeo", &all);
+    }
+
+    /// Whether the registry has it.
+    pub(crate) fn has(&self, image: &str) -> bool {
+        let image = format!("docker://{image}");
+        let inspect = ["inspect", "--raw", "--tls-verify=false", &image];
+        let output = self
+            .command(self.folder.path(), "skopeo", &inspect)
+            .output();
+        output.unwrap().status.success()
     }
 
     fn run(&self, folder: &Path, program: &str, arguments: &[&str]) -> String {
@@ -309,6 +435,19 @@ impl World {
             .env("GIT_COMMITTER_NAME", "Tester")
             .env("GIT_COMMITTER_EMAIL", "tester@example.com");
         command
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 

@@ -6,3 +6,4 @@ mod attacks;
 mod environments;
 mod events;
 mod support;
+mod verification;

@@ -17,9 +17,11 @@ mod when;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use service_kit::BuildInfo;
 use service_kit::config::PublicPrefix;
 use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
 use todo_domain::Environment;
@@ -74,6 +76,15 @@ impl std::ops::Deref for Site {
     }
 }
 
+/// Which program answers, for those who look from outside.
+async fn version(State(site): State<Site>) -> Json<BuildInfo> {
+    Json(BuildInfo {
+        name: "todo-app",
+        version: env!("CARGO_PKG_VERSION"),
+        revision: site.revision.clone(),
+    })
+}
+
 /// The pages with their middleware.
 pub(crate) fn routes(
     site: Site,
@@ -105,6 +116,7 @@ pub(crate) fn routes(
         .route("/print", get(print::show))
         .route("/picture.json", get(home::picture))
         .route("/manifest.webmanifest", get(manifest::show))
+        .route("/version", get(version))
         .with_state(site)
         .route("/image", picture)
         .route("/sw.js", get(assets::worker))

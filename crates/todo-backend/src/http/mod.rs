@@ -13,12 +13,13 @@ mod todos;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use service_kit::BuildInfo;
 use service_kit::config::PublicPrefix;
 use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,7 @@ pub struct Api {
     feed: Feed,
     limits: Limits,
     outbox: OutboxBound,
+    build: BuildInfo,
     reads: SharedReads<list::Wanted, Result<list::Part, ApiError>>,
 }
 
@@ -66,9 +68,27 @@ impl Api {
             feed,
             limits,
             outbox,
+            build: BuildInfo {
+                name: "todo-backend",
+                version: env!("CARGO_PKG_VERSION"),
+                revision: "unknown".to_owned(),
+            },
             reads: SharedReads::new(),
         }
     }
+}
+
+impl Api {
+    /// With the commit that it was built from, for those who look from outside.
+    #[must_use]
+    pub fn built_from(mut self, revision: String) -> Self {
+        self.build.revision = revision;
+        self
+    }
+}
+
+async fn version(State(api): State<Api>) -> Json<BuildInfo> {
+    Json(api.build)
 }
 
 /// The API with its middleware. Paths answer with and without a slash at their
@@ -96,6 +116,7 @@ pub fn routes(
         .route("/todos/events/", get(events::events))
         .route("/todos/healthz", get(todos::health))
         .route("/todos/healthz/", get(todos::health))
+        .route("/todos/version", get(version))
         .route("/todos/{id}", one())
         .route("/todos/{id}/", one())
         .route_layer(from_fn_with_state(api.outbox.clone(), refuse_when_full))

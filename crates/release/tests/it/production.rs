@@ -1,0 +1,510 @@
+//! Production gets what staging ran, configuration and images together, and goes
+//! back to it together.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::deployment::{Deployment, Fault};
+use crate::world::{World, printed, refused, succeeded};
+
+const BASE: &str = "kustomize/base/todo-app/deployment.yaml";
+
+/// A world in which staging runs a commit.
+struct Staged {
+    world: World,
+    commit: String,
+    digests: String,
+}
+
+impl Staged {
+    fn new() -> Self {
+        let world = World::new();
+        let commit = world.commit("a change");
+        let (digests, _) = world.publish(&commit, "first");
+        succeeded(&world.promote("staging", &commit, &digests));
+        Self {
+            world,
+            commit,
+            digests,
+        }
+    }
+
+    /// Publishes another commit of this content and promotes it to staging.
+    fn next(&self, content: &str) -> String {
+        let commit = self.world.commit(content);
+        let (digests, _) = self.world.publish(&commit, content);
+        succeeded(&self.world.promote("staging", &commit, &digests));
+        commit
+    }
+
+    /// Tags a commit and brings its images under the tag.
+    fn tag(&self, commit: &str, tag: &str) -> String {
+        let digests = format!("{}.{tag}", self.digests);
+        succeeded(&self.world.retag(commit, tag, &digests));
+        digests
+    }
+
+    fn verify(&self, environment: &str, url: &str, within: &str) -> std::process::Output {
+        self.world
+            .release(&["verify", environment, "--url", url, "--within", within])
+    }
+}
+
+#[test]
+fn a_change_of_the_base_reaches_production_with_the_next_promotion_and_goes_with_its_rollback() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let first = staged.tag(&staged.commit, "v1");
+    succeeded(&world.promote("production", "v1", &first));
+    let before = world.show("production", BASE);
+
+    let more = world
+        .show("main", BASE)
+        .replace("memory: 64Mi", "memory: 96Mi")
+        + "\n";
+    world.commit_file(BASE, &more);
+    let next = staged.next("second");
+    assert_eq!(
+        world.show("production", BASE),
+        before,
+        "main reached production"
+    );
+
+    let second = staged.tag(&next, "v2");
+    let start = Instant::now();
+    let said = printed(&world.promote("production", "v2", &second));
+    assert!(
+        start.elapsed() < Duration::from_mins(1),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(said.contains("+            memory: 96Mi"), "{said}");
+    assert!(world.show("production", BASE).contains("96Mi"));
+    let message = world.message("production");
+    assert!(
+        message.contains("~ Deployment production-todo-app-dep"),
+        "{message}"
+    );
+    assert!(message.contains(&format!("Source: {next}")), "{message}");
+    assert!(message.contains("Unverified: a test"), "{message}");
+
+    succeeded(&world.release(&["rollback", "production"]));
+    assert_eq!(world.show("production", BASE), before);
+    assert!(world.overlay("prod").contains("newTag: v1"));
+    assert!(world.message("production").contains("Rolled-Back-From: v2"));
+    // Main is as it was: the next promotion brings it all again.
+    assert!(world.show("main", BASE).contains("96Mi"));
+}
+
+#[test]
+fn a_second_rollback_goes_further_back() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    for (number, tag) in ["v1", "v2", "v3"].iter().enumerate() {
+        let commit = if number == 0 {
+            staged.commit.clone()
+        } else {
+            staged.next(tag)
+        };
+        let digests = staged.tag(&commit, tag);
+        succeeded(&world.promote("production", tag, &digests));
+    }
+    for tag in ["v2", "v1"] {
+        let said = printed(&world.release(&["rollback", "production"]));
+        assert!(
+            said.contains(&format!("Production is back at {tag}")),
+            "{said}"
+        );
+    }
+    let said = refused(&world.release(&["rollback", "production"]));
+    assert!(said.contains("ran nothing else before"), "{said}");
+    let said = printed(&world.release(&["rollback", "production", "--to", "v3"]));
+    assert!(said.contains("back at v3"), "{said}");
+}
+
+#[test]
+fn what_staging_was_rolled_back_from_does_not_reach_production() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let bad = staged.next("bad");
+    succeeded(&world.release(&["rollback", "staging"]));
+    world.git(&["pull", "--quiet", "--rebase", "origin", "main"]);
+    let head = world.git(&["rev-parse", "HEAD"]);
+    for (number, commit) in [head, bad].iter().enumerate() {
+        let tag = format!("v{number}");
+        let digests = staged.tag(commit, &tag);
+        let said = refused(&world.promote("production", &tag, &digests));
+        assert!(said.contains("rolled back from these images"), "{said}");
+        assert!(said.contains(&staged.commit), "it says what runs: {said}");
+    }
+    assert!(world.subjects_of("production").is_empty());
+    // What staging went back to may go on.
+    let digests = staged.tag(&staged.commit, "v9");
+    succeeded(&world.promote("production", "v9", &digests));
+}
+
+#[test]
+fn production_wants_a_verification_of_these_images_with_this_configuration() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let deployment = Deployment::start(&staged.commit);
+    let digests = staged.tag(&staged.commit, "v1");
+    let said = refused(&world.promote_with("production", "v1", &digests, &[]));
+    assert!(said.contains("was not verified"), "{said}");
+
+    deployment.has(Fault::Lost);
+    let said = refused(&staged.verify("staging", deployment.url(), "0"));
+    assert!(said.contains("does not work"), "{said}");
+    assert_eq!(deployment.todos(), 0, "the todo of the verification stays");
+    let said = refused(&world.promote_with("production", "v1", &digests, &[]));
+    assert!(
+        said.contains("the last verification of staging failed"),
+        "{said}"
+    );
+
+    deployment.has(Fault::None);
+    let said = printed(&staged.verify("staging", deployment.url(), "0"));
+    assert!(said.contains("it is seen live"), "{said}");
+    assert!(said.contains("Staging works at"), "{said}");
+    assert_eq!(deployment.todos(), 0, "the todo of the verification stays");
+    let said = refused(&world.promote_with("production", "v1", &digests, &["--soak", "30"]));
+    assert!(said.contains("verified 0 minutes ago, and 30"), "{said}");
+
+    // One byte of one image.
+    let (flipped, _) = world.publish("v1-flipped", "other");
+    let said = refused(&world.promote_with("production", "v1-flipped", &flipped, &[]));
+    assert!(said.contains("staging never ran"), "{said}");
+
+    // Other configuration with the same images.
+    let more = world
+        .show("main", BASE)
+        .replace("memory: 64Mi", "memory: 96Mi");
+    let other = world.commit_file(BASE, &more);
+    let changed = staged.tag(&other, "v2");
+    let said = refused(&world.promote_with("production", "v2", &changed, &[]));
+    assert!(said.contains("another configuration"), "{said}");
+
+    succeeded(&world.promote_with("production", "v1", &digests, &[]));
+    assert!(
+        world
+            .message("production")
+            .contains("Verified-In-Staging: 20")
+    );
+
+    // When staging was looked at with it, it may go on.
+    succeeded(&staged.verify("staging", deployment.url(), "0"));
+    succeeded(&world.promote_with("production", "v2", &changed, &[]));
+    assert!(world.show("production", BASE).contains("96Mi"));
+    // The programs are the same bytes: nothing of them changes, so no pod restarts.
+    assert!(world.overlay("prod").contains("newTag: v1"));
+    assert!(
+        world
+            .overlay_file("prod", "revision.yaml")
+            .contains("the-project/release: \"v2\"")
+    );
+}
+
+#[test]
+fn a_reason_in_place_of_a_verification_is_kept_with_the_commit() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let digests = staged.tag(&staged.commit, "v1");
+    let why = ["--unverified", "the network of staging is down"];
+    succeeded(&world.promote_with("production", "v1", &digests, &why));
+    world.git(&[
+        "fetch",
+        "--quiet",
+        "origin",
+        "refs/notes/verified:refs/notes/verified",
+    ]);
+    let note = world.git(&["notes", "--ref=verified", "show", &staged.commit]);
+    assert!(note.contains("\"verdict\":\"unverified\""), "{note}");
+    assert!(note.contains("the network of staging is down"), "{note}");
+}
+
+#[test]
+fn production_that_does_not_work_goes_back_by_itself_and_one_that_is_not_reached_stays() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let first = staged.tag(&staged.commit, "v1");
+    succeeded(&world.promote("production", "v1", &first));
+    let next = staged.next("second");
+    let second = staged.tag(&next, "v2");
+    succeeded(&world.promote("production", "v2", &second));
+
+    let said = refused(&staged.verify("production", "http://127.0.0.1:1/", "0"));
+    assert!(said.contains("no verdict about v2"), "{said}");
+    assert!(world.overlay("prod").contains("newTag: v2"));
+
+    // The old programs still answer: the promotion did not take.
+    let deployment = Deployment::start(&staged.commit);
+    let said = refused(&staged.verify("production", deployment.url(), "1"));
+    assert!(
+        said.contains("Production at v2 does not work, rolled back to v1"),
+        "{said}"
+    );
+    assert!(said.contains(&format!("and not {next}")), "{said}");
+    assert!(world.overlay("prod").contains("newTag: v1"));
+    let said = printed(&staged.verify("production", deployment.url(), "0"));
+    assert!(said.contains("Production works at v1"), "{said}");
+
+    // There is nothing before v1.
+    for fault in [Fault::Page, Fault::Lost] {
+        deployment.has(fault);
+        let said = refused(&staged.verify("production", deployment.url(), "0"));
+        assert!(
+            said.contains("not rolled back: Production ran nothing else before"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_tag_waits_for_the_run_of_its_commit_and_no_longer_than_it_was_told() {
+    let world = World::new();
+    let commit = world.commit("a change");
+    let registry = world.registry();
+    let digests = world.checkout().join("../waited.json");
+    let digests = digests.to_str().unwrap();
+    let publish = [
+        "publish",
+        "--insecure",
+        "--registry",
+        &registry,
+        "--tag",
+        "v1",
+        "--from",
+        &commit,
+    ];
+    let retag = [&publish[..], &["--digests", digests, "--wait", "2"]].concat();
+    let waiting = world.start(&world.checkout(), &retag);
+    let (staging, _) = world.publish(&commit, "first");
+    let said = printed(&waiting.wait_with_output().unwrap());
+    assert!(said.contains("tagged"), "{said}");
+
+    let promote = [
+        "promote",
+        "production",
+        "--insecure",
+        "--tag",
+        "v1",
+        "--digests",
+        digests,
+    ];
+    let waiting = world.start(
+        &world.checkout(),
+        &[&promote[..], &["--wait", "2"]].concat(),
+    );
+    succeeded(&world.promote("staging", &commit, &staging));
+    let deployment = Deployment::start(&commit);
+    let verify = [
+        "verify",
+        "staging",
+        "--url",
+        deployment.url(),
+        "--within",
+        "0",
+    ];
+    succeeded(&world.release(&verify));
+    succeeded(&waiting.wait_with_output().unwrap());
+    assert_eq!(
+        world.subjects_of("production")[0],
+        "GitOps Production Project v1"
+    );
+
+    let said = refused(&world.retag(&world.commit("never published"), "v2", digests));
+    assert!(
+        said.contains("is the publishing of that commit done?"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_older_tag_that_comes_late_leaves_the_newer_one() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let next = staged.next("second");
+    let first = staged.tag(&staged.commit, "v1");
+    let second = staged.tag(&next, "v2");
+    let unverified = ["--unverified", "a test"];
+    let start = |tag: &str, digests: &str| {
+        let promote = [
+            "promote",
+            "production",
+            "--insecure",
+            "--tag",
+            tag,
+            "--digests",
+            digests,
+        ];
+        world.start(&world.clone_again(), &[&promote[..], &unverified].concat())
+    };
+    for promoter in [
+        start("v2", &second),
+        start("v1", &first),
+        start("v2", &second),
+    ] {
+        succeeded(&promoter.wait_with_output().unwrap());
+    }
+    assert!(world.overlay("prod").contains("newTag: v2"));
+    let said = printed(&world.promote("production", "v1", &first));
+    assert!(said.contains("which is newer"), "{said}");
+    assert_eq!(
+        world.subjects_of("production")[0],
+        "GitOps Production Project v2"
+    );
+}
+
+#[test]
+fn a_hotfix_comes_from_a_branch_that_is_named() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let first = staged.tag(&staged.commit, "v1");
+    succeeded(&world.promote("production", "v1", &first));
+    staged.next("second");
+    // From what production runs, not from main.
+    world.git(&["checkout", "--quiet", "-B", "hotfix/one", &staged.commit]);
+    fs::write(world.checkout().join("crates/program.rs"), "mended").unwrap();
+    world.git(&["commit", "--quiet", "--all", "--message", "Mend it"]);
+    world.git(&["push", "--quiet", "origin", "hotfix/one"]);
+    let hotfix = world.git(&["rev-parse", "HEAD"]);
+    let (digests, _) = world.publish(&hotfix, "mended");
+    succeeded(&world.promote("staging", &hotfix, &digests));
+    let tagged = staged.tag(&hotfix, "v1.0.1");
+    let said = refused(&world.promote_with("production", "v1.0.1", &tagged, &[]));
+    assert!(said.contains("say with --hotfix"), "{said}");
+    let more = ["--hotfix", "hotfix/one"];
+    let said = refused(&world.promote_with("production", "v1.0.1", &tagged, &more));
+    assert!(said.contains("was not verified"), "{said}");
+    let deployment = Deployment::start(&hotfix);
+    succeeded(&staged.verify("staging", deployment.url(), "0"));
+    succeeded(&world.promote_with("production", "v1.0.1", &tagged, &more));
+    assert!(
+        world
+            .message("production")
+            .contains("Hotfix-From: hotfix/one")
+    );
+    assert!(
+        world
+            .show("production", "crates/program.rs")
+            .contains("mended")
+    );
+}
+
+#[test]
+fn a_protected_branch_gets_a_pull_request() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let first = staged.tag(&staged.commit, "v1");
+    succeeded(&world.promote("production", "v1", &first));
+    let digests = staged.tag(&staged.next("second"), "v2");
+    let programs = world.stand_in(
+        "gh",
+        "echo \"$@\" >> \"$HOME/gh.log\"; test \"$2\" = create || exit 1",
+    );
+    let promote = [
+        "promote",
+        "production",
+        "--insecure",
+        "--tag",
+        "v2",
+        "--digests",
+        &digests,
+    ];
+    let more = ["--unverified", "a test", "--pull-request"];
+    let output = world.release_in(
+        &world.checkout(),
+        &[&promote[..], &more].concat(),
+        &[("PATH", &programs)],
+    );
+    let said = printed(&output);
+    assert!(
+        said.contains("when promote/production-v2 is merged"),
+        "{said}"
+    );
+    assert_eq!(
+        world.subjects_of("production")[0],
+        "GitOps Production Project v1"
+    );
+    assert_eq!(
+        world.subjects_of("promote/production-v2")[0],
+        "GitOps Production Project v2"
+    );
+    let asked = fs::read_to_string(world.home().join("gh.log")).unwrap();
+    assert!(
+        asked.contains("pr create --base production --head promote/production-v2"),
+        "{asked}"
+    );
+}
+
+#[test]
+fn what_nobody_signed_is_refused_where_signatures_are_asked_for() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let identity = "^https://github.com/team/todo/.github/workflows/staging.yml@";
+    let digests = staged.tag(&staged.commit, "v1");
+    let promote = [
+        "promote",
+        "production",
+        "--insecure",
+        "--tag",
+        "v1",
+        "--digests",
+        &digests,
+    ];
+    let more = ["--unverified", "a test", "--signed-by", identity];
+    let arguments = [&promote[..], &more].concat();
+    let cosign = |script: &str| world.stand_in("cosign", script);
+    let foreign = cosign("echo 'Error: no matching signatures' >&2; exit 1");
+    let said = refused(&world.release_in(&world.checkout(), &arguments, &[("PATH", &foreign)]));
+    assert!(said.contains("has no signature of"), "{said}");
+    assert!(world.subjects_of("production").is_empty());
+    let ours = cosign("echo \"$@\" >> \"$HOME/cosign.log\"");
+    succeeded(&world.release_in(&world.checkout(), &arguments, &[("PATH", &ours)]));
+    let asked = fs::read_to_string(world.home().join("cosign.log")).unwrap();
+    assert_eq!(asked.lines().count(), 3);
+    assert!(
+        asked
+            .lines()
+            .all(|line| line.contains("@sha256:") && line.contains(identity)),
+        "{asked}"
+    );
+}
+
+#[test]
+fn a_rollback_ends_the_sync_that_runs_in_the_named_cluster_and_in_no_other() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    staged.next("second");
+    let kubectl =
+        "echo \"$@\" >> \"$HOME/kubectl.log\"; case \"$*\" in *jsonpath*) printf Running ;; esac";
+    let programs = world.stand_in("kubectl", kubectl);
+    let log = world.home().join("kubectl.log");
+    let path = [("PATH", programs.as_str())];
+    let said = printed(&world.release_in(&world.checkout(), &["rollback", "staging"], &path));
+    assert!(said.contains("--context"), "{said}");
+    assert!(!log.exists(), "a cluster that nobody named was asked");
+    staged.next("third");
+    let rollback = ["rollback", "staging", "--context", "k3d-dwk-local"];
+    let said = printed(&world.release_in(&world.checkout(), &rollback, &path));
+    assert!(said.contains("ending the sync"), "{said}");
+    let asked = fs::read_to_string(log).unwrap();
+    assert!(
+        asked
+            .lines()
+            .all(|line| line.starts_with("--context k3d-dwk-local -n argocd")),
+        "{asked}"
+    );
+    assert!(asked.contains("\"phase\":\"Terminating\""), "{asked}");
+}
+
+#[test]
+fn followers_that_see_nothing_are_a_fault() {
+    let staged = Staged::new();
+    let deployment = Deployment::start("something else");
+    deployment.runs(&staged.commit);
+    deployment.has(Fault::Silence);
+    let said = refused(&staged.verify("staging", deployment.url(), "0"));
+    assert!(said.contains("was not seen live"), "{said}");
+    assert_eq!(deployment.todos(), 0);
+}

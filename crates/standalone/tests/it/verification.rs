@@ -1,0 +1,45 @@
+//! The look from outside, at the whole system.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+use verify::{Failure, Target};
+
+use crate::support::{program, texts};
+
+#[tokio::test]
+async fn a_system_that_works_is_proved_and_left_as_it_was() {
+    let data = TempDir::new().unwrap();
+    let service = program(&data)
+        .env("SOURCE_REVISION", "3e7a0f4")
+        .start()
+        .await
+        .unwrap();
+    let mut target = Target::at(&service.url("/staging")).unwrap();
+    target.pages_revision = Some("3e7a0f4".to_owned());
+    target.todos_revision = Some("3e7a0f4".to_owned());
+    let before = texts(&service, "staging").await;
+    let mut said = Vec::new();
+    verify::check(&target, Duration::from_secs(20), &mut |what| {
+        said.push(what.to_owned())
+    })
+    .await
+    .unwrap();
+    assert!(said.contains(&"it is seen live".to_owned()), "{said:?}");
+    assert_eq!(texts(&service, "staging").await, before);
+
+    target.todos_revision = Some("something newer".to_owned());
+    let failure = verify::check(&target, Duration::ZERO, &mut |_| {}).await;
+    let failure = failure.unwrap_err();
+    assert!(
+        matches!(&failure, Failure::Wrong(why) if why.contains("3e7a0f4 and not something newer")),
+        "{failure}"
+    );
+
+    let nowhere = Target::at("http://127.0.0.1:9/").unwrap();
+    let failure = verify::check(&nowhere, Duration::ZERO, &mut |_| {}).await;
+    assert!(
+        matches!(failure, Err(Failure::Unreachable(_))),
+        "{failure:?}"
+    );
+}

@@ -1,0 +1,304 @@
+//! Proves a deployment from outside, by HTTP: the programs that answer are the
+//! ones that were promoted, and a todo can be made, read, seen live and deleted.
+//!
+//! The todo is made for this and deleted at the end, whatever else happens. It
+//! goes where every todo goes: followers see it come and go.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use url::Url;
+use uuid::Uuid;
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long a change may take to be seen by those who follow.
+const LIVE: Duration = Duration::from_secs(15);
+
+/// Between two looks at what is not there yet.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is looked at.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The address of the pages, with a slash at its end.
+    pub pages: Url,
+    /// The address of the todos, with a slash at its end.
+    pub todos: Url,
+    /// What `/version` of the pages has to tell, where somebody knows.
+    pub pages_revision: Option<String>,
+    /// What `/version` of the API has to tell, where somebody knows.
+    pub todos_revision: Option<String>,
+    /// The header `Authorization`, for a deployment with a sign-in in front.
+    pub authorization: Option<String>,
+}
+
+/// Why a deployment is not proved.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Failure {
+    /// Nothing answered. It may be the deployment, or the way to it.
+    #[error("nothing answers at {0}")]
+    Unreachable(String),
+    /// Something answered, and not as it should.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// An address that a person typed, as one that others can be joined to.
+///
+/// # Errors
+/// Where it is none of HTTP.
+pub fn base(url: &str) -> Result<Url, String> {
+    let mut url: Url = url.parse().map_err(|error| format!("{url}: {error}"))?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(format!("{url} is no address of HTTP"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
+impl Target {
+    /// A deployment that people reach at `pages`: its todos are below.
+    ///
+    /// # Errors
+    /// Where it is no address of HTTP.
+    pub fn at(pages: &str) -> Result<Self, String> {
+        let pages = base(pages)?;
+        let todos = pages.join("todos/").map_err(|error| error.to_string())?;
+        Ok(Self {
+            pages,
+            todos,
+            pages_revision: None,
+            todos_revision: None,
+            authorization: None,
+        })
+    }
+}
+
+/// Looks at `target`, for at most `within`, and tells `say` how it goes. Until
+/// the right programs answer it waits: they may be on their way.
+///
+/// # Errors
+/// What is wrong, or that nothing answers.
+pub async fn check(
+    target: &Target,
+    within: Duration,
+    say: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), Failure> {
+    let client = service_kit::http::client("the-project-verify", within.max(ANSWER) + LIVE)
+        .map_err(|error| Failure::Wrong(chain(&error)))?;
+    let check = Check {
+        client,
+        target,
+        end: Instant::now() + within,
+    };
+    check.wait_for_revisions(say).await?;
+    check.page().await?;
+    say("the page is there");
+    check.todo(say).await
+}
+
+struct Check<'a> {
+    client: Client,
+    target: &'a Target,
+    end: Instant,
+}
+
+impl Check<'_> {
+    async fn wait_for_revisions(&self, say: &mut (dyn FnMut(&str) + Send)) -> Result<(), Failure> {
+        let Target {
+            pages,
+            todos,
+            pages_revision,
+            todos_revision,
+            ..
+        } = self.target;
+        for (what, base, wanted) in [
+            ("pages", pages, pages_revision),
+            ("API", todos, todos_revision),
+        ] {
+            let Some(wanted) = wanted else { continue };
+            let url = join(base, "version")?;
+            let mut said = String::new();
+            loop {
+                let failure = match self.revision(&url).await {
+                    Ok(revision) if revision == *wanted => break,
+                    Ok(revision) => {
+                        Failure::Wrong(format!("{url} tells {revision} and not {wanted}"))
+                    }
+                    Err(failure) => failure,
+                };
+                if Instant::now() + PAUSE >= self.end {
+                    return Err(failure);
+                }
+                let now = failure.to_string();
+                if now != said {
+                    say(&format!("waiting: {now}"));
+                    said = now;
+                }
+                sleep(PAUSE).await;
+            }
+            say(&format!("{what} at {wanted}"));
+        }
+        Ok(())
+    }
+
+    async fn revision(&self, url: &Url) -> Result<String, Failure> {
+        let body = self.json(self.request(Method::GET, url)).await?;
+        let revision = body["revision"].as_str();
+        revision
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::Wrong(format!("{url} tells no revision, but {body}")))
+    }
+
+    async fn page(&self) -> Result<(), Failure> {
+        let url = &self.target.pages;
+        let response = self.send(self.request(Method::GET, url)).await?;
+        let status = response.status();
+        let page = timeout(ANSWER, response.text())
+            .await
+            .map_err(|_| Failure::Wrong(format!("{url} ended in the middle")))?
+            .map_err(|error| Failure::Wrong(format!("{url}: {}", chain(&error))))?;
+        if status == StatusCode::OK && page.to_lowercase().contains("</html>") {
+            return Ok(());
+        }
+        Err(Failure::Wrong(format!(
+            "{url} answered {status} and no whole page"
+        )))
+    }
+
+    /// Makes a todo and looks at it; deletes it whatever came of that.
+    async fn todo(&self, say: &mut (dyn FnMut(&str) + Send)) -> Result<(), Failure> {
+        let mark = Uuid::now_v7();
+        let text = format!("Verification {mark}");
+        let events = join(&self.target.todos, "events")?;
+        let mut stream = self.send(self.request(Method::GET, &events)).await?;
+        expect(&stream, &events, &[StatusCode::OK])?;
+        say("changes are followed");
+
+        let made = self.make(&text).await?;
+        let id = made["id"].to_string();
+        let url = join(&self.target.todos, &id)?;
+        say(&format!("todo {id} is made"));
+        let looked = self.look(&url, &text, &mut stream, say).await;
+        let deleted = self.send(self.request(Method::DELETE, &url)).await;
+        looked?;
+        expect(&deleted?, &url, &[StatusCode::OK, StatusCode::NO_CONTENT])?;
+        let gone = self.send(self.request(Method::GET, &url)).await?;
+        expect(&gone, &url, &[StatusCode::NOT_FOUND])?;
+        say(&format!("todo {id} is deleted"));
+        Ok(())
+    }
+
+    async fn make(&self, text: &str) -> Result<Value, Failure> {
+        let url = &self.target.todos;
+        let request = self
+            .request(Method::POST, url)
+            .header("Idempotency-Key", text)
+            .json(&json!({"text": text}));
+        let made = self.json(request).await?;
+        if made["id"].is_i64() && made["text"] == text {
+            return Ok(made);
+        }
+        Err(Failure::Wrong(format!(
+            "a todo was sent to {url}, which made {made}"
+        )))
+    }
+
+    async fn look(
+        &self,
+        url: &Url,
+        text: &str,
+        stream: &mut Response,
+        say: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), Failure> {
+        let read = self.json(self.request(Method::GET, url)).await?;
+        if read["text"] != text {
+            return Err(Failure::Wrong(format!("{url} is another todo: {read}")));
+        }
+        say("it is read");
+        let mut seen = Vec::new();
+        let end = Instant::now() + LIVE;
+        loop {
+            let chunk = timeout_at(end, stream.chunk()).await;
+            match chunk {
+                Ok(Ok(Some(chunk))) => seen.extend_from_slice(&chunk),
+                Ok(Ok(None) | Err(_)) => {
+                    return Err(Failure::Wrong("the stream of changes ended".to_owned()));
+                }
+                Err(_) => {
+                    return Err(Failure::Wrong(format!(
+                        "the new todo was not seen live within {} s",
+                        LIVE.as_secs()
+                    )));
+                }
+            }
+            if String::from_utf8_lossy(&seen).contains(text) {
+                say("it is seen live");
+                return Ok(());
+            }
+        }
+    }
+
+    fn request(&self, method: Method, url: &Url) -> RequestBuilder {
+        let request = self.client.request(method, url.clone());
+        match &self.target.authorization {
+            Some(authorization) => request.header("Authorization", authorization),
+            None => request,
+        }
+    }
+
+    /// The headers of the answer.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let (client, request) = request.build_split();
+        let request = request.map_err(|error| Failure::Wrong(chain(&error)))?;
+        let url = request.url().to_string();
+        match timeout(ANSWER, client.execute(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Failure::Unreachable(format!("{url} ({})", chain(&error)))),
+            Err(_) => Err(Failure::Unreachable(format!(
+                "{url} within {} s",
+                ANSWER.as_secs()
+            ))),
+        }
+    }
+
+    async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
+        let response = self.send(request).await?;
+        let url = response.url().clone();
+        expect(&response, &url, &[StatusCode::OK, StatusCode::CREATED])?;
+        timeout(ANSWER, response.json())
+            .await
+            .map_err(|_| Failure::Wrong(format!("{url} ended in the middle")))?
+            .map_err(|error| Failure::Wrong(format!("{url}: {}", chain(&error))))
+    }
+}
+
+fn expect(response: &Response, url: &Url, wanted: &[StatusCode]) -> Result<(), Failure> {
+    let status = response.status();
+    if wanted.contains(&status) {
+        return Ok(());
+    }
+    Err(Failure::Wrong(format!("{url} answered {status}")))
+}
+
+fn join(base: &Url, path: &str) -> Result<Url, Failure> {
+    base.join(path)
+        .map_err(|error| Failure::Wrong(format!("{base}{path}: {error}")))
+}
+
+/// An error with what led to it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
