@@ -229,7 +229,7 @@ async fn the_page_needs_nothing_from_elsewhere(store: Store) {
             assert!(!html.contains(foreign), "{foreign} in {html}");
         }
         // Whether with a slash at its end or without, its links lead somewhere.
-        for link in attributes(&html, "href").chain(attributes(&html, "src")) {
+        for link in attributes(html, "href").chain(attributes(html, "src")) {
             let is_here = html.contains(&format!("id=\"{}\"", link.trim_start_matches('#')));
             assert!(is_here || client.get(link).await.status == 200, "{link}");
         }
