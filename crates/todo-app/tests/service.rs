@@ -152,8 +152,16 @@ async fn a_picture_that_the_disk_cannot_take_replaces_none() {
     .await
     .unwrap();
     assert_eq!(image(&app).await, Ok(100));
-    let log = app.stdout();
-    assert!(log.contains("it cannot be kept"), "{log}");
+    eventually(SOON, async || {
+        let log = app.stdout();
+        if log.contains("it cannot be kept") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

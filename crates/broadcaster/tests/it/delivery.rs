@@ -19,6 +19,7 @@ async fn an_event_is_posted_as_slack_expects_it_and_logged() {
         })
     );
     assert_eq!(requests[0].headers["content-type"], "application/json");
+    logged(&broadcaster, "todo event").await;
     let log = broadcaster.stdout() + &broadcaster.stderr();
     let line = log
         .lines()

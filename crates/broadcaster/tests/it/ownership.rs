@@ -39,7 +39,7 @@ async fn with_an_active_one(world: &World, count: usize) -> (Vec<Service>, usize
     let replicas = replicas(world, count).await;
     world.change(0, 0).await;
     world.webhook.wait_for(1, PATIENCE).await.unwrap();
-    let active = active(&replicas);
+    let active = active(&replicas).await;
     (replicas, active)
 }
 

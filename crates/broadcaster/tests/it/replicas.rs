@@ -29,7 +29,7 @@ async fn a_killed_replica_is_replaced_without_loss_or_change_of_order() {
     let mut replicas = replicas(&world, 3).await;
     make(&world, 0..10).await;
     world.webhook.wait_for(20, PATIENCE).await.unwrap();
-    let killed = replicas.swap_remove(active(&replicas));
+    let killed = replicas.swap_remove(active(&replicas).await);
     killed.kill().await.unwrap();
     make(&world, 10..20).await;
     let twice = assert_all_delivered(&world, 20).await;
@@ -67,7 +67,7 @@ async fn a_stopped_replica_finishes_hands_back_and_ends_with_0() {
     let mut replicas = replicas(&world, 2).await;
     make(&world, 0..10).await;
     world.webhook.wait_for(20, PATIENCE).await.unwrap();
-    let stopped = replicas.swap_remove(active(&replicas));
+    let stopped = replicas.swap_remove(active(&replicas).await);
     let status = stopped.terminate(PATIENCE).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", stopped.stdout());
     make(&world, 10..20).await;
@@ -118,7 +118,7 @@ async fn a_replica_that_was_paused_past_its_turn_delivers_nothing_late() {
     let replicas = replicas(&world, 2).await;
     make(&world, 0..10).await;
     world.webhook.wait_for(20, PATIENCE).await.unwrap();
-    let paused = &replicas[active(&replicas)];
+    let paused = &replicas[active(&replicas).await];
     paused.pause().await.unwrap();
     make(&world, 10..12).await;
     let twice = assert_all_delivered(&world, 12).await;

@@ -207,9 +207,12 @@ pub(crate) async fn replicas(world: &World, count: usize) -> Vec<Service> {
     replicas
 }
 
-/// Which of `replicas` delivers; at least one event was.
-pub(crate) fn active(replicas: &[Service]) -> usize {
+/// Which of `replicas` delivers, once at least one event was.
+pub(crate) async fn active(replicas: &[Service]) -> usize {
     let delivers =
         |replica: &Service| (replica.stdout() + &replica.stderr()).contains("todo event");
-    replicas.iter().position(delivers).expect("one delivers")
+    let position = || replicas.iter().position(delivers);
+    eventually(PATIENCE, async || position().ok_or("no replica delivers"))
+        .await
+        .unwrap()
 }
