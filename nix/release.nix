@@ -126,9 +126,11 @@ let
           exec release rollback "$@"
         '';
 
-    preview = command "preview" gitops "Show what Kubernetes would be told otherwise by another commit" ''
-      exec release preview "$@"
-    '';
+    preview =
+      command "preview" gitops "Show what Kubernetes would be told otherwise by another commit"
+        ''
+          exec release preview "$@"
+        '';
 
     sbom = command "sbom" [ syft ] "Write what is in published images, as SPDX" ''
       exec release sbom "$@"
@@ -168,31 +170,31 @@ anywhere
       publish "publish-native" native
         "As publish, for the architecture of this machine alone";
   }
-//
-  lib.mapAttrs'
-    (
-      verb: arguments:
-      lib.nameValuePair "cluster-${verb}" (
-        command "cluster-${verb}"
-          (
-            gitops
-            ++ [
-              argocd
-              curl
-              docker-client
-              k3d
-              kubectl
-            ]
-          )
-          "The cluster on this machine with all of it: ${verb}"
-          ''
-            export ARGOCD_MANIFEST=${argocdManifest}
-            exec release cluster ${verb} ${arguments} "$@"
-          ''
+  //
+    lib.mapAttrs'
+      (
+        verb: arguments:
+        lib.nameValuePair "cluster-${verb}" (
+          command "cluster-${verb}"
+            (
+              gitops
+              ++ [
+                argocd
+                curl
+                docker-client
+                k3d
+                kubectl
+              ]
+            )
+            "The cluster on this machine with all of it: ${verb}"
+            ''
+              export ARGOCD_MANIFEST=${argocdManifest}
+              exec release cluster ${verb} ${arguments} "$@"
+            ''
+        )
       )
-    )
-    {
-      up = sourcesOf native;
-      down = "";
-    }
+      {
+        up = sourcesOf native;
+        down = "";
+      }
 )

@@ -127,6 +127,7 @@ test("a click on what moved under a resting pointer does nothing", async () => {
   deepEqual(await todo.texts(), ["1", "3", "4"]);
   await settle(todo.page);
   await todo.page.mouse.click(x, y);
+  await todo.row("3").waitFor({ state: "detached" });
   deepEqual(await todo.texts(), ["1", "4"]);
 });
 
