@@ -1,4 +1,4 @@
-//! Takes events from a queue to the webhook: the [`schedule`] decides, this
+//! Takes events from a queue to the webhook: the `schedule` decides, this
 //! does it.
 
 pub(crate) mod schedule;

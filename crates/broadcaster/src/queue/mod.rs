@@ -1,4 +1,4 @@
-//! What the engine asks of a queue. There are two: [`jetstream`] in a cluster,
+//! What the engine asks of a queue. There are two: `jetstream` in a cluster,
 //! and the inbox of `standalone` in one process.
 
 pub(crate) mod jetstream;

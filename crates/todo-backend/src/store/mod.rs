@@ -94,7 +94,7 @@ pub trait TodoStore: Debug + Send + Sync {
     /// The largest id, [`TodoId`] 0 where there is no todo.
     async fn last_id(&self) -> Result<TodoId, StoreError>;
 
-    /// Makes the next [`BULK_ROWS`] changes of `bulk` to todos with an id above
+    /// Makes the next `BULK_ROWS` changes of `bulk` to todos with an id above
     /// `after` and up to `until`, in the order of their ids, in one
     /// transaction. Tells what was changed; nothing is left to do where that
     /// is less. See [`bulk::apply`].

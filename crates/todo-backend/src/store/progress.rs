@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 /// So many gaps are kept apart; more are looked at as one.
 const MOST_GAPS: usize = 1000;
 
-/// What a reader of the outbox has seen: the positions up to [`Progress::after`],
+/// What a reader of the outbox has seen: the positions up to `after`,
 /// but for the gaps.
 ///
 /// Positions are drawn in order, and become visible in the order in which
