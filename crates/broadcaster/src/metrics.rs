@@ -84,7 +84,7 @@ impl Metrics {
         );
         registry.register(
             "in_flight",
-            "Events that are held: under way, waiting for another attempt or for the former of their todo",
+            "Events in flight: being posted, waiting for a retry, or behind an earlier event of the same todo",
             metrics.in_flight.clone(),
         );
         registry.register(

@@ -24,15 +24,17 @@ fn without_promotions(render: &str) -> String {
         let last = value.rsplit('/').next().unwrap_or_default();
         let name = last.split([':', '@']).next().unwrap_or_default();
         let is_image = key.trim_start_matches([' ', '-']) == "image";
-        kept += &if is_image && OUR_IMAGES.contains(&name) {
-            format!("{key}: {name}\n")
+        let steady = if is_image && OUR_IMAGES.contains(&name) {
+            &format!("{key}: {name}")
         } else if before.ends_with("name: SOURCE_REVISION")
             || ["the-project/release", "the-project/commit"].contains(&key.trim())
         {
-            format!("{key}: promoted\n")
+            &format!("{key}: promoted")
         } else {
-            format!("{line}\n")
+            line
         };
+        kept.push_str(steady);
+        kept.push('\n');
         before = line;
     }
     kept

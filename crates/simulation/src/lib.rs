@@ -51,7 +51,7 @@ pub struct Play {
 /// Plays `seed`.
 ///
 /// # Panics
-/// Where there is no runtime to be had.
+/// Where no runtime can be built.
 #[must_use]
 pub fn play(seed: u64) -> Play {
     let runtime = tokio::runtime::Builder::new_current_thread()

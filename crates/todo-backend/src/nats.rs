@@ -124,7 +124,7 @@ fn is_not_found(error: &GetStreamError) -> bool {
         if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-/// The stream of the events is not to be had.
+/// The stream of events is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     /// It cannot be looked up.

@@ -21,7 +21,7 @@ async fn a_system_that_works_is_proved_and_left_as_it_was() {
     let before = texts(&service, "staging").await;
     let mut said = Vec::new();
     verify::check(&target, Duration::from_secs(20), &mut |what| {
-        said.push(what.to_owned())
+        said.push(what.to_owned());
     })
     .await
     .unwrap();

@@ -42,7 +42,7 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) async fn start() -> Self {
-        // Nobody listens there: no picture is to be had.
+        // Nobody listens there: the picture is unavailable.
         Self::with_picture("http://127.0.0.1:9/", Duration::from_mins(10)).await
     }
 

@@ -8,7 +8,7 @@ use service_kit::nats::Connection;
 use todo_domain::{Environment, budget};
 
 /// How many events may be out for delivery: those that wait for another
-/// attempt, for the former of their todo, or for the pacer.
+/// attempt, for the previous event of the same todo, or for the pacer.
 const MAX_ACK_PENDING: u16 = 1000;
 
 /// After so long without an acknowledgement the server hands out an event
