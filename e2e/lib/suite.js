@@ -110,6 +110,13 @@ class Api {
   }
 }
 
+/** Goes elsewhere once the page would let a person go without a warning: what they did is stored by then. */
+export async function leave(page) {
+  const asks = () => page.evaluate(() => dispatchEvent(new Event("beforeunload", { cancelable: true })));
+  await eventually(asks, (mayGo) => mayGo);
+  await page.goto("about:blank");
+}
+
 /** Asks until `wanted` holds of what `ask` gives; then gives it. */
 export async function eventually(ask, wanted, timeout = 10_000) {
   const end = Date.now() + timeout;

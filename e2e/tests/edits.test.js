@@ -4,7 +4,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { eventually, started, suite } from "../lib/suite.js";
+import { eventually, leave, started, suite } from "../lib/suite.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -135,10 +135,10 @@ test("what was typed into an editor is there again after a look at another page"
     field.value = "Half a sen";
     field.dispatchEvent(new Event("input"));
   });
-  for (const leave of ["navigate", "reload"]) {
+  for (const way of ["navigate", "reload"]) {
     await todo.page.waitForTimeout(0);
-    if (leave === "navigate") {
-      await todo.page.goto("about:blank");
+    if (way === "navigate") {
+      await leave(todo.page);
       await todo.page.goto(`${world.system.url}/staging/`);
     } else {
       await todo.page.reload();
@@ -163,7 +163,7 @@ test("a draft comes back in a new tab after its own was closed", async () => {
 test("the draft of a todo that is deleted meanwhile is not lost", async () => {
   const { todo, milk, editor } = await openEditor();
   await editor.fill("Oat mil");
-  await todo.page.goto("about:blank");
+  await leave(todo.page);
   await world.api.remove(milk.id);
   await todo.page.goto(`${world.system.url}/staging/`);
   await todo.alert.filter({ hasText: "Somebody else deleted this todo" }).waitFor();

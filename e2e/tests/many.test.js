@@ -4,7 +4,7 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { eventually, suite } from "../lib/suite.js";
+import { eventually, leave, suite } from "../lib/suite.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -91,6 +91,6 @@ test("Clear completed clears what is not loaded, too", { timeout: 60_000 }, asyn
   ok((await todo.texts()).length < 121);
   await todo.clear.click();
   match(await todo.page.locator(".toast").textContent(), /Cleared 120 todos/);
-  await todo.page.goto("about:blank");
+  await leave(todo.page);
   await statesBecome(["stays"]);
 });

@@ -87,7 +87,8 @@ test("each environment has a worker of its own, which leaves the API alone", asy
   const answers = [];
   todo.page.on("response", (response) => answers.push([new URL(response.url()).pathname, response.fromServiceWorker()]));
   await todo.add("Milk");
-  ok(answers.some(([path, byWorker]) => path === "/staging/todos/" && !byWorker), JSON.stringify(answers));
+  const isFromApi = ([path, byWorker]) => path === "/staging/todos/" && !byWorker;
+  await eventually(async () => answers, (all) => all.some(isFromApi));
   const scopes = await todo.page.evaluate(async () =>
     (await navigator.serviceWorker.getRegistrations()).map(({ scope }) => new URL(scope).pathname),
   );

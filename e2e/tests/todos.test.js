@@ -3,7 +3,7 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
-import { eventually, suite } from "../lib/suite.js";
+import { eventually, leave, suite } from "../lib/suite.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -129,7 +129,7 @@ for (const javaScriptEnabled of [true, false]) {
       const todo = await open();
       await todo.button("Delete", "Milk").click();
       await todo.undo.waitFor();
-      await todo.page.goto("about:blank");
+      await leave(todo.page);
       await saved([]);
     });
 
@@ -160,7 +160,7 @@ for (const javaScriptEnabled of [true, false]) {
       await todo.clear.click();
       await todo.row("Closed one").waitFor({ state: "detached" });
       await todo.clear.waitFor({ state: "hidden" });
-      await todo.page.goto("about:blank");
+      await leave(todo.page);
       await saved([["Open one", false]]);
     });
 
