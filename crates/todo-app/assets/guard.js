@@ -18,11 +18,24 @@ export function guardPresses(places) {
   addEventListener("pointermove", note, { capture: true, passive: true });
   addEventListener("pointerdown", note, { capture: true, passive: true });
 
-  const isRow = (node) => node.nodeType === Node.ELEMENT_NODE && !node.parentElement?.closest(".todo");
+  /** What a person would name in `node`: its rows, else itself. */
+  const namesOf = (node, target) => {
+    if (node.nodeType !== Node.ELEMENT_NODE || target.closest?.(".todo")) return [];
+    const rows = node.matches(".todo") ? [node] : [...node.querySelectorAll(".todo")];
+    if (rows.length > 0 || target.closest?.("#todos")) return rows.map((row) => row.dataset.key);
+    return [node];
+  };
   const observer = new MutationObserver((changes) => {
-    const moves = ({ target, addedNodes, removedNodes }) =>
-      !target.closest?.(".todo") && [...addedNodes, ...removedNodes].some(isRow);
-    if (changes.some(moves)) movedAt = performance.now();
+    // What is drawn anew in its place, as when the list is read again, does not move.
+    const balance = new Map();
+    for (const { target, addedNodes, removedNodes } of changes) {
+      const count = (nodes, by) => {
+        for (const node of nodes) for (const name of namesOf(node, target)) balance.set(name, (balance.get(name) ?? 0) + by);
+      };
+      count(addedNodes, 1);
+      count(removedNodes, -1);
+    }
+    if ([...balance.values()].some((sum) => sum !== 0)) movedAt = performance.now();
   });
   for (const place of places) observer.observe(place, { childList: true, subtree: true });
 
