@@ -43,11 +43,14 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Doubt(Arc<Mutex<Option<Instant>>>);
 
 impl Doubt {
-    pub(super) fn raise(&self) {
+    /// Gives whether it was renewed, which happens once in [`REPLACE_EVERY`].
+    pub(super) fn raise(&self) -> bool {
         let mut raised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if raised.is_none_or(|at| at.elapsed() >= REPLACE_EVERY) {
+        let is_due = raised.is_none_or(|at| at.elapsed() >= REPLACE_EVERY);
+        if is_due {
             *raised = Some(Instant::now());
         }
+        is_due
     }
 
     /// Whether it concerns a connection of this age.
@@ -113,9 +116,14 @@ where
                 sleep(CONFLICT_PAUSE.mul_f64(rand::random())).await;
             }
             Some(READ_ONLY_TRANSACTION) => {
-                doubt.raise();
+                let is_renewed = doubt.raise();
                 if std::mem::replace(&mut read_only, true) {
                     return Err(error.into());
+                }
+                // The next session has to be one that is opened from now on.
+                if !is_renewed {
+                    sleep(REPLACE_EVERY).await;
+                    doubt.raise();
                 }
             }
             state => {
