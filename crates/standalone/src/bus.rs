@@ -54,7 +54,8 @@ impl Publisher for Bus {
         Ok(Standing {
             stream: 0,
             connection: 0,
-            first: last + 1,
+            // Nothing leaves it undelivered.
+            first: 1,
             last,
             delivered: Some(last),
             bytes: 0,

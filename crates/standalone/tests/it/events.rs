@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use reqwest::StatusCode;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 use testkit::webhook::Request;
 use testkit::{Answer, Nats, Service, Webhook, eventually};
@@ -46,6 +48,43 @@ async fn the_inbox_shows_what_slack_would_have_got_newest_first_and_per_environm
     assert!(!inbox.contains("Elsewhere"), "{inbox}");
     let all = shown(&service, "/inbox", "Elsewhere").await;
     assert!(all.contains("Water the plants"), "{all}");
+}
+
+#[tokio::test]
+async fn an_event_in_the_inbox_leaves_the_outbox_and_reaches_a_page_once() {
+    let data = TempDir::new().unwrap();
+    let service = start(&data).await;
+    let stream = client().get(service.url("/staging/todos/events"));
+    let mut stream = stream.send().await.unwrap().bytes_stream();
+    for text in ["one", "two", "three"] {
+        create(&service, "staging", text).await;
+    }
+    let file = data.path().join("staging.db");
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut database = options.connect().await.unwrap();
+    eventually(PATIENCE, async || {
+        let waiting: Result<i64, _> = sqlx::query_scalar("SELECT count(*) FROM outbox")
+            .fetch_one(&mut database)
+            .await;
+        match waiting {
+            Ok(0) => Ok(()),
+            Ok(waiting) => Err(format!("{waiting} rows wait")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await
+    .unwrap();
+
+    create(&service, "staging", "last").await;
+    let mut told = String::new();
+    timeout(PATIENCE, async {
+        while !told.contains(r#""text":"last""#) {
+            told += &String::from_utf8_lossy(&stream.next().await.unwrap().unwrap());
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(told.matches("event: created").count(), 4, "{told}");
 }
 
 #[tokio::test]
