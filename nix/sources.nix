@@ -71,11 +71,16 @@ rec {
   # Everything that the linters and tests read.
   complete = source [
     crates
+    ../.ci
+    ../.github
     ../argocd
     ../clippy.toml
     ../deny.toml
-    ../docs/kubernetes.md
+    ../docs
+    ../e2e
     ../kustomize
+    ../nix
+    (fileFilter (file: file.hasExt "md" || lib.hasPrefix "LICENSE" file.name) root)
   ];
 
   formatted = source [

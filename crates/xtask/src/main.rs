@@ -2,6 +2,8 @@
 
 mod bench;
 mod cargo_test;
+#[cfg(test)]
+mod documents;
 mod drill;
 mod e2e;
 mod prerequisites;
