@@ -198,3 +198,48 @@ test("a list that was on its way while somebody changed something overwrites no 
   await todo.page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 100)));
   deepEqual(await todo.texts(), ["New", "Renamed"]);
 });
+
+/** A page whose stream tells `events`, each `[kind, todo]`, once the list was read. */
+function openWithEvents(events, path) {
+  const lines = events.map(([kind, todo]) => `event: ${kind}\ndata: ${JSON.stringify(todo)}\n\n`);
+  return world.open({
+    path,
+    async prepare(context) {
+      const listed = context.waitForEvent("response", (response) => response.url().includes("?limit="));
+      let connections = 0;
+      await context.route("**/todos/events", async (route) => {
+        connections += 1;
+        // The page reads the list when it is connected, and here that is when an answer is whole.
+        if (connections > 1) await listed;
+        const body = connections === 1 ? "retry: 50\n\n" : `retry: 1000000\n\n${lines.join("")}`;
+        await route.fulfill({ contentType: "text/event-stream", body });
+      });
+    },
+  });
+}
+
+test("events that come long after their change bring back nothing", async () => {
+  const { id, ...rest } = await world.api.add("Old");
+  await world.api.remove(id);
+  const late = { id, ...rest, created_at: new Date(Date.now() - 3_600_000).toISOString() };
+  const asked = (todo) => todo.page.waitForResponse((response) => response.url().endsWith(`/todos/${id}`));
+
+  const empty = await openWithEvents([["created", late]]);
+  equal((await asked(empty)).status(), 404);
+  deepEqual(await empty.texts(), []);
+
+  await world.api.add("New");
+  const todo = await openWithEvents([["created", late], ["updated", late]]);
+  equal((await asked(todo)).status(), 404);
+  deepEqual(await todo.texts(), ["New"]);
+  equal(await todo.left.textContent(), "1 item left");
+});
+
+test("a late event of a todo that the page does not have shows it as it is now", async () => {
+  const done = await world.api.add("Done", true);
+  await world.api.add("Open");
+  const todo = await openWithEvents([["updated", { ...done, completed: false }]], "/staging/?filter=active");
+  const asked = await todo.page.waitForResponse((response) => response.url().endsWith(`/todos/${done.id}`));
+  equal(asked.status(), 200);
+  deepEqual(await todo.texts(), ["Open"]);
+});

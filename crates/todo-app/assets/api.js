@@ -45,7 +45,7 @@ export class Api {
     return `${this.#base}events`;
   }
 
-  /** A page of the list: `{todos, next, total, active}`. */
+  /** A page of the list: `{todos, next, total, active, at}`, `at` being the server's time. */
   async list({ filter = "all", search = "", cursor = "", limit = 50 } = {}) {
     const query = new URLSearchParams({ limit: String(limit) });
     if (filter !== "all") query.set("completed", String(filter === "completed"));
@@ -57,6 +57,7 @@ export class Api {
       next: cursorOf(headers.get("link")),
       total: Number(headers.get("x-total-count")),
       active: Number(headers.get("x-active-count")),
+      at: Date.parse(headers.get("date")) || 0,
     };
   }
 

@@ -2,6 +2,7 @@
 // the queue over it.
 
 import { Refused } from "./api.js";
+import { Doubts } from "./doubts.js";
 import { Pauses } from "./pause.js";
 import { Queue, UNDO_LIMIT, UNDO_TIME } from "./queue.js";
 
@@ -9,6 +10,9 @@ import { Queue, UNDO_LIMIT, UNDO_TIME } from "./queue.js";
 const SETTLE = 1_000;
 /** How long a todo of the stream waits for the answer that tells whose it is. */
 const HOLD = 2_000;
+
+/** How far the clocks of the servers may be apart. */
+const CLOCKS = 1_000;
 
 /** How many todos a change of many may name. */
 const NAMED = 2_000;
@@ -97,6 +101,11 @@ export class Store {
   #pauses = new Pauses();
   #loading = false;
   #reloading = 0;
+  #doubts;
+  /** The greatest id that was ever seen. */
+  #newest = 0;
+  /** What was made before is in the list that was read last, or gone. */
+  #readAt = Infinity;
 
   filter = "all";
   search = "";
@@ -113,6 +122,10 @@ export class Store {
   constructor(api, db, name, view) {
     this.#api = api;
     this.#view = view;
+    this.#doubts = new Doubts(api, {
+      found: (todo) => this.#learnOf(todo),
+      many: () => this.reload().catch(() => {}),
+    });
     this.#queue = new Queue(api, db, name, {
       changed: () => this.#overlay(),
       sent: (change, todo, todos) => (change.items ? this.#sentMany(change, todos) : this.#sent(change, todo)),
@@ -338,6 +351,7 @@ export class Store {
     const limit = Math.min(1000, Math.max(50, loaded));
     const { page, news } = await this.#try(() => this.#list({ ...place, limit }));
     if (!this.#isAt(place)) return;
+    this.#readAt = page.at - CLOCKS;
     const listed = new Set(page.todos.map((todo) => todo.id));
     for (const item of this.items) {
       if (item.server && !listed.has(item.server.id) && !news.has(item.server.id)) this.#lose(item, false);
@@ -360,6 +374,9 @@ export class Store {
   learn(kind, todo) {
     for (const news of this.#news) news.add(todo.id);
     const item = this.#byName.get(todo.id);
+    const isNew = kind === "created" && todo.id > this.#newest && Date.parse(todo.created_at) >= this.#readAt;
+    this.#newest = Math.max(this.#newest, todo.id);
+    this.#doubts.forget(todo.id);
     // It was made anew by an Undo, and this is about the one before.
     if (item?.server && item.server.id !== todo.id) return;
     if (kind === "deleted") {
@@ -372,13 +389,15 @@ export class Store {
     } else {
       // It may be our own new todo, whose answer is still on its way.
       const mine = this.#queue.changes.some((change) => change.text === todo.text && !change.held && change.kind !== "text");
-      if (kind === "created" && mine) {
+      if (mine) {
         this.#heldTodos.push(todo);
         setTimeout(() => this.#release(todo), HOLD);
         return;
       }
+      if (!this.#isInReach(todo)) return this.#countStranger(kind, todo);
+      if (!isNew) return this.#doubts.ask(todo);
       this.#countStranger(kind, todo);
-      if (this.#isInReach(todo)) this.#keep(new Item(todo));
+      this.#keep(new Item(todo));
     }
     this.#view.count();
   }
@@ -483,12 +502,24 @@ export class Store {
   #release(todo) {
     if (!this.#heldTodos.includes(todo)) return;
     this.#heldTodos = this.#heldTodos.filter((other) => other !== todo);
-    if (this.#byName.has(todo.id)) return;
-    this.#countStranger("created", todo);
-    this.#keep(new Item(todo));
+    if (!this.#byName.has(todo.id)) this.#doubts.ask(todo);
+  }
+
+  /** How a todo is now, of which an event told before. */
+  #learnOf(todo) {
+    const item = this.#byName.get(todo.id);
+    if (item) {
+      this.#note(item, todo);
+      this.#view.show(item);
+    } else {
+      this.#countStranger("created", todo);
+      this.#keep(new Item(todo));
+    }
+    this.#view.count();
   }
 
   #keep(item) {
+    this.#newest = Math.max(this.#newest, item.server?.id ?? 0);
     this.#byName.set(item.name, item);
     this.#overlayOne(item);
     this.#view.show(item);

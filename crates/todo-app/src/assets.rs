@@ -148,6 +148,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("sender.js", include_str!("../assets/sender.js")),
     ("queue.js", include_str!("../assets/queue.js")),
     ("drafts.js", include_str!("../assets/drafts.js")),
+    ("doubts.js", include_str!("../assets/doubts.js")),
     ("store.js", include_str!("../assets/store.js")),
     ("editor.js", include_str!("../assets/editor.js")),
     ("motion.js", include_str!("../assets/motion.js")),
