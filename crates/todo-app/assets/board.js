@@ -20,6 +20,7 @@ const limit = Number(main.dataset.limit);
 /** Each environment has a list of its own. */
 const name = `todos ${main.dataset.api}`;
 const older = $("older");
+const counters = document.querySelectorAll("[data-count]");
 
 const api = new Api(main.dataset.api);
 const db = new Database(name, (opened) => {
@@ -142,7 +143,7 @@ function count() {
     const words = `${active} ${active === 1 ? "item" : "items"} left`;
     if ($("left").textContent !== words) $("left").textContent = words;
     const counts = { all: total, active, completed: total - active };
-    for (const element of document.querySelectorAll("[data-count]")) {
+    for (const element of counters) {
       const text = String(counts[element.dataset.count]);
       if (element.textContent !== text) element.textContent = text;
     }

@@ -67,6 +67,7 @@ export class Rows {
   #rendered = new Map();
   #rows = new Map();
   #items = new Map();
+  #editing = new Set();
   /** From where the next step goes on, when the row that had the focus is gone. */
   #lost = null;
 
@@ -187,7 +188,10 @@ export class Rows {
   /** The editors that are open: `[item, text that was seen, text in the field]`. */
   get edits() {
     const edits = [];
-    for (const [item, { editor }] of this.#rows) if (editor?.isChanged) edits.push([item, editor.seen, editor.text]);
+    for (const item of this.#editing) {
+      const { editor } = this.#rows.get(item);
+      if (editor.isChanged) edits.push([item, editor.seen, editor.text]);
+    }
     return edits;
   }
 
@@ -208,12 +212,14 @@ export class Rows {
         on: this.#on,
         closed: (back) => {
           row.editor = null;
+          this.#editing.delete(item);
           row.element.classList.remove("editing");
           form.remove();
           if (back && row.element.isConnected) row.edit.focus();
           this.#on.closed(item);
         },
       });
+      this.#editing.add(item);
       row.element.classList.add("editing");
       row.element.append(form);
       row.editor.update();
