@@ -127,7 +127,7 @@ let
         '';
 
     preview =
-      command "preview" gitops "Show what Kubernetes would be told otherwise by another commit"
+      command "preview" gitops "Show what another commit would change in Kubernetes"
         ''
           exec release preview "$@"
         '';

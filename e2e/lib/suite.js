@@ -21,7 +21,7 @@ export function suite(start) {
     await state.system?.stop();
   });
   /**
-   * `prepare(context)` may set traps before the page is there; `context` is a
+   * `prepare(context)` may set traps before the page loads; `context` is a
    * browser of before, for one more tab in it.
    */
   state.open = async ({ path = "/staging/", prepare, context, ...options } = {}) => {

@@ -115,7 +115,7 @@ describe("axe finds no fault", () => {
     for (const path of ["/staging/nope", "/staging/todos/nope", "/nope"]) {
       const todo = await world.open({ path: "/staging/nope" });
       await todo.page.goto(world.system.standalone + path);
-      await todo.page.getByRole("heading", { name: /There is no such page|That did not work/ }).waitFor();
+      await todo.page.getByRole("heading", { name: /Page not found|That did not work/ }).waitFor();
       await expectAccessible(todo.page);
     }
   });

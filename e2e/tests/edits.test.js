@@ -38,7 +38,7 @@ test("a deleted todo's editor can be let go, and nothing is added", async () => 
   const { todo, milk, editor } = await openEditor();
   await editor.fill("Oat milk");
   await world.api.remove(milk.id);
-  await todo.page.getByRole("button", { name: "Let it go" }).click();
+  await todo.page.getByRole("button", { name: "Discard" }).click();
   await editor.waitFor({ state: "detached" });
   deepEqual(await todo.texts(), []);
   deepEqual(await world.api.texts(), []);

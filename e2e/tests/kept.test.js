@@ -324,7 +324,7 @@ describe("a browser that keeps nothing", () => {
       await statesBecome(["Saved"], 20_000);
       down();
       await todo.add("Not saved");
-      await late(todo, "This browser keeps nothing for the page");
+      await late(todo, "This browser stores nothing for the page");
       const asked = await todo.page.evaluate(() => !dispatchEvent(new Event("beforeunload", { cancelable: true })));
       ok(asked, "closing the page is asked about");
       up();

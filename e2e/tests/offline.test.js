@@ -42,7 +42,7 @@ test("the page opens without a connection, says that it is old, takes a todo, an
   await todo.page.goto(`${world.system.url}/staging/`);
   await started(todo.page);
   await todo.row("Milk").waitFor();
-  await todo.alert.filter({ hasText: "What you see may be old" }).waitFor();
+  await todo.alert.filter({ hasText: "What you see may be out of date" }).waitFor();
   await todo.add("Written on the train");
   await todo.page.goto(`${world.system.url}/staging/?filter=active`);
   await todo.row("Written on the train").waitFor();

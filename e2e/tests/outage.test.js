@@ -22,7 +22,7 @@ describe("JavaScript off", () => {
     await world.api.add("Milk");
     down();
     const todo = await open();
-    await todo.alert.filter({ hasText: "The todos cannot be reached" }).waitFor();
+    await todo.alert.filter({ hasText: "The todos are unavailable" }).waitFor();
     const response = await todo.page.reload();
     equal(response.status(), 503);
     ok(Number(response.headers()["retry-after"]) > 0);
@@ -68,7 +68,7 @@ describe("JavaScript on", () => {
     await world.api.add("Milk");
     down();
     const todo = await world.open();
-    await todo.alert.filter({ hasText: "The todos cannot be reached" }).waitFor();
+    await todo.alert.filter({ hasText: "The todos are unavailable" }).waitFor();
     await todo.newTodo.fill("Half a sen");
     up();
     await todo.row("Milk").waitFor();

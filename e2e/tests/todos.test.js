@@ -88,7 +88,7 @@ for (const javaScriptEnabled of [true, false]) {
       await todo.button("Edit", "Milk").click();
       await todo.editor("Milk").fill("");
       await todo.editor("Milk").press("Enter");
-      await todo.alert.filter({ hasText: "Write what is to be done." }).waitFor();
+      await todo.alert.filter({ hasText: "Enter what needs to be done." }).waitFor();
       equal(await todo.editor("Milk").getAttribute("aria-invalid"), "true");
       deepEqual(await world.api.texts(), ["Milk"]);
     });
@@ -97,7 +97,7 @@ for (const javaScriptEnabled of [true, false]) {
       const todo = await open();
       await todo.newTodo.fill("😀".repeat(141));
       await todo.newTodo.press("Enter");
-      await todo.alert.filter({ hasText: "it has 141 characters, and 140 fit" }).waitFor();
+      await todo.alert.filter({ hasText: "Too long: 141 characters, the limit is 140" }).waitFor();
       equal(await todo.newTodo.inputValue(), "😀".repeat(141));
       equal(await todo.newTodo.getAttribute("aria-invalid"), "true");
       await todo.add("😀".repeat(140));
@@ -108,7 +108,7 @@ for (const javaScriptEnabled of [true, false]) {
       const todo = await open();
       await todo.newTodo.fill("   ");
       await todo.newTodo.press("Enter");
-      await todo.alert.filter({ hasText: "Write what is to be done." }).waitFor();
+      await todo.alert.filter({ hasText: "Enter what needs to be done." }).waitFor();
       deepEqual(await world.api.texts(), []);
     });
 
@@ -209,7 +209,7 @@ for (const javaScriptEnabled of [true, false]) {
       await eventually(
         async () => {
           await todo.page.reload();
-          return todo.page.getByRole("img", { name: "A photograph chosen by chance" }).count();
+          return todo.page.getByRole("img", { name: "A random photograph" }).count();
         },
         (count) => count === 1,
       );
@@ -267,7 +267,7 @@ for (const javaScriptEnabled of [true, false]) {
         }
         throw new Error(`Tab does not lead to ${locator}`);
       };
-      // The browser gives the focus after the page is there; keys before it are lost.
+      // The browser gives the focus after the page loads; keys before it are lost.
       await todo.newTodo.and(todo.page.locator(":focus")).waitFor();
       await keyboard.type("Milk");
       await keyboard.press("Enter");
@@ -293,7 +293,7 @@ for (const javaScriptEnabled of [true, false]) {
 
     test("an address that is not ours is a page with the way back", async () => {
       const todo = await open({ path: "/staging/nope" });
-      await todo.page.getByRole("heading", { name: "There is no such page" }).waitFor();
+      await todo.page.getByRole("heading", { name: "Page not found" }).waitFor();
       await todo.page.getByRole("link", { name: "To the todos" }).click();
       await todo.newTodo.waitFor();
     });

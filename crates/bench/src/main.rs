@@ -78,7 +78,7 @@ enum Error {
         source: std::io::Error,
     },
     /// A program did not tell what it measured.
-    #[error("{program} does not tell its figures: {output}")]
+    #[error("{program} printed no figures: {output}")]
     NoFigures {
         /// Which program.
         program: &'static str,

@@ -203,7 +203,7 @@ fn target(args: &Args, faults: &mut Faults) -> Option<Target> {
     let Some(url) = url else {
         faults.add(
             "SLACK_WEBHOOK_URL",
-            "is needed where FORWARD_TO_EXTERNAL_SERVICE is true",
+            "is required when FORWARD_TO_EXTERNAL_SERVICE is true",
         );
         return None;
     };
@@ -240,7 +240,7 @@ pub fn webhook_url(url: SecretString, faults: &mut Faults) -> Option<SecretStrin
     let valid = Url::parse(url.expose_secret())
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if !valid {
-        faults.add("SLACK_WEBHOOK_URL", "should be a URL of http or https");
+        faults.add("SLACK_WEBHOOK_URL", "should be an http or https URL");
         return None;
     }
     Some(url)

@@ -37,7 +37,7 @@ pub enum Failure {
         line: usize,
     },
     /// The render is not YAML.
-    #[error("the render is no YAML: {0}")]
+    #[error("the render is not YAML: {0}")]
     Yaml(#[from] serde_saphyr::Error),
     /// A file could not be copied, read or written.
     #[error(transparent)]

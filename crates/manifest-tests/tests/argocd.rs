@@ -93,7 +93,7 @@ fn services_and_database_are_two_applications_that_are_the_overlay_together() ->
 }
 
 #[test]
-fn every_sync_ends_with_a_look_that_ends_and_keeps_every_rule() -> Result<(), Failure> {
+fn every_sync_ends_with_a_verification_job_that_keeps_every_rule() -> Result<(), Failure> {
     let manifests = applications()?;
     for environment in ["staging", "production"] {
         let name = format!("the-project-{environment}");
@@ -116,7 +116,7 @@ fn every_sync_ends_with_a_look_that_ends_and_keeps_every_rule() -> Result<(), Fa
 }
 
 #[test]
-fn nothing_that_never_fails_holds_up_a_service() -> Result<(), Failure> {
+fn stateful_sets_never_share_an_application_with_services() -> Result<(), Failure> {
     // Kubernetes gives a Deployment a deadline and a StatefulSet none: a broken one is `Progressing` for ever.
     for application in applications()?.of_kind("Application") {
         let objects = applied(application)?;

@@ -106,7 +106,7 @@ fn flows(manifests: &Manifests, ports: &[u64]) -> BTreeSet<String> {
 }
 
 #[test]
-fn nothing_is_open_but_what_is_listed() -> Result<(), Failure> {
+fn only_the_listed_flows_are_open() -> Result<(), Failure> {
     let found: Vec<_> = flows(&cluster(&["staging", "prod"])?, PORTS)
         .into_iter()
         .collect();

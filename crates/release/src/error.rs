@@ -22,7 +22,7 @@ pub enum Error {
     #[error("{0}")]
     NotYet(String),
     /// Somebody else has pushed in between.
-    #[error("{0} moved again and again while this was pushed: try once more")]
+    #[error("{0} kept moving while this was pushed: try again")]
     Moved(String),
     /// A file cannot be used.
     #[error("{}: {source}", path.display())]

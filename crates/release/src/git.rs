@@ -87,7 +87,7 @@ impl Git {
     pub(crate) fn check_is_whole(&self) -> Result<(), Error> {
         if self.run(&["rev-parse", "--is-shallow-repository"])? == "true" {
             return Err(Error::refused(
-                "this clone is shallow, so which commit is older cannot be told: git fetch --unshallow, then again",
+                "this clone is shallow, so the order of commits is unknown: run `git fetch --unshallow` and try again",
             ));
         }
         Ok(())
@@ -96,7 +96,7 @@ impl Git {
     /// Fails where git would not know whom a commit is from.
     pub(crate) fn check_identity(&self) -> Result<(), Error> {
         self.run(&["var", "GIT_COMMITTER_IDENT"]).map_err(|_| {
-            Error::refused("git does not know you: git config --global user.name …, and user.email")
+            Error::refused("git has no identity to commit with: git config --global user.name …, and user.email")
         })?;
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Git {
         let input = names.join("\n") + "\n";
         let output = self.feed(&["cat-file", "--batch"], input.as_bytes())?;
         let mut rest = output.as_slice();
-        let malformed = || Error::malformed("git cat-file", "has another form than expected");
+        let malformed = || Error::malformed("git cat-file", "has an unexpected format");
         let mut contents = Vec::with_capacity(names.len());
         for _ in names {
             let end = rest
@@ -269,7 +269,7 @@ impl Git {
             if let [mode, "blob", object] = fields[..] {
                 if mode == "120000" {
                     return Err(Error::refused(format!(
-                        "{path} is a symbolic link, which a render here would not follow"
+                        "{path} is a symbolic link, which rendering does not follow"
                     )));
                 }
                 paths.push(path.to_owned());

@@ -27,7 +27,7 @@ enum Command {
     Verify(Verify),
     /// Bring an environment back to what it ran before
     Rollback(Rollback),
-    /// Show what Kubernetes would be told otherwise by another commit, as Markdown
+    /// Show what another commit would change in Kubernetes, as Markdown
     Preview {
         /// The commit to compare with
         from: String,
@@ -235,7 +235,7 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
             println!("{title} gets {} when {branch} is merged", release.tag);
         }
         Outcome::Unchanged => {
-            println!("{title} has what {} is already: nothing to do", release.tag);
+            println!("{title} already has {}: nothing to do", release.tag);
         }
         Outcome::Newer(newer) => {
             println!("{title} is at {newer}, which is newer: nothing to do. To go back: rollback");
@@ -250,7 +250,7 @@ fn run_verify(options: &Verify) -> Result<(), Error> {
     match release::verify(Path::new("."), &options.origin, environment, &options.look)? {
         Verified::Works(tag) => println!("{title} works at {tag}"),
         Verified::Superseded(tag) => {
-            println!("{title} was promoted to {tag} meanwhile: that is to be looked at instead");
+            println!("{title} was promoted to {tag} meanwhile: verify that instead");
         }
     }
     Ok(())
@@ -268,7 +268,7 @@ fn run_rollback(options: &Rollback) -> Result<(), Error> {
     match &options.context {
         Some(context) => release::end_running(context, environment)?,
         None => println!(
-            "Argo CD takes it when it looks next, or when the sync that it runs ends; --context ends that at once"
+            "Argo CD takes it at its next poll, or when the running sync ends; --context ends that sync now"
         ),
     }
     Ok(())

@@ -452,7 +452,7 @@ mod tests {
     use super::{Pin, Pins, edit, is_text, read};
 
     #[test]
-    fn a_tag_that_yaml_would_take_for_something_else_is_quoted() {
+    fn a_tag_that_looks_like_another_yaml_type_is_quoted() {
         for tag in [
             "1.10",
             "20261126",
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_the_list_is_changed_or_refused_and_nothing_else_is() {
+    fn every_form_of_the_image_list_is_updated_or_refused() {
         let pin = Pin {
             new_name: "r/todo-app".to_owned(),
             new_tag: "1e8".to_owned(),

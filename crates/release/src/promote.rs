@@ -345,12 +345,12 @@ fn staged(remote: &Remote, main: &str, release: &Release) -> Result<Past, Error>
     if past.iter().any(|one| is_wanted(&one)) {
         let now = past.first().map_or("", |one| one.state.tag());
         return Err(Error::refused(format!(
-            "staging was rolled back from these images, to {now}: tag the commit of {now} to release that, or promote a \
-             mended commit to staging first"
+            "staging was rolled back from these images, to {now}: tag the commit of {now} to release that, or promote a fixed commit to staging first"
         )));
     }
     Err(Error::NotYet(
-        "staging never ran these images: promote them to staging first, look at them there, then come back".into(),
+        "staging never ran these images: promote them to staging and verify them there first"
+            .into(),
     ))
 }
 
@@ -451,14 +451,14 @@ impl Checked<'_> {
         };
         if entry.verdict != Verdict::Passed {
             return Err(Error::NotYet(format!(
-                "the last verification of staging failed ({}): mend that and `verify staging`, {otherwise}",
+                "the last verification of staging failed ({}): fix that and `verify staging`, {otherwise}",
                 entry.why.as_deref().unwrap_or("it does not say why")
             )));
         }
         let soaked = entry.age()?.whole_minutes();
         if soaked < i64::from(how.soak) {
             return Err(Error::NotYet(format!(
-                "staging was verified {soaked} minutes ago, and {} are asked for",
+                "staging was verified {soaked} minutes ago, and {} are required",
                 how.soak
             )));
         }
@@ -506,7 +506,7 @@ fn deliver(
     }
     if base.is_none() {
         return Err(Error::refused(format!(
-            "{branch} does not exist yet, and a pull request wants it: make the first promotion without --pull-request"
+            "{branch} does not exist yet, and a pull request needs it: make the first promotion without --pull-request"
         )));
     }
     let (title, body) = message.split_once("\n\n").unwrap_or((message, ""));

@@ -219,7 +219,7 @@ fn is_to_push(image: &str, digest: &str, transport: Transport) -> Result<bool, E
         None => Ok(true),
         Some(there) if there == digest => Ok(false),
         Some(there) => Err(Error::refused(format!(
-            "{image} is taken by {there}, and this build is {digest}: use another tag, or find out why the builds differ"
+            "{image} already has the digest {there}, and this build is {digest}: use another tag, or find out why the builds differ"
         ))),
     }
 }

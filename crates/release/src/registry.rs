@@ -120,9 +120,9 @@ impl Refusal {
     fn advice(self) -> &'static str {
         match self {
             Self::Forbidden => {
-                ". Log in with `docker login` as somebody who may read it; some registries say this of what does not exist too"
+                ". Run `docker login` with an account that may read it; some registries also answer this for an image that does not exist"
             }
-            Self::Broken => ". The registry has a fault of its own: try again",
+            Self::Broken => ". The registry itself failed: try again",
             Self::Absent | Self::Other => "",
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     use super::Refusal;
 
     #[test]
-    fn a_registry_that_does_not_say_is_never_taken_for_one_that_has_nothing() {
+    fn a_registry_error_is_not_treated_as_a_missing_image() {
         let cases = [
             (
                 "Error parsing image name: reading manifest v1 in h/n: manifest unknown: manifest unknown",

@@ -166,7 +166,7 @@ fn address(git: &Git, remote: &str) -> Result<String, Error> {
             [url] => return Ok(url.to_owned()),
             _ => {
                 return Err(Error::refused(format!(
-                    "{key} has {} addresses, and a promotion goes to one: give that one a remote of its own, and --remote",
+                    "{key} has {} addresses, and a promotion pushes to one: add a remote for that one and pass --remote",
                     urls.len()
                 )));
             }
@@ -175,7 +175,7 @@ fn address(git: &Git, remote: &str) -> Result<String, Error> {
     let remotes = git.run(&["remote"])?;
     let known: Vec<&str> = remotes.lines().collect();
     Err(Error::refused(format!(
-        "there is no remote {remote} here, but {}: --remote says which one",
+        "there is no remote {remote}, but {}: choose one with --remote",
         if known.is_empty() {
             "none at all".to_owned()
         } else {
@@ -196,7 +196,7 @@ pub(crate) fn with_retries<T>(attempt: impl FnMut() -> Result<T, Error>) -> Resu
         .when(|error| matches!(error, Error::Moved(_)))
         .notify(|error, _| {
             if let Error::Moved(branch) = error {
-                eprintln!("{branch} moved meanwhile: making it again from there");
+                eprintln!("{branch} moved meanwhile: retrying on top of it");
             }
         })
         .call()

@@ -91,7 +91,7 @@ impl Render {
             lines.push(format!("and {more} more"));
         }
         if lines.is_empty() {
-            lines.push("nothing that Kubernetes is told".to_owned());
+            lines.push("nothing that Kubernetes sees".to_owned());
         }
         Ok(Difference {
             short: lines.join("\n"),
@@ -109,7 +109,7 @@ pub fn preview(repository: &Path, from: &str, to: &str) -> Result<String, Error>
     let git = Git::new(repository)?;
     let tree = |name: &str| {
         let commit = git.commit(name)?;
-        commit.ok_or_else(|| Error::refused(format!("{name} is no commit here")))
+        commit.ok_or_else(|| Error::refused(format!("{name} is not a commit in this clone")))
     };
     let (from, to) = (tree(from)?, tree(to)?);
     let mut markdown = String::new();
@@ -118,7 +118,7 @@ pub fn preview(repository: &Path, from: &str, to: &str) -> Result<String, Error>
         let difference = before.difference(&Render::of(&git, &to, environment)?)?;
         let _ = writeln!(markdown, "### {}\n", environment.title());
         if difference.whole.is_empty() {
-            let _ = writeln!(markdown, "No change of what Kubernetes is told.\n");
+            let _ = writeln!(markdown, "No change in Kubernetes.\n");
             continue;
         }
         let mut whole = difference.whole;

@@ -65,7 +65,7 @@ pub fn verify(
     target.authorization.clone_from(&look.authorization);
     if target.pages_revision.is_none() {
         return Err(Error::refused(format!(
-            "{} does not say what its images were built from: promote once more",
+            "{} does not say what its images were built from: promote again",
             environment.revisions()
         )));
     }
@@ -85,7 +85,7 @@ pub fn verify(
         }
         // It may be the way from here, so nothing is known about the environment.
         Err(failure @ Failure::Unreachable(_)) => Err(Error::refused(format!(
-            "{failure}. That is no verdict about {tag}, and nothing was changed. If {} is down: rollback {}",
+            "{failure}. That says nothing about {tag}, and nothing was changed. If {} is down: rollback {}",
             environment.name(),
             environment.name()
         ))),

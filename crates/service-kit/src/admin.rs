@@ -56,7 +56,7 @@ pub fn router(build: BuildInfo, readiness: Readiness, mut registry: Registry) ->
     if let Err(error) =
         kubert_prometheus_process::register(registry.sub_registry_with_prefix("process"))
     {
-        tracing::warn!(%error, "no metrics of the process");
+        tracing::warn!(%error, "process metrics are unavailable");
     }
     let registry = Arc::new(registry);
     Router::new()
@@ -84,7 +84,7 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
         Ok(()) => Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text)),
         Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
+            tracing::error!(%error, "encoding the metrics failed");
             Err(StatusCode::INTERNAL_SERVER_ERROR)
         }
     }

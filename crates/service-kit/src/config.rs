@@ -122,7 +122,7 @@ impl Faults {
         if url.is_none() {
             self.add(
                 variable,
-                format_args!("{:?} should be a URL of http or https", shown(value)),
+                format_args!("{:?} should be an http or https URL", shown(value)),
             );
         }
         url
@@ -148,7 +148,10 @@ impl Faults {
         let file = file.filter(|file| !file.as_os_str().is_empty());
         match (value, file) {
             (Some(_), Some(_)) => {
-                self.add(variable, format_args!("is set, and so is {variable}_FILE"));
+                self.add(
+                    variable,
+                    format_args!("cannot be combined with {variable}_FILE"),
+                );
                 None
             }
             (value, None) => value,
@@ -203,7 +206,7 @@ fn shown(url: &str) -> &str {
 impl Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = if self.0.len() == 1 { "" } else { "s" };
-        write!(f, "the configuration has {} fault{s}", self.0.len())?;
+        write!(f, "the configuration has {} error{s}", self.0.len())?;
         for (variable, reason) in &self.0 {
             write!(f, "\n  {variable}: {reason}")?;
         }
@@ -363,13 +366,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_is_named_at_once() {
+    fn every_error_is_reported_at_once() {
         let mut faults = Faults::default();
         faults.address("LISTEN_ADDR", "here");
         faults.seconds("IMG_TTL_SECONDS", "1.5");
         let faults = faults.finish(|| Some(())).unwrap_err();
         insta::assert_snapshot!(faults, @r#"
-        the configuration has 2 faults
+        the configuration has 2 errors
           LISTEN_ADDR: "here" should be an address and a port, such as 0.0.0.0:3000
           IMG_TTL_SECONDS: "1.5" should be a whole number of seconds
         "#);
@@ -393,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_shows_no_secret_of_a_url() {
+    fn an_error_about_a_url_shows_no_secret() {
         let mut faults = Faults::default();
         faults.http_url("IMG_URL", "ftp://user:hunter2@pictures/500?token=hunter2");
         let text = faults.finish(|| Some(())).unwrap_err().to_string();
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_given_twice_or_unreadable_is_a_fault_that_does_not_tell_it() {
+    fn an_error_about_a_secret_does_not_show_it() {
         let mut faults = Faults::default();
         let missing = Path::new("/nonexistent");
         assert!(
@@ -414,7 +417,7 @@ mod tests {
         );
         assert!(faults.secret("TOKEN", None, Some(missing)).is_none());
         let text = faults.finish(|| Some(())).unwrap_err().to_string();
-        assert!(text.contains("PASSWORD: is set, and so is PASSWORD_FILE"));
+        assert!(text.contains("PASSWORD: cannot be combined with PASSWORD_FILE"));
         assert!(text.contains("TOKEN_FILE: /nonexistent: "));
         assert!(!text.contains("hunter2"));
     }

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_is_told_to_stop_is_not_ready() {
+    async fn a_stopping_process_is_not_ready() {
         let shutdown = CancellationToken::new();
         let readiness = Readiness::new(shutdown.clone());
         assert!(readiness.report().await.ready);

@@ -7,12 +7,14 @@
 //! - [`design`]: the look of every page;
 //! - [`http`]: the middleware of every listener, and the server itself;
 //! - [`Lifecycle`]: who owns the tasks, and how they end;
+//! - [`Chain`]: an error with its causes, for the log;
 //! - `nats`, by the feature of that name: where the broker is.
 //!
 //! Nothing here knows what a todo is.
 
 pub mod admin;
 mod build;
+mod chain;
 pub mod config;
 pub mod design;
 pub mod health;
@@ -26,5 +28,6 @@ pub mod telemetry;
 mod trace_context;
 
 pub use build::BuildInfo;
+pub use chain::Chain;
 pub use lifecycle::{Lifecycle, TaskError, run};
 pub use trace_context::{InvalidTraceParent, TraceParent};

@@ -9,6 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::Chain;
 use crate::config::RuntimeConfig;
 use crate::http::Budget;
 use crate::telemetry;
@@ -47,7 +48,7 @@ where
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            error!(%error, "the runtime did not start");
+            error!(%error, "starting the runtime failed");
             return ExitCode::FAILURE;
         }
     };
@@ -55,18 +56,18 @@ where
         let mut lifecycle = match Lifecycle::new(config.shutdown_delay, config.shutdown_timeout) {
             Ok(lifecycle) => lifecycle,
             Err(error) => {
-                error!(%error, "signals cannot be received");
+                error!(%error, "listening for signals failed");
                 return ExitCode::FAILURE;
             }
         };
         match lifecycle.start(start).await {
             Some(Ok(())) => lifecycle.run().await,
             Some(Err(error)) => {
-                error!(error = chain(&*error), "start failed");
+                error!(error = %Chain(&*error), "startup failed");
                 ExitCode::FAILURE
             }
             None => {
-                warn!("stopped before the start was complete");
+                warn!("stopped before startup was complete");
                 ExitCode::from(EXIT_ABORTED)
             }
         }
@@ -222,7 +223,7 @@ async fn drain(tasks: &mut JoinSet<Ended>, limit: Duration) -> bool {
             clean &= match ended {
                 Ok((_, Ok(()))) => true,
                 failed => {
-                    report(failed, "task failed while stopping");
+                    report(failed, true);
                     false
                 }
             };
@@ -233,7 +234,7 @@ async fn drain(tasks: &mut JoinSet<Ended>, limit: Duration) -> bool {
     result.unwrap_or_else(|_| {
         error!(
             tasks = tasks.len(),
-            "not drained in time, aborting what is left"
+            "drain timed out, aborting what is left"
         );
         tasks.abort_all();
         false
@@ -241,29 +242,21 @@ async fn drain(tasks: &mut JoinSet<Ended>, limit: Duration) -> bool {
 }
 
 fn report_early_end(ended: Result<Ended, JoinError>) -> bool {
-    report(ended, "task ended by itself");
+    report(ended, false);
     true
 }
 
-fn report(ended: Result<Ended, JoinError>, message: &'static str) {
+fn report(ended: Result<Ended, JoinError>, stopping: bool) {
     match ended {
-        Ok((task, Ok(()))) => error!(task, "{message}"),
-        Ok((task, Err(error))) => error!(task, error = chain(&*error), "{message}"),
-        Err(error) => error!(%error, "{message}"),
+        Ok((task, Ok(()))) => error!(task, stopping, "task ended unexpectedly"),
+        Ok((task, Err(error))) => error!(task, stopping, error = %Chain(&*error), "task failed"),
+        Err(error) => error!(%error, stopping, "task panicked"),
     }
 }
 
 fn aborted() -> ExitCode {
-    warn!("second signal: aborting what is in flight");
+    warn!("second signal received, aborting what is in flight");
     ExitCode::from(EXIT_ABORTED)
-}
-
-/// The message of an error and of all its sources, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| (*error).source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 /// Signals are tested with a whole process: `tests/service.rs` of todo-backend.
@@ -341,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_is_done_leaves_with_success() {
+    async fn a_finished_command_exits_0() {
         let mut lifecycle = lifecycle();
         let started = lifecycle
             .start(async |lifecycle: &mut Lifecycle| {

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_and_no_group_are_no_limit() {
+    fn without_a_cgroup_or_a_limit_there_is_none() {
         let root = root(&[
             ("memory.max", "max\n"),
             ("memory/memory.limit_in_bytes", "9223372036854771712\n"),

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_written_at_the_end_in_order() {
+    fn remaining_lines_are_flushed_in_order() {
         let writes = Writes::default();
         let (lines, flush) = Lines::new(Box::new(writes.clone())).unwrap();
         let all: Vec<_> = (0..1000).map(|n| format!("line {n}\n")).collect();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_urgent_line_takes_along_what_waits() {
+    fn an_urgent_line_flushes_the_lines_before_it() {
         let writes = Writes::default();
         let (lines, _flush) = Lines::new(Box::new(writes.clone())).unwrap();
         info(&lines).write_all(b"calm\n").unwrap();

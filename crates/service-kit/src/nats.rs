@@ -85,10 +85,10 @@ impl NatsConfig {
             faults.add("NATS_CREDS_FILE", format_args!("{path}: {error}"));
         }
         if user.is_some() && password.is_none() && args.nats_password_file.is_none() {
-            faults.add("NATS_PASSWORD", "is needed where NATS_USER is set");
+            faults.add("NATS_PASSWORD", "is required when NATS_USER is set");
         }
         if user.is_some() && credentials.is_some() {
-            faults.add("NATS_CREDS_FILE", "is set, and so is NATS_USER");
+            faults.add("NATS_CREDS_FILE", "cannot be combined with NATS_USER");
         }
         Some(Self {
             servers: servers?,
@@ -140,7 +140,7 @@ impl NatsConfig {
                 async move {
                     match event {
                         Event::Connected => info!("connected to NATS"),
-                        event => warn!(%event, "NATS"),
+                        event => warn!(%event, "NATS connection changed"),
                     }
                 }
             });
@@ -225,7 +225,7 @@ impl Connection {
 /// The server lacks what the services need.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the NATS server is version {found:?}; version {}.{} or newer is needed",
+    "NATS server {found} is too old: version {}.{} or newer is required",
     OLDEST_SERVER.0,
     OLDEST_SERVER.1
 )]
@@ -294,8 +294,7 @@ mod tests {
     #[tokio::test]
     async fn an_older_server_ends_the_program_with_both_versions() {
         let (config, _server) = server("2.12.15").await;
-        let told =
-            "the NATS server is version \"2.12.15\"; version 2.14 or newer is needed".to_owned();
+        let told = "NATS server 2.12.15 is too old: version 2.14 or newer is required".to_owned();
 
         let command = config.connect_now("test").await.unwrap_err();
         assert_eq!(command.to_string(), told);

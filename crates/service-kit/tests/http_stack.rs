@@ -127,7 +127,7 @@ fn routes() -> Router {
 }
 
 #[tokio::test]
-async fn a_panic_costs_one_request_and_tells_nothing() {
+async fn a_panic_fails_one_request_and_leaks_nothing() {
     let server = Server::new();
     let answer = server.get("/panics").await;
     assert_eq!(answer.status, 500);
@@ -138,14 +138,14 @@ async fn a_panic_costs_one_request_and_tells_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_hangs_is_answered_for() {
+async fn a_handler_that_hangs_gets_503() {
     let answer = Server::new().get("/hangs").await;
     assert_eq!(answer.status, 503);
     insta::assert_snapshot!(answer.text(), @r#"{"detail":"The request took too long; try again"}"#);
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_as_json() {
+async fn an_unknown_path_gets_404_as_json() {
     let server = Server::new();
     let answer = server.get("/nope").await;
     assert_eq!(answer.status, 404);
@@ -171,7 +171,7 @@ async fn a_body_is_read_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn what_is_worth_it_is_compressed() {
+async fn large_text_responses_are_compressed() {
     let server = Server::new();
     let get = async |path| {
         let gzip = request(path).header("accept-encoding", "gzip, br");

@@ -116,7 +116,7 @@ async fn rest(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_is_answered_after_the_stop() {
+async fn a_request_in_flight_is_answered_after_the_shutdown() {
     let server = Server::start().await;
     let streams = [server.ask("/slow").await, server.ask("/slow").await];
     server.entered(2).await;
@@ -133,7 +133,7 @@ async fn a_request_in_flight_is_answered_after_the_stop() {
 }
 
 #[tokio::test]
-async fn who_connected_before_the_stop_is_answered() {
+async fn a_client_connected_before_the_shutdown_is_answered() {
     let server = Server::start().await;
     // The one thread of this test runs no server until the first wait, so these
     // are in the backlog when it learns of the stop.
@@ -154,7 +154,7 @@ async fn who_connected_before_the_stop_is_answered() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_the_stop() {
+async fn idle_connections_do_not_delay_the_shutdown() {
     let server = Server::start().await;
     let silent = server.connect().await.unwrap();
     let mut used = server.ask("/").await;
@@ -168,7 +168,7 @@ async fn idle_connections_do_not_hold_the_stop() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dropped_cuts_what_is_in_flight() {
+async fn dropping_the_server_aborts_requests_in_flight() {
     let mut server = Server::start().await;
     let mut stream = server.ask("/slow").await;
     server.entered(1).await;
@@ -182,7 +182,7 @@ async fn a_server_that_is_dropped_cuts_what_is_in_flight() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_too_much_reads_why() {
+async fn a_client_that_sends_too_much_can_read_the_error() {
     const LENGTH: usize = 20 << 20;
     let server = Server::start().await;
     for _ in 0..10 {
@@ -206,7 +206,7 @@ async fn a_client_that_sends_too_much_reads_why() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_refused() {
+async fn input_that_is_not_http_is_refused() {
     let server = Server::start().await;
     for nonsense in [
         "\r\n\r\nnonsense\r\n\r\n",

@@ -45,6 +45,6 @@ pub(crate) enum DataFolderError {
         .0.display()
     )]
     Taken(PathBuf),
-    #[error("the folder {} cannot be used", folder.display())]
+    #[error("cannot use the folder {}", folder.display())]
     Unusable { folder: PathBuf, source: io::Error },
 }

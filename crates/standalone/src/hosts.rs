@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_known_in_every_form() {
+    fn an_allowed_name_matches_in_every_form() {
         for name in [
             "localhost",
             "LocalHost:8081",
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_one_is_not() {
+    fn lookalike_names_do_not_match() {
         for name in [
             "",
             ":8081",

@@ -37,7 +37,7 @@ pub enum Error {
     Stopped(&'static str),
 
     /// A wait came to its end without the thing waited for.
-    #[error("not within {deadline:?}: {waiting_for}")]
+    #[error("timed out after {deadline:?}: {waiting_for}")]
     Deadline {
         /// How long the wait was.
         deadline: Duration,

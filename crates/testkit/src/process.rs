@@ -90,7 +90,7 @@ impl Process {
             .and_then(|status| *status.ok()?)
             .ok_or_else(|| Error::Deadline {
                 deadline,
-                waiting_for: format!("process {} still runs", self.pid),
+                waiting_for: format!("process {} is still running", self.pid),
             })
     }
 
@@ -150,7 +150,7 @@ impl Process {
             if alive == 0 {
                 Ok(())
             } else {
-                Err(format!("{alive} killed processes still live"))
+                Err(format!("{alive} killed processes are still running"))
             }
         })
         .await

@@ -69,7 +69,7 @@ async fn a_paused_server_answers_nobody_until_resumed() -> Outcome {
 }
 
 #[tokio::test]
-async fn configured_users_are_asked_for() -> Outcome {
+async fn configured_users_are_required() -> Outcome {
     let nats = Nats::start_with("authorization { user: todo, password: secret }").await?;
     assert!(async_nats::connect(nats.url()).await.is_err());
     ConnectOptions::with_user_and_password("todo".to_owned(), "secret".to_owned())

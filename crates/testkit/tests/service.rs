@@ -127,7 +127,7 @@ async fn a_paused_service_is_not_ready_until_resumed() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_service_that_ends_early_is_reported_at_once_with_its_words() -> Outcome {
+async fn a_service_that_exits_early_is_reported_with_its_output() -> Outcome {
     let error = servers()
         .env("ADMIN_ADDR", "nowhere")
         .start()
@@ -140,7 +140,7 @@ async fn a_service_that_ends_early_is_reported_at_once_with_its_words() -> Outco
 }
 
 #[tokio::test]
-async fn a_command_that_ends_gives_its_status_and_output() -> Outcome {
+async fn a_finished_command_returns_status_and_output() -> Outcome {
     let service = servers().arg("--help").spawn()?;
     let status = service.wait(SOON).await?;
     assert!(status.success());

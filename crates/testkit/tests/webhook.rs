@@ -126,7 +126,7 @@ async fn refusing_cuts_what_is_open_and_accepting_uses_the_same_port() -> Result
 }
 
 #[tokio::test]
-async fn waiting_in_vain_tells_what_was_received() -> Result<(), Failure> {
+async fn a_timed_out_wait_reports_what_was_received() -> Result<(), Failure> {
     let webhook = Webhook::start()?;
     post(&webhook, "{}").await?;
     let error = webhook

@@ -42,7 +42,7 @@ export class Actions {
     this.#store.tick(item, completed);
     // Where the tick stays in sight it is its own Undo.
     const quiet = this.#rows.has(item);
-    this.#notices.offerUndo([completed ? "Completed " : "To do again: ", ...quoted(text)], () => {
+    this.#notices.offerUndo([completed ? "Completed " : "Marked as to do: ", ...quoted(text)], () => {
       this.#store.tick(name(), !completed);
       this.#rows.focus(item);
     }, { quiet });
@@ -99,7 +99,7 @@ export class Actions {
   #isFull() {
     const { isFull } = this.#store.queue;
     if (isFull) {
-      this.#notices.alert("full", ["Too many changes wait to be saved. Nothing more is taken until some of them are."]);
+      this.#notices.alert("full", ["Too many unsaved changes. Wait until some of them are saved."]);
     }
     return isFull;
   }

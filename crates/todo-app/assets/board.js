@@ -99,7 +99,7 @@ const store = new Store(api, db, name, {
   },
   unreached() {
     if (!$("trouble").hidden) return;
-    notices.alert("unreached", ["The todos cannot be reached. What you see may be old; trying again."], [
+    notices.alert("unreached", ["The todos are unavailable. What you see may be out of date; retrying."], [
       button("Try now", () => store.retry()),
     ]);
   },
@@ -111,10 +111,10 @@ const actions = new Actions(store, rows, notices);
 function waiting(queue) {
   const late = queue.failure ? queue.changes.filter((change) => !change.held).length : 0;
   const changes = late === 1 ? "One change is" : `${late} changes are`;
-  const reason = queue.failure?.alone ? `the server says “${queue.failure.message}”` : "the todos cannot be reached";
+  const reason = queue.failure?.alone ? `the server says “${queue.failure.message}”` : "the todos are unavailable";
   const kept = queue.isKept
-    ? "It is kept here and sent again by itself."
-    : "This browser keeps nothing for the page: leave it open until it is saved.";
+    ? "It is kept here and will be sent again automatically."
+    : "This browser stores nothing for the page: keep it open until everything is saved.";
   const words = late > 0 ? [`${changes} not saved: ${reason}. ${kept}`] : [];
   notices.alert("unsaved", words, [button("Try now", () => store.retry())]);
   if (!queue.isFull) notices.alert("full");

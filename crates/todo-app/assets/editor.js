@@ -183,7 +183,7 @@ export class Editor {
     this.#showOthers("gone", [
       "Somebody else deleted this todo.",
       button("Add it again", () => this.#addAgain()),
-      button("Let it go", () => this.#cancel()),
+      button("Discard", () => this.#cancel()),
     ]);
   }
 

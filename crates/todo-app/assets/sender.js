@@ -57,7 +57,7 @@ export class Sender {
       case "all":
         return { todo: null, todos: await this.#api.tickAll(change.completed, change.todos ?? null) };
       default:
-        throw new Refused(0, "this page is older than what it was asked to do");
+        throw new Refused(0, "this page is out of date: reload it");
     }
   }
 

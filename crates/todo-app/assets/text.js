@@ -20,9 +20,9 @@ const isVisible = (text) => /[^\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]
 
 /** Why `text` cannot be saved; empty where it can. */
 export function faultOf(text, limit) {
-  if (!isVisible(text)) return "Write what is to be done.";
+  if (!isVisible(text)) return "Enter what needs to be done.";
   const length = lengthOf(text);
-  return length > limit ? `Make it shorter: it has ${length} characters, and ${limit} fit.` : "";
+  return length > limit ? `Too long: ${length} characters, the limit is ${limit}.` : "";
 }
 
 /** The start of `text`, for a message. */

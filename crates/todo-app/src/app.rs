@@ -71,7 +71,7 @@ impl App {
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The folder of the picture cannot be made or read.
-    #[error("the folder {} cannot be used", folder.display())]
+    #[error("cannot use the folder {}", folder.display())]
     Cache {
         /// Which folder.
         folder: PathBuf,
@@ -79,6 +79,6 @@ pub enum AppError {
         source: io::Error,
     },
     /// There is no HTTP client without its roots of trust.
-    #[error("no HTTP client can be made")]
+    #[error("cannot create the HTTP client")]
     Client(#[from] reqwest::Error),
 }

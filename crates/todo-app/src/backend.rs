@@ -1,12 +1,12 @@
 //! The REST API of the todos, as the pages use it.
 
-use std::fmt;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use service_kit::Chain;
 use service_kit::http::RequestContext;
 use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
 use url::Url;
@@ -358,19 +358,19 @@ fn check(response: Response) -> Result<Response, BackendError> {
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// No answer, or none in time, or one that could not be read.
-    #[error("the backend cannot be reached: {}", Chain(.0))]
+    #[error("the backend is unreachable: {}", Chain(.0))]
     Unreachable(reqwest::Error),
     /// It, or a proxy before it, says that it is not ready: 429, 502, 503, 504.
     #[error("the backend is not ready: {0}")]
     NotReady(StatusCode),
     /// There is no such todo (404).
-    #[error("the backend knows no such todo")]
+    #[error("the backend has no such todo")]
     NotFound,
     /// The request is one that the backend does not take (4xx).
-    #[error("the backend refused: {0}")]
+    #[error("the backend rejected the request: {0}")]
     Refused(StatusCode),
     /// An answer that no backend of ours gives.
-    #[error("the backend gave an unexpected answer")]
+    #[error("unexpected answer from the backend")]
     Unexpected,
 }
 
@@ -392,20 +392,5 @@ impl BackendError {
             Self::NotReady(_) => true,
             _ => false,
         }
-    }
-}
-
-/// An error with its causes, in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named() {
+    fn every_error_is_reported() {
         let faults = config(&[
             "--pod-namespace=Up",
             "--img-url=ftp://pictures",
@@ -235,12 +235,12 @@ mod tests {
         ])
         .unwrap_err();
         insta::assert_snapshot!(faults, @r#"
-        the configuration has 6 faults
+        the configuration has 6 errors
           POD_NAMESPACE: "Up": should be 1 to 63 of a-z, 0-9 and '-', with no '-' at either end
-          IMG_URL: "ftp://pictures" should be a URL of http or https
+          IMG_URL: "ftp://pictures" should be an http or https URL
           IMG_TTL_SECONDS: should be at least 1
           TODO_BACKEND_API: should be a path such as /staging/todos/
-          TODO_BACKEND_URL: "nowhere" should be a URL of http or https
+          TODO_BACKEND_URL: "nowhere" should be an http or https URL
           PUBLIC_PREFIX: "staging": should be empty or a path such as /staging
         "#);
     }

@@ -21,7 +21,10 @@ pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), Task
         Command::Verify { pages, within } => {
             let mut target = Target::at(pages.as_str())?;
             target.todos = verify::base(config.app.backend_url.join("todos/")?.as_str())?;
-            verify::check(&target, *within, &mut |what| info!("{what}")).await?;
+            verify::check(&target, *within, &mut |what| {
+                info!(step = what, "verifying")
+            })
+            .await?;
             lifecycle.finish();
             Ok(())
         }

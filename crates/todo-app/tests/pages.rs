@@ -88,13 +88,17 @@ async fn a_text_that_is_refused_is_still_in_its_field_beside_the_reason() {
     let pages = Pages::start().await;
     let answer = pages.post("/add", "text=++").await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(answer.text().contains("Write what is to be done."));
+    assert!(answer.text().contains("Enter what needs to be done."));
 
     let long = "é".repeat(141);
     let answer = pages.post("/add", &format!("text={long}")).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer.text().contains(&format!(r#"value="{long}""#)));
-    assert!(answer.text().contains("it has 141 characters, and 140 fit"));
+    assert!(
+        answer
+            .text()
+            .contains("Too long: 141 characters, the limit is 140")
+    );
     assert!(answer.text().contains(r#"aria-invalid="true""#));
     assert_eq!(pages.api.todos(), []);
 }
@@ -120,7 +124,7 @@ async fn a_todo_is_ticked_edited_and_deleted_by_forms() {
 }
 
 #[tokio::test]
-async fn every_change_but_a_new_todo_can_be_taken_back_once() {
+async fn every_change_except_a_new_todo_can_be_undone_once() {
     let pages = Pages::start().await;
     let milk = "Milk & \"honey\" <שלום>";
     pages.api.add(milk, true);
@@ -153,7 +157,7 @@ async fn every_change_but_a_new_todo_can_be_taken_back_once() {
 }
 
 #[tokio::test]
-async fn what_was_cleared_comes_back_in_its_order() {
+async fn undoing_a_clear_restores_the_order() {
     let pages = Pages::start().await;
     for n in 0..5 {
         pages.api.add(&format!("Done {n}"), true);
@@ -168,7 +172,7 @@ async fn what_was_cleared_comes_back_in_its_order() {
 }
 
 #[tokio::test]
-async fn what_was_completed_at_once_is_taken_back_but_for_what_others_changed() {
+async fn undoing_complete_all_keeps_changes_by_others() {
     let pages = Pages::start().await;
     for n in 0..3 {
         pages.api.add(&format!("Todo {n}"), n == 0);
@@ -189,7 +193,7 @@ async fn what_was_completed_at_once_is_taken_back_but_for_what_others_changed() 
 }
 
 #[tokio::test]
-async fn what_cannot_be_taken_back_is_asked_first() {
+async fn changes_that_cannot_be_undone_ask_first() {
     let pages = Pages::start().await;
     for n in 0..150 {
         pages.api.add(&format!("Done {n}"), true);
@@ -267,14 +271,14 @@ async fn an_edit_whose_todo_is_on_another_page_keeps_its_text() {
         .post("/edit/1?filter=completed", "text=&was=Milk")
         .await;
     let html = answer.text();
-    assert!(html.contains("Write what is to be done."), "{html}");
+    assert!(html.contains("Enter what needs to be done."), "{html}");
     assert!(html.contains(r#"name="was" value="Milk""#), "{html}");
     let gone = pages.get("/?edit=1&filter=completed").await.text();
-    assert!(gone.contains("This todo is not here any more."), "{gone}");
+    assert!(gone.contains("This todo no longer exists."), "{gone}");
 }
 
 #[tokio::test]
-async fn no_address_puts_words_of_its_own_on_the_page() {
+async fn no_address_can_put_its_text_on_the_page() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     for path in [
@@ -315,7 +319,7 @@ async fn a_search_goes_through_filters_actions_and_pages() {
     let answer = pages.post("/toggle/119?q=Milk+%26", "completed=true").await;
     assert_eq!(answer.redirect(), "/?q=Milk+%26#todo-119");
     let nothing = pages.get("/?q=nowhere").await.text();
-    assert!(nothing.contains("No todo has these words."), "{nothing}");
+    assert!(nothing.contains("No todo matches."), "{nothing}");
 }
 
 #[tokio::test]
@@ -331,7 +335,7 @@ async fn a_time_is_shown_when_it_is_not_of_today_and_never_empty() {
 }
 
 #[tokio::test]
-async fn the_page_for_paper_has_all_of_the_list() {
+async fn the_print_page_has_the_whole_list() {
     let pages = Pages::start().await;
     for n in 0..1200 {
         pages.api.add(&format!("Todo number {n}."), n == 7);
@@ -394,7 +398,7 @@ async fn a_long_list_comes_in_pages() {
 }
 
 #[tokio::test]
-async fn text_is_text_whatever_is_in_it() {
+async fn todo_text_is_escaped() {
     let pages = Pages::start().await;
     let probe = r#"<script>alert(1)</script>"><img src=x onerror=alert(1)>"#;
     pages.api.add(probe, false);
@@ -406,13 +410,13 @@ async fn text_is_text_whatever_is_in_it() {
 }
 
 #[tokio::test]
-async fn without_its_backend_the_page_says_so_and_keeps_what_was_typed() {
+async fn without_the_backend_the_page_says_so_and_keeps_the_input() {
     let pages = Pages::start().await;
     pages.api.set_down(true);
     let page = pages.get("/").await;
     assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(page.header(header::RETRY_AFTER), "5");
-    assert!(page.text().contains("The todos cannot be reached"));
+    assert!(page.text().contains("The todos are unavailable"));
 
     let answer = pages.post("/add", "text=Not+lost").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -426,13 +430,13 @@ async fn without_its_backend_the_page_says_so_and_keeps_what_was_typed() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_todo_that_is_gone_says_so() {
+async fn changing_a_deleted_todo_is_reported() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     pages.post("/delete/1", "").await;
     let answer = pages.post("/toggle/1", "completed=true").await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
-    assert!(answer.text().contains("somebody else deleted it"));
+    assert!(answer.text().contains("Somebody else deleted this todo"));
 }
 
 #[tokio::test]
@@ -486,7 +490,7 @@ async fn static_files_are_kept_for_ever_under_the_hash_of_their_content() {
 }
 
 #[tokio::test]
-async fn health_answers_as_it_always_did() {
+async fn the_health_route_keeps_its_answer() {
     let pages = Pages::start().await;
     pages.api.set_down(true);
     let answer = pages.get("/healthz").await;
@@ -508,7 +512,7 @@ async fn any_other_address_is_a_page_for_a_person_and_json_for_a_program() {
             answer.header(header::CONTENT_TYPE),
             "text/html; charset=utf-8"
         );
-        assert!(answer.text().contains("There is no such page"));
+        assert!(answer.text().contains("Page not found"));
         assert!(answer.text().contains(r#"href="/staging/""#));
     }
     for path in ["/add", "/toggle/x", "/?edit=x", "/?filter=x&cursor=%00"] {
@@ -518,7 +522,7 @@ async fn any_other_address_is_a_page_for_a_person_and_json_for_a_program() {
 }
 
 #[tokio::test]
-async fn what_an_address_or_a_proxy_says_at_length_is_not_repeated() {
+async fn overlong_input_from_an_address_or_a_proxy_is_not_repeated() {
     let pages = Pages::start().await;
     for number in 0..50 {
         pages.api.add(&format!("todo {number}"), false);

@@ -85,7 +85,7 @@ fn files(cache: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_picture_of_our_own_stands_in_while_none_can_be_had() {
+async fn a_placeholder_is_shown_until_a_picture_is_available() {
     let pages = Pages::start().await;
     let answer = pages.get("/image").await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -164,7 +164,7 @@ async fn an_expired_picture_is_shown_until_the_next_has_come() {
 }
 
 #[tokio::test]
-async fn no_page_waits_for_an_origin_that_hangs() {
+async fn a_hanging_origin_delays_no_page() {
     let origin = origin(picture(png("one")).set_delay(Duration::from_secs(20))).await;
     let pages = Pages::with_picture(&origin.uri(), LONG).await;
     let page = tokio::time::timeout(Duration::from_secs(5), pages.get("/")).await;
@@ -172,7 +172,7 @@ async fn no_page_waits_for_an_origin_that_hangs() {
 }
 
 #[tokio::test]
-async fn what_is_no_picture_or_too_large_is_not_kept() {
+async fn input_that_is_no_picture_or_too_large_is_rejected() {
     let script = b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>";
     for answer in [
         ResponseTemplate::new(200).set_body_raw(&script[..], "image/svg+xml"),
@@ -205,7 +205,7 @@ async fn what_is_no_picture_or_too_large_is_not_kept() {
 }
 
 #[tokio::test]
-async fn an_origin_that_fails_is_asked_again() {
+async fn a_failed_fetch_is_retried() {
     let origin = MockServer::start().await;
     Mock::given(method("GET"))
         .respond_with(ResponseTemplate::new(503))
@@ -221,7 +221,7 @@ async fn an_origin_that_fails_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_restart_keeps_the_picture_and_how_often_it_was_seen() {
+async fn a_restart_keeps_the_picture_and_its_views() {
     let origin = origin(picture(png("one"))).await;
     let pages = Pages::with_picture(&origin.uri(), LONG).await;
     let before = first(&pages).await;
@@ -240,7 +240,7 @@ async fn a_restart_keeps_the_picture_and_how_often_it_was_seen() {
 }
 
 #[tokio::test]
-async fn a_folder_that_was_tampered_with_is_put_right() {
+async fn a_corrupt_cache_folder_is_repaired() {
     let origin = origin(picture(png("one"))).await;
     let metadata = |hash: &str| {
         format!(

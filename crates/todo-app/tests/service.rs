@@ -27,7 +27,7 @@ async fn get(url: String) -> reqwest::Response {
 }
 
 #[tokio::test]
-async fn it_is_ready_without_anybody_else_and_stops_cleanly() {
+async fn it_is_ready_without_dependencies_and_stops_cleanly() {
     let app = todo_app().start().await.unwrap();
     assert_eq!(get(app.url("/healthz")).await.status(), 200);
     assert_eq!(get(app.url("/")).await.status(), 503);
@@ -41,7 +41,7 @@ async fn it_is_ready_without_anybody_else_and_stops_cleanly() {
 }
 
 #[tokio::test]
-async fn the_sidecar_is_ready_while_the_backend_is() {
+async fn the_sidecar_is_ready_while_the_backend_is_ready() {
     let backend = MockServer::start().await;
     let health = |status| {
         Mock::given(method("GET"))
@@ -80,7 +80,7 @@ async fn the_sidecar_is_ready_while_the_backend_is() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_ends_it_with_64() {
+async fn an_invalid_configuration_exits_64() {
     let app = todo_app()
         .env("IMG_TTL_SECONDS", "soon")
         .env("PUBLIC_PREFIX", "staging")
@@ -119,7 +119,7 @@ async fn image(app: &Service) -> Result<usize, String> {
 }
 
 #[tokio::test]
-async fn a_picture_that_the_disk_cannot_take_replaces_none() {
+async fn a_full_disk_keeps_the_previous_picture() {
     const LARGE: usize = 2 << 20;
     let origin = MockServer::start().await;
     let answer = |size| ResponseTemplate::new(200).set_body_raw(png(size), "image/png");
@@ -154,7 +154,7 @@ async fn a_picture_that_the_disk_cannot_take_replaces_none() {
     assert_eq!(image(&app).await, Ok(100));
     eventually(SOON, async || {
         let log = app.stdout();
-        if log.contains("it cannot be kept") {
+        if log.contains("cannot store it") {
             Ok(())
         } else {
             Err(log)
@@ -171,7 +171,7 @@ async fn no_secret_of_the_address_of_the_picture_is_written() {
     let url = url.replacen("://", "://user:hunter2@", 1);
     let app = todo_app().env("IMG_URL", url).start().await.unwrap();
     eventually(SOON, async || {
-        if app.stdout().contains("no new picture") {
+        if app.stdout().contains("fetching a new picture failed") {
             Ok(())
         } else {
             Err(app.stdout())

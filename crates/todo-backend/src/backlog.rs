@@ -1,6 +1,5 @@
 //! How much waits in the outbox, as every replica sees it, and its bound.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
-use service_kit::TaskError;
+use service_kit::{Chain, TaskError};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -63,8 +62,8 @@ impl OutboxBound {
     fn note(&self, depth: u64) {
         let full = depth >= u64::from(self.most);
         match (self.full.swap(full, Ordering::Relaxed), full) {
-            (false, true) => error!(depth, "the outbox is full, changes are refused"),
-            (true, false) => info!(depth, "the outbox takes events again"),
+            (false, true) => error!(depth, "outbox is full, refusing changes"),
+            (true, false) => info!(depth, "outbox has room again, accepting changes"),
             _ => {}
         }
     }
@@ -84,17 +83,20 @@ pub async fn watch(
         let mut failing = false;
         loop {
             let started = Instant::now();
-            match timeout(DEADLINE, outbox.backlog(bound.most())).await {
-                Ok(Ok(backlog)) => {
+            let backlog = timeout(DEADLINE, outbox.backlog(bound.most())).await;
+            match backlog
+                .map_err(TaskError::from)
+                .and_then(|backlog| Ok(backlog?))
+            {
+                Ok(backlog) => {
                     failing = false;
                     metrics.show(&backlog);
                     bound.note(backlog.depth);
                 }
-                failed => {
+                Err(error) => {
                     metrics.failed.inc();
                     if !std::mem::replace(&mut failing, true) {
-                        let cause: &dyn fmt::Debug = &failed;
-                        warn!(?cause, "the outbox cannot be counted");
+                        warn!(error = %Chain(&*error), "counting the outbox failed");
                     }
                 }
             }
@@ -134,7 +136,7 @@ impl RelayWatch {
             if led {
                 *seen = Instant::now();
             } else if seen.elapsed() > WITHOUT_RELAY {
-                return Err("no replica brings events to the broker");
+                return Err("no replica holds the relay lease");
             }
         }
         Ok(())
@@ -160,25 +162,25 @@ impl BacklogMetrics {
         };
         registry.register(
             "outbox_depth",
-            "Events that are not known to be delivered, counted up to outbox_max",
+            "Undelivered events in the outbox, counted up to outbox_max",
             metrics.depth.clone(),
         );
         registry.register_with_unit(
             "outbox_oldest_age",
-            "Age of the event that waits longest",
+            "Age of the oldest undelivered event",
             Unit::Seconds,
             metrics.oldest_age.clone(),
         );
         registry.register(
             "outbox_count_failures",
-            "Counts of the outbox that failed or took too long",
+            "Outbox counts that failed or timed out",
             metrics.failed.clone(),
         );
         let bound = Gauge::<i64>::default();
         bound.set(i64::from(most));
         registry.register(
             "outbox_max",
-            "The depth at which changes are refused",
+            "Outbox depth at which changes are refused",
             bound,
         );
         metrics

@@ -241,7 +241,7 @@ fn database(args: &Args, faults: &mut Faults) -> Option<DatabaseUrl> {
     let mut needed = |variable, value: &Option<String>| {
         let value = value.clone().filter(|value| !value.is_empty());
         if value.is_none() {
-            faults.add(variable, "is needed where DATABASE_URL is not set");
+            faults.add(variable, "is required when DATABASE_URL is not set");
         }
         value
     };
@@ -251,7 +251,7 @@ fn database(args: &Args, faults: &mut Faults) -> Option<DatabaseUrl> {
     if password.is_none() && args.postgres_password_file.is_none() {
         faults.add(
             "POSTGRES_PASSWORD",
-            "is needed where DATABASE_URL is not set",
+            "is required when DATABASE_URL is not set",
         );
     }
     Some(DatabaseUrl::postgres(

@@ -28,12 +28,12 @@ impl Collector for PoolCollector {
         )?;
         gauge(
             "db_client_connections_idle",
-            "Open connections that nobody uses",
+            "Idle connections to the database",
             pool.idle,
         )?;
         gauge(
             "db_client_connections_max",
-            "The most connections that there may be",
+            "Limit of connections to the database",
             pool.max,
         )
     }

@@ -93,7 +93,10 @@ impl Connection {
                     ..stream::Config::default()
                 });
                 let stream = self.jetstream.create_stream(wanted).await?;
-                info!(stream = stream.cached_info().config.name, "created");
+                info!(
+                    stream = stream.cached_info().config.name,
+                    "created the stream"
+                );
                 Ok(stream.cached_info().clone())
             }
             Err(error) => Err(error.into()),
@@ -128,9 +131,9 @@ fn is_not_found(error: &GetStreamError) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     /// It cannot be looked up.
-    #[error("the stream cannot be looked up: {0}")]
+    #[error("cannot look up the stream: {0}")]
     Get(#[from] GetStreamError),
     /// It cannot be created, or not be brought to what it should be.
-    #[error("the stream cannot be created or updated: {0}")]
+    #[error("cannot create or update the stream: {0}")]
     Put(#[from] CreateStreamError),
 }

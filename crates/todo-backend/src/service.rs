@@ -8,7 +8,7 @@ use backon::{ExponentialBuilder, Retryable};
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
 use service_kit::http::{HttpMetrics, listen, serve};
-use service_kit::{BuildInfo, Lifecycle, TaskError, admin};
+use service_kit::{BuildInfo, Chain, Lifecycle, TaskError, admin};
 use todo_domain::TodoText;
 use tracing::{info, warn};
 
@@ -204,6 +204,5 @@ fn is_unavailable(error: &StoreError) -> bool {
 }
 
 fn log_waiting(error: &StoreError, delay: Duration) {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    warn!(%error, source, retry_seconds = delay.as_secs_f64(), "waiting for the database");
+    warn!(error = %Chain(error), retry_seconds = delay.as_secs_f64(), "waiting for the database");
 }

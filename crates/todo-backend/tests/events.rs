@@ -179,7 +179,7 @@ async fn a_change_is_seen_through_every_replica_within_a_second() {
 }
 
 #[tokio::test]
-async fn a_page_goes_on_where_it_was_through_another_replica() {
+async fn a_page_resumes_through_another_replica() {
     let system = System::start(2).await;
     let mut page = system.page(0).await;
     system.post("seen").await;
@@ -201,7 +201,7 @@ async fn a_page_goes_on_where_it_was_through_another_replica() {
 }
 
 #[tokio::test]
-async fn a_page_that_cannot_go_on_is_told_to_start_anew() {
+async fn a_page_that_cannot_resume_gets_a_reset() {
     let system = System::start(1).await;
     let known = system.page(0).await;
     drop(known);
@@ -216,7 +216,7 @@ async fn a_page_that_cannot_go_on_is_told_to_start_anew() {
 }
 
 #[tokio::test]
-async fn a_page_is_told_how_many_todos_there_are_at_the_start_and_after_changes() {
+async fn a_page_gets_the_counts_at_the_start_and_after_changes() {
     let system = System::start(2).await;
     let mut page = Page::open(&system.replicas[1], None).await;
     assert_eq!(
@@ -241,7 +241,7 @@ async fn a_page_is_told_how_many_todos_there_are_at_the_start_and_after_changes(
 }
 
 #[tokio::test]
-async fn a_page_sees_a_heartbeat_whatever_else_it_is_told() {
+async fn a_page_gets_heartbeats_between_other_events() {
     let system = System::start(1).await;
     let mut page = system.page(0).await;
     let start = Instant::now();
@@ -262,7 +262,7 @@ async fn a_page_sees_a_heartbeat_whatever_else_it_is_told() {
 }
 
 #[tokio::test]
-async fn the_feed_goes_on_after_a_restart_of_nats() {
+async fn the_feed_resumes_after_nats_restarts() {
     let mut system = System::start(1).await;
     let mut page = system.page(0).await;
     system.nats.kill().await.unwrap();
@@ -274,7 +274,7 @@ async fn the_feed_goes_on_after_a_restart_of_nats() {
 }
 
 #[tokio::test]
-async fn an_open_page_is_told_that_the_stream_was_made_anew_and_goes_on() {
+async fn an_open_page_gets_a_reset_when_the_stream_is_recreated() {
     let system = System::start(1).await;
     let mut page = system.page(0).await;
     for text in ["first", "second", "third"] {
@@ -316,7 +316,7 @@ fn live(since: u64) -> Feed {
 }
 
 #[tokio::test]
-async fn only_what_the_ring_has_is_made_up_for() {
+async fn only_changes_in_the_ring_are_replayed() {
     let feed = live(0);
     let ids = 1..=RING as u64 + 10;
     for id in ids.clone() {
@@ -331,7 +331,7 @@ async fn only_what_the_ring_has_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn a_page_that_does_not_read_is_let_go() {
+async fn a_page_that_does_not_read_is_disconnected() {
     let feed = live(0);
     let mut page = feed.subscribe(None);
     assert_eq!(page.next().await, Some(Message::Position(0)));
@@ -342,7 +342,7 @@ async fn a_page_that_does_not_read_is_let_go() {
 }
 
 #[tokio::test]
-async fn pages_that_came_before_the_feed_was_filled_start_anew() {
+async fn pages_that_connect_before_the_feed_is_filled_get_a_reset() {
     let feed = Feed::new(CancellationToken::new());
     let mut early = feed.subscribe(None);
     feed.restart(5);

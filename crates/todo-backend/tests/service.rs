@@ -125,7 +125,7 @@ mod start {
     }
 
     #[tokio::test]
-    async fn a_server_migrates_where_it_is_told_to() {
+    async fn a_server_applies_migrations_with_migrate() {
         let database = empty_database().await;
         let service = backend(database.url()).env("MIGRATE_ON_START", "true");
         let service = service.start().await.unwrap();
@@ -133,7 +133,7 @@ mod start {
     }
 
     #[tokio::test]
-    async fn a_server_waits_for_its_database_and_tells_so() {
+    async fn a_server_waits_for_its_database_and_logs_it() {
         let mut postgres = Postgres::start().await.unwrap();
         postgres.stop(Shutdown::Fast).await.unwrap();
         let service = backend(&postgres.url()).arg("--migrate").spawn().unwrap();
@@ -186,7 +186,7 @@ mod start {
     }
 
     #[tokio::test]
-    async fn a_migration_without_rights_ends_at_once_and_tells_what_to_grant() {
+    async fn a_migration_without_privileges_fails_at_once_with_the_grant_to_run() {
         let database = empty_database().await;
         let mut owner = PgConnection::connect(database.url()).await.unwrap();
         let role = format!("poor_{}", std::process::id());
@@ -212,7 +212,7 @@ mod start {
     }
 
     #[tokio::test]
-    async fn a_taken_port_is_told() {
+    async fn a_port_in_use_is_reported() {
         let database = empty_database().await;
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         for variable in ["LISTEN_ADDR", "ADMIN_ADDR"] {
@@ -231,7 +231,7 @@ mod configuration {
     use super::*;
 
     #[tokio::test]
-    async fn every_fault_is_named_before_a_port_is_opened() {
+    async fn every_configuration_error_is_reported_before_a_port_opens() {
         // Were it opened first, this would be the message.
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let service = Service::builder(env!("CARGO_BIN_EXE_todo-backend"))
@@ -274,7 +274,7 @@ mod configuration {
     }
 
     #[tokio::test]
-    async fn a_fault_of_a_secret_does_not_tell_the_secret() {
+    async fn an_error_about_a_secret_does_not_show_it() {
         for (variable, value) in [
             ("DATABASE_URL", "postgres://todo:hunter2@db:port/todos"),
             ("DATABASE_URL", "mysql://todo:hunter2@db/todos"),
@@ -294,7 +294,7 @@ mod configuration {
     }
 
     #[tokio::test]
-    async fn an_argument_that_is_none_is_a_fault_of_usage() {
+    async fn an_unknown_argument_exits_64() {
         let service = backend("sqlite:todos.db").arg("--nope").spawn().unwrap();
         assert_eq!(exit_code(&service).await, Some(64));
         let help = backend("sqlite:hunter2.db").arg("--help").spawn().unwrap();
@@ -403,7 +403,7 @@ mod database {
     /// As when a fail-over has left the old server behind as a copy: sessions
     /// that were opened meanwhile stay read-only.
     #[tokio::test]
-    async fn a_database_that_was_read_only_for_a_moment_takes_changes_afterwards() {
+    async fn changes_succeed_again_after_the_database_was_read_only() {
         let (service, database) = running().await;
         let client = client();
         assert_eq!(
@@ -447,7 +447,7 @@ mod database {
     }
 
     #[tokio::test]
-    async fn an_outbox_at_its_bound_refuses_changes_and_says_so() {
+    async fn a_full_outbox_refuses_changes_with_503() {
         let database = empty_database().await;
         let service = backend(database.url())
             .arg("--migrate")
@@ -467,7 +467,7 @@ mod database {
                 body["detail"]
                     .as_str()
                     .unwrap()
-                    .contains("wait to be announced")
+                    .contains("waiting for delivery")
             );
             Ok(())
         })
@@ -514,7 +514,7 @@ mod database {
     }
 
     #[tokio::test]
-    async fn a_restart_between_requests_costs_none_of_them() {
+    async fn no_request_fails_when_the_database_restarts_between_requests() {
         let mut postgres = Postgres::start().await.unwrap();
         let service = backend(&postgres.url())
             .arg("--migrate")
@@ -678,7 +678,7 @@ mod stop {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_stop_under_load_cuts_no_request() {
+    async fn a_shutdown_under_load_drops_no_request() {
         let database = empty_database().await;
         let service = backend(database.url())
             .env("SHUTDOWN_DELAY_SECONDS", "1")
@@ -769,7 +769,7 @@ mod stop {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_aborted_and_told() {
+    async fn a_drain_that_times_out_is_aborted_and_logged() {
         let database = empty_database().await;
         let service = backend(database.url())
             .env("SHUTDOWN_TIMEOUT_SECONDS", "0")
@@ -779,11 +779,11 @@ mod stop {
             .unwrap();
         let _stream = half_a_request(&service).await;
         assert_eq!(service.terminate(SOON).await.unwrap().code(), Some(1));
-        assert!(service.stdout().contains("not drained in time"));
+        assert!(service.stdout().contains("drain timed out"));
     }
 
     #[tokio::test]
-    async fn idle_connections_do_not_hold_a_stop() {
+    async fn idle_connections_do_not_delay_a_shutdown() {
         let (service, _database) = running().await;
         let silent = connect(&service).await.unwrap();
         let stream = TokioIo::new(connect(&service).await.unwrap());
@@ -879,7 +879,7 @@ mod telemetry {
     }
 
     #[tokio::test]
-    async fn metrics_count_requests_by_route_the_pool_and_the_process() {
+    async fn metrics_cover_requests_by_route_the_pool_and_the_process() {
         let (service, _database) = running().await;
         for path in ["/todos/1", "/todos/1", "/todos/999", "/nope/1", "/nope/2"] {
             get(service.url(path)).await;
@@ -912,7 +912,7 @@ mod telemetry {
     }
 
     #[tokio::test]
-    async fn the_admin_listener_tells_version_and_revision() {
+    async fn the_admin_listener_shows_version_and_revision() {
         let database = empty_database().await;
         let service = backend(database.url())
             .env("SOURCE_REVISION", "3e7a0f4")

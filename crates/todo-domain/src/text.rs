@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_shows_nothing_is_refused() {
+    fn a_text_without_visible_characters_is_refused() {
         for c in [
             "",
             " ",
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_shows_something_is_a_text() {
+    fn a_text_with_a_visible_character_is_accepted() {
         for text in [
             "a",
             ".",
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_under_an_earlier_rule_is_read() {
+    fn texts_stored_under_earlier_rules_can_be_read() {
         for text in [" ", "two\nlines", "\u{200b}"] {
             let json = serde_json::to_string(text).unwrap();
             let read: TodoText = serde_json::from_str(&json).unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use service_kit::Chain;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use url::Url;
 use uuid::Uuid;
@@ -40,7 +41,7 @@ pub struct Target {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Failure {
     /// Nothing answered. It may be the deployment, or the way to it.
-    #[error("nothing answers at {0}")]
+    #[error("no response from {0}")]
     Unreachable(String),
     /// Something answered, and not as it should.
     #[error("{0}")]
@@ -54,7 +55,7 @@ pub enum Failure {
 pub fn base(url: &str) -> Result<Url, String> {
     let mut url: Url = url.parse().map_err(|error| format!("{url}: {error}"))?;
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(format!("{url} is no address of HTTP"));
+        return Err(format!("{url} is not an HTTP URL"));
     }
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
@@ -91,7 +92,7 @@ pub async fn check(
     say: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), Failure> {
     let client = service_kit::http::client("the-project-verify", within.max(ANSWER) + LIVE)
-        .map_err(|error| Failure::Wrong(chain(&error)))?;
+        .map_err(|error| Failure::Wrong(Chain(&error).to_string()))?;
     let check = Check {
         client,
         target,
@@ -99,7 +100,7 @@ pub async fn check(
     };
     check.wait_for_revisions(say).await?;
     check.page().await?;
-    say("the page is there");
+    say("the page loads");
     check.todo(say).await
 }
 
@@ -129,7 +130,7 @@ impl Check<'_> {
                 let failure = match self.revision(&url).await {
                     Ok(revision) if revision == *wanted => break,
                     Ok(revision) => {
-                        Failure::Wrong(format!("{url} tells {revision} and not {wanted}"))
+                        Failure::Wrong(format!("{url} reports {revision}, expected {wanted}"))
                     }
                     Err(failure) => failure,
                 };
@@ -153,7 +154,7 @@ impl Check<'_> {
         let revision = body["revision"].as_str();
         revision
             .map(str::to_owned)
-            .ok_or_else(|| Failure::Wrong(format!("{url} tells no revision, but {body}")))
+            .ok_or_else(|| Failure::Wrong(format!("{url} reports no revision: {body}")))
     }
 
     async fn page(&self) -> Result<(), Failure> {
@@ -162,13 +163,13 @@ impl Check<'_> {
         let status = response.status();
         let page = timeout(ANSWER, response.text())
             .await
-            .map_err(|_| Failure::Wrong(format!("{url} ended in the middle")))?
-            .map_err(|error| Failure::Wrong(format!("{url}: {}", chain(&error))))?;
+            .map_err(|_| Failure::Wrong(format!("{url}: the response was cut off")))?
+            .map_err(|error| Failure::Wrong(format!("{url}: {}", Chain(&error))))?;
         if status == StatusCode::OK && page.to_lowercase().contains("</html>") {
             return Ok(());
         }
         Err(Failure::Wrong(format!(
-            "{url} answered {status} and no whole page"
+            "{url} answered {status} without a complete page"
         )))
     }
 
@@ -179,19 +180,19 @@ impl Check<'_> {
         let events = join(&self.target.todos, "events")?;
         let mut stream = self.send(self.request(Method::GET, &events)).await?;
         expect(&stream, &events, &[StatusCode::OK])?;
-        say("changes are followed");
+        say("the event stream is open");
 
         let made = self.make(&text).await?;
         let id = made["id"].to_string();
         let url = join(&self.target.todos, &id)?;
-        say(&format!("todo {id} is made"));
+        say(&format!("todo {id} created"));
         let looked = self.look(&url, &text, &mut stream, say).await;
         let deleted = self.send(self.request(Method::DELETE, &url)).await;
         looked?;
         expect(&deleted?, &url, &[StatusCode::OK, StatusCode::NO_CONTENT])?;
         let gone = self.send(self.request(Method::GET, &url)).await?;
         expect(&gone, &url, &[StatusCode::NOT_FOUND])?;
-        say(&format!("todo {id} is deleted"));
+        say(&format!("todo {id} deleted"));
         Ok(())
     }
 
@@ -206,7 +207,7 @@ impl Check<'_> {
             return Ok(made);
         }
         Err(Failure::Wrong(format!(
-            "a todo was sent to {url}, which made {made}"
+            "{url} created another todo than the one sent: {made}"
         )))
     }
 
@@ -219,9 +220,11 @@ impl Check<'_> {
     ) -> Result<(), Failure> {
         let read = self.json(self.request(Method::GET, url)).await?;
         if read["text"] != text {
-            return Err(Failure::Wrong(format!("{url} is another todo: {read}")));
+            return Err(Failure::Wrong(format!(
+                "{url} returned another todo: {read}"
+            )));
         }
-        say("it is read");
+        say("it was read back");
         let mut seen = Vec::new();
         let end = Instant::now() + LIVE;
         loop {
@@ -229,17 +232,17 @@ impl Check<'_> {
             match chunk {
                 Ok(Ok(Some(chunk))) => seen.extend_from_slice(&chunk),
                 Ok(Ok(None) | Err(_)) => {
-                    return Err(Failure::Wrong("the stream of changes ended".to_owned()));
+                    return Err(Failure::Wrong("the event stream ended".to_owned()));
                 }
                 Err(_) => {
                     return Err(Failure::Wrong(format!(
-                        "the new todo was not seen live within {} s",
+                        "the new todo did not arrive on the event stream within {} s",
                         LIVE.as_secs()
                     )));
                 }
             }
             if String::from_utf8_lossy(&seen).contains(text) {
-                say("it is seen live");
+                say("it arrived on the event stream");
                 return Ok(());
             }
         }
@@ -256,11 +259,11 @@ impl Check<'_> {
     /// The headers of the answer.
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let (client, request) = request.build_split();
-        let request = request.map_err(|error| Failure::Wrong(chain(&error)))?;
+        let request = request.map_err(|error| Failure::Wrong(Chain(&error).to_string()))?;
         let url = request.url().to_string();
         match timeout(ANSWER, client.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Failure::Unreachable(format!("{url} ({})", chain(&error)))),
+            Ok(Err(error)) => Err(Failure::Unreachable(format!("{url} ({})", Chain(&error)))),
             Err(_) => Err(Failure::Unreachable(format!(
                 "{url} within {} s",
                 ANSWER.as_secs()
@@ -274,8 +277,8 @@ impl Check<'_> {
         expect(&response, &url, &[StatusCode::OK, StatusCode::CREATED])?;
         timeout(ANSWER, response.json())
             .await
-            .map_err(|_| Failure::Wrong(format!("{url} ended in the middle")))?
-            .map_err(|error| Failure::Wrong(format!("{url}: {}", chain(&error))))
+            .map_err(|_| Failure::Wrong(format!("{url}: the response was cut off")))?
+            .map_err(|error| Failure::Wrong(format!("{url}: {}", Chain(&error))))
     }
 }
 
@@ -290,15 +293,4 @@ fn expect(response: &Response, url: &Url, wanted: &[StatusCode]) -> Result<(), F
 fn join(base: &Url, path: &str) -> Result<Url, Failure> {
     base.join(path)
         .map_err(|error| Failure::Wrong(format!("{base}{path}: {error}")))
-}
-
-/// An error with what led to it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

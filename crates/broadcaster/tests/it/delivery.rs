@@ -245,8 +245,11 @@ async fn without_forwarding_events_are_logged_and_acknowledged() {
 async fn a_wrong_configuration_ends_with_64_and_names_every_fault_but_no_secret() {
     let secret = "ftp://hooks.example/T0/B0/secret";
     for (url, fault) in [
-        (None, "SLACK_WEBHOOK_URL: is needed"),
-        (Some(secret), "SLACK_WEBHOOK_URL: should be a URL"),
+        (None, "SLACK_WEBHOOK_URL: is required"),
+        (
+            Some(secret),
+            "SLACK_WEBHOOK_URL: should be an http or https URL",
+        ),
     ] {
         let mut builder = Service::builder(env!("CARGO_BIN_EXE_broadcaster"))
             .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
@@ -259,7 +262,7 @@ async fn a_wrong_configuration_ends_with_64_and_names_every_fault_but_no_secret(
         assert_eq!(status.code(), Some(64));
         let output = broadcaster.stderr();
         assert!(output.contains(fault), "{output}");
-        assert!(output.contains("NATS_PASSWORD: is needed"), "{output}");
+        assert!(output.contains("NATS_PASSWORD: is required"), "{output}");
         assert!(!output.contains("secret"), "{output}");
     }
 }

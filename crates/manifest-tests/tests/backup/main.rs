@@ -23,7 +23,7 @@ const MEANWHILE: &str =
     "INSERT INTO todos (text, completed, created_at) VALUES ('meanwhile', false, now())";
 
 #[tokio::test]
-async fn what_was_destroyed_comes_back_row_by_row() -> Outcome {
+async fn a_restore_brings_back_every_row() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     let before = rehearsal.rows().await?;
     let said = rehearsal.run("postgres-backup", &[]).await?;
@@ -296,7 +296,7 @@ async fn a_run_waits_for_a_database_that_comes_late() -> Outcome {
 }
 
 #[tokio::test]
-async fn what_a_killed_run_left_does_not_hinder_the_next() -> Outcome {
+async fn a_killed_run_does_not_block_the_next() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     let rest = rehearsal.path("backups/.unverified");
     fs::create_dir(&rest)?;

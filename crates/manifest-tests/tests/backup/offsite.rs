@@ -134,7 +134,7 @@ fn curl(arguments: &[&str]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
 }
 
 #[tokio::test]
-async fn what_burnt_with_the_house_comes_back_from_the_bucket_row_by_row() -> Outcome {
+async fn an_offsite_restore_brings_back_every_row() -> Outcome {
     let bucket = Bucket::start().await?;
     let rehearsal = &bucket.rehearsal;
     let before = rehearsal.rows().await?;

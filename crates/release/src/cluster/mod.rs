@@ -233,7 +233,7 @@ fn apply(manifest: &str) -> Result<(), Error> {
     match run() {
         Ok(true) => Ok(()),
         Ok(false) => Err(Error::refused(
-            "kubectl could not apply a manifest; it says why above",
+            "kubectl could not apply a manifest, see above",
         )),
         Err(error) => Err(Error::malformed("kubectl", error)),
     }

@@ -38,8 +38,10 @@ pub(super) fn check(options: &Options, exists: bool) -> Result<(), Error> {
         .read()
         .is_err()
     {
-        faults
-            .push("git does not know you: git config --global user.name …, and user.email".into());
+        faults.push(
+            "git has no identity to commit with: git config --global user.name …, and user.email"
+                .into(),
+        );
     }
     let format = "{{.DockerRootDir}}";
     let docker = cmd!(sh, "docker info --format {format}")
@@ -61,7 +63,7 @@ pub(super) fn check(options: &Options, exists: bool) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::refused(format!(
-        "not yet:\n- {}",
+        "this machine is not ready:\n- {}",
         faults.join("\n- ")
     )))
 }

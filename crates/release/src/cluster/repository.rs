@@ -74,7 +74,7 @@ pub(super) fn push() -> Result<String, Error> {
     if uncommitted.is_empty() {
         return Ok(commit);
     }
-    println!("Not all is committed: the images have what is not, the manifests do not.");
+    println!("There are uncommitted changes: the images contain them, the manifests do not.");
     let digest = crate::registry::sha256(uncommitted.as_bytes());
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -31,7 +31,7 @@ impl Two {
 }
 
 #[test]
-fn in_a_shallow_clone_nothing_is_taken_for_what_never_was() {
+fn a_shallow_clone_is_refused_where_history_decides() {
     let two = Two::new();
     let world = &two.world;
     let before = world.subjects();
@@ -50,7 +50,7 @@ fn in_a_shallow_clone_nothing_is_taken_for_what_never_was() {
 }
 
 #[test]
-fn other_images_comments_and_order_of_an_overlay_stay_as_they_are() {
+fn promotion_keeps_other_images_comments_and_order() {
     let world = World::new();
     let file = "kustomize/overlays/staging/kustomization.yaml";
     let yaml = world.show("main", file).replace(
@@ -84,7 +84,7 @@ fn other_images_comments_and_order_of_an_overlay_stay_as_they_are() {
 }
 
 #[test]
-fn run_from_a_hook_in_a_linked_worktree_it_leaves_the_users_branch_and_index_alone() {
+fn promotion_from_a_hook_in_a_linked_worktree_leaves_branch_and_index_alone() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -135,7 +135,7 @@ fn run_from_a_hook_in_a_linked_worktree_it_leaves_the_users_branch_and_index_alo
 }
 
 #[test]
-fn what_is_told_is_pushed_where_the_clone_pushes_to() {
+fn promotions_go_to_the_push_url_of_the_clone() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -172,7 +172,7 @@ fn what_is_told_is_pushed_where_the_clone_pushes_to() {
 }
 
 #[test]
-fn a_push_that_does_not_arrive_where_is_looked_is_no_promotion() {
+fn a_push_that_the_fetch_url_does_not_show_fails() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -190,21 +190,18 @@ fn a_push_that_does_not_arrive_where_is_looked_is_no_promotion() {
 }
 
 #[test]
-fn another_name_of_the_remote_is_asked_for_by_the_names_that_there_are() {
+fn an_unknown_remote_is_reported_with_the_known_ones() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
     world.git(&["remote", "rename", "origin", "upstream"]);
     let said = refused(&world.promote("staging", &commit, &digests));
-    assert!(
-        said.contains("no remote origin here, but upstream"),
-        "{said}"
-    );
+    assert!(said.contains("no remote origin, but upstream"), "{said}");
     succeeded(&world.promote_with("staging", &commit, &digests, &["--remote", "upstream"]));
 }
 
 #[test]
-fn settings_that_people_like_change_nothing() {
+fn git_settings_of_the_user_change_nothing() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -282,7 +279,7 @@ fn settings_that_people_like_change_nothing() {
 }
 
 #[test]
-fn a_folder_inside_the_clone_and_a_bare_clone_will_do() {
+fn subfolders_and_bare_clones_work() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -305,7 +302,7 @@ fn a_folder_inside_the_clone_and_a_bare_clone_will_do() {
 }
 
 #[test]
-fn without_a_name_for_commits_it_says_how_to_give_one() {
+fn a_missing_git_identity_is_reported_with_the_fix() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -330,7 +327,7 @@ fn without_a_name_for_commits_it_says_how_to_give_one() {
 }
 
 #[test]
-fn a_commit_that_nobody_knows_is_not_taken_for_an_older_one() {
+fn an_unknown_commit_is_not_treated_as_older() {
     let two = Two::new();
     let world = &two.world;
     // What runs came from a history that is gone.
@@ -353,7 +350,7 @@ fn a_commit_that_nobody_knows_is_not_taken_for_an_older_one() {
 }
 
 #[test]
-fn line_ends_of_windows_stay() {
+fn crlf_line_endings_are_kept() {
     let world = World::new();
     let file = "kustomize/overlays/staging/kustomization.yaml";
     let yaml = world.show("main", file).replace('\n', "\r\n") + "\r\n";
@@ -373,7 +370,7 @@ fn line_ends_of_windows_stay() {
 }
 
 #[test]
-fn a_clone_that_lacks_contents_gets_them() {
+fn a_partial_clone_fetches_missing_objects() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");

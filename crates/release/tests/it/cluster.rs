@@ -127,7 +127,7 @@ impl Drop for Laptop {
 }
 
 #[test]
-fn the_whole_delivery_is_made_in_order() {
+fn cluster_up_runs_every_step_in_order() {
     let laptop = Laptop::new();
     let said = printed(&laptop.up_with_images());
     let calls = laptop.read("calls");
@@ -171,7 +171,7 @@ fn the_whole_delivery_is_made_in_order() {
 }
 
 #[test]
-fn secrets_are_made_of_chance_and_never_shown() {
+fn secrets_are_random_and_never_printed() {
     let laptop = Laptop::new();
     let output = laptop.up_with_images();
     let said = printed(&output);
@@ -213,7 +213,7 @@ fn secrets_are_made_of_chance_and_never_shown() {
 }
 
 #[test]
-fn a_second_run_makes_nothing_anew() {
+fn a_second_run_creates_nothing() {
     let laptop = Laptop::new();
     succeeded(&laptop.up_with_images());
     let overlay = laptop.overlay("staging");
@@ -241,7 +241,7 @@ fn a_second_run_makes_nothing_anew() {
 }
 
 #[test]
-fn a_new_commit_comes_below_the_promotions_that_are_there() {
+fn a_new_commit_is_merged_below_existing_promotions() {
     let laptop = Laptop::new();
     succeeded(&laptop.up_with_images());
     let commit = laptop.world.commit("a change");
@@ -254,7 +254,7 @@ fn a_new_commit_comes_below_the_promotions_that_are_there() {
 }
 
 #[test]
-fn everything_that_is_in_the_way_is_named_before_anything_is_made() {
+fn preflight_reports_every_problem_before_anything_is_created() {
     let laptop = Laptop::new();
     laptop.touch("no-docker");
     let _taken = TcpListener::bind(laptop.port.address()).unwrap();
@@ -274,7 +274,7 @@ fn everything_that_is_in_the_way_is_named_before_anything_is_made() {
 }
 
 #[test]
-fn a_step_that_fails_ends_the_run_and_the_next_run_goes_on() {
+fn a_failed_step_ends_the_run_and_the_next_run_resumes() {
     let laptop = Laptop::new();
     laptop.touch("fail-create");
     refused(&laptop.up_with_images());
@@ -291,7 +291,7 @@ fn a_step_that_fails_ends_the_run_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn what_kubectl_refuses_unread_is_told_as_a_refusal() {
+fn a_manifest_that_kubectl_rejects_fails_the_run() {
     let laptop = Laptop::new();
     succeeded(&laptop.up_with_images());
     laptop.touch("fail-apply");
@@ -306,7 +306,7 @@ fn what_kubectl_refuses_unread_is_told_as_a_refusal() {
 }
 
 #[test]
-fn environments_that_do_not_answer_end_the_wait_with_what_to_do() {
+fn waiting_for_environments_times_out_with_the_next_step() {
     let laptop = Laptop::new();
     laptop.touch("no-answer");
     let mut arguments = laptop.world.images("first");

@@ -123,7 +123,7 @@ fn a_second_rollback_goes_further_back() {
 }
 
 #[test]
-fn what_staging_was_rolled_back_from_does_not_reach_production() {
+fn images_rolled_back_from_staging_do_not_reach_production() {
     let staged = Staged::new();
     let world = &staged.world;
     let bad = staged.next("bad");
@@ -144,7 +144,7 @@ fn what_staging_was_rolled_back_from_does_not_reach_production() {
 }
 
 #[test]
-fn production_wants_a_verification_of_these_images_with_this_configuration() {
+fn production_requires_a_verification_of_the_same_images_and_configuration() {
     let staged = Staged::new();
     let world = &staged.world;
     let deployment = Deployment::start(&staged.commit);
@@ -164,7 +164,7 @@ fn production_wants_a_verification_of_these_images_with_this_configuration() {
 
     deployment.has(Fault::None);
     let said = printed(&staged.verify("staging", deployment.url(), "0"));
-    assert!(said.contains("it is seen live"), "{said}");
+    assert!(said.contains("it arrived on the event stream"), "{said}");
     assert!(said.contains("Staging works at"), "{said}");
     assert_eq!(deployment.todos(), 0, "the todo of the verification stays");
     let said = refused(&world.promote_with("production", "v1", &digests, &["--soak", "30"]));
@@ -205,7 +205,7 @@ fn production_wants_a_verification_of_these_images_with_this_configuration() {
 }
 
 #[test]
-fn a_reason_in_place_of_a_verification_is_kept_with_the_commit() {
+fn an_unverified_promotion_records_its_reason() {
     let staged = Staged::new();
     let world = &staged.world;
     let digests = staged.tag(&staged.commit, "v1");
@@ -223,7 +223,7 @@ fn a_reason_in_place_of_a_verification_is_kept_with_the_commit() {
 }
 
 #[test]
-fn production_that_does_not_work_goes_back_by_itself_and_one_that_is_not_reached_stays() {
+fn broken_production_is_rolled_back_and_unreachable_production_is_not() {
     let staged = Staged::new();
     let world = &staged.world;
     let first = staged.tag(&staged.commit, "v1");
@@ -233,7 +233,7 @@ fn production_that_does_not_work_goes_back_by_itself_and_one_that_is_not_reached
     succeeded(&world.promote("production", "v2", &second));
 
     let said = refused(&staged.verify("production", "http://127.0.0.1:1/", "0"));
-    assert!(said.contains("no verdict about v2"), "{said}");
+    assert!(said.contains("says nothing about v2"), "{said}");
     assert!(world.overlay("prod").contains("newTag: v2"));
 
     // The old programs still answer: the promotion did not take.
@@ -243,7 +243,7 @@ fn production_that_does_not_work_goes_back_by_itself_and_one_that_is_not_reached
         said.contains("Production at v2 does not work, rolled back to v1"),
         "{said}"
     );
-    assert!(said.contains(&format!("and not {next}")), "{said}");
+    assert!(said.contains(&format!("expected {next}")), "{said}");
     assert!(world.overlay("prod").contains("newTag: v1"));
     let said = printed(&staged.verify("production", deployment.url(), "0"));
     assert!(said.contains("Production works at v1"), "{said}");
@@ -260,7 +260,7 @@ fn production_that_does_not_work_goes_back_by_itself_and_one_that_is_not_reached
 }
 
 #[test]
-fn a_tag_waits_for_the_run_of_its_commit_and_no_longer_than_it_was_told() {
+fn a_tag_waits_for_the_run_of_its_commit_until_the_deadline() {
     let world = World::new();
     let commit = world.commit("a change");
     let registry = world.registry();
@@ -320,7 +320,7 @@ fn a_tag_waits_for_the_run_of_its_commit_and_no_longer_than_it_was_told() {
 }
 
 #[test]
-fn an_older_tag_that_comes_late_leaves_the_newer_one() {
+fn a_late_older_tag_does_not_replace_a_newer_one() {
     let staged = Staged::new();
     let world = &staged.world;
     let next = staged.next("second");
@@ -438,7 +438,7 @@ fn a_protected_branch_gets_a_pull_request() {
 }
 
 #[test]
-fn what_nobody_signed_is_refused_where_signatures_are_asked_for() {
+fn unsigned_images_are_refused_when_signatures_are_required() {
     let staged = Staged::new();
     let world = &staged.world;
     let identity = "^https://github.com/team/todo/.github/workflows/staging.yml@";
@@ -499,12 +499,15 @@ fn a_rollback_ends_the_sync_that_runs_in_the_named_cluster_and_in_no_other() {
 }
 
 #[test]
-fn followers_that_see_nothing_are_a_fault() {
+fn verification_fails_when_no_change_arrives_on_the_event_stream() {
     let staged = Staged::new();
     let deployment = Deployment::start("something else");
     deployment.runs(&staged.commit);
     deployment.has(Fault::Silence);
     let said = refused(&staged.verify("staging", deployment.url(), "0"));
-    assert!(said.contains("was not seen live"), "{said}");
+    assert!(
+        said.contains("did not arrive on the event stream"),
+        "{said}"
+    );
     assert_eq!(deployment.todos(), 0);
 }

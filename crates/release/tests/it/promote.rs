@@ -33,7 +33,7 @@ fn a_promotion_pins_tag_and_digest_and_touches_nobodys_working_tree() {
 }
 
 #[test]
-fn what_is_promoted_already_makes_no_commit() {
+fn promoting_the_same_release_again_makes_no_commit() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -59,7 +59,7 @@ fn an_older_commit_never_replaces_a_newer_one() {
 }
 
 #[test]
-fn what_is_not_in_the_registry_or_is_something_else_there_is_refused() {
+fn an_image_that_is_missing_or_differs_in_the_registry_is_refused() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, mut release) = world.publish(&commit, "first");
@@ -100,7 +100,7 @@ fn production_gets_only_the_bytes_that_staging_ran() {
 }
 
 #[test]
-fn a_push_that_loses_a_race_is_made_again_on_what_won() {
+fn a_push_that_loses_a_race_is_retried_on_the_winner() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -128,7 +128,7 @@ fn a_push_that_loses_a_race_is_made_again_on_what_won() {
 }
 
 #[test]
-fn promoters_at_the_same_time_lose_nothing() {
+fn concurrent_promotions_lose_nothing() {
     let world = World::new();
     let commit = world.commit("a change");
     let (first, _) = world.publish(&commit, "first");
@@ -172,7 +172,7 @@ fn promoters_at_the_same_time_lose_nothing() {
 }
 
 #[test]
-fn a_rollback_pins_what_ran_before_or_what_had_a_tag() {
+fn a_rollback_pins_the_previous_release_or_a_given_tag() {
     let world = World::new();
     let mut releases = Vec::new();
     for number in ["one", "two", "three"] {

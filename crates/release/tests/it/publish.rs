@@ -36,7 +36,7 @@ fn a_tag_never_becomes_other_bytes() {
     let world = World::new();
     let (digests, first) = world.publish("v1", "first");
     let said = refused(&world.try_publish("v1", "second", digests.as_ref()));
-    assert!(said.contains("is taken by sha256:"), "{said}");
+    assert!(said.contains("already has the digest sha256:"), "{said}");
     let image = format!("{}/broadcaster:v1", world.registry());
     let there = world.raw(&image);
     let by_digest = format!(
@@ -48,7 +48,7 @@ fn a_tag_never_becomes_other_bytes() {
 }
 
 #[test]
-fn an_image_that_is_missing_is_named_before_anything_is_pushed_under_its_name() {
+fn a_missing_image_is_reported_before_anything_is_pushed() {
     let world = World::new();
     let image = format!("--image=broadcaster={}", world.image("only", "amd64"));
     let registry = world.registry();
@@ -84,7 +84,7 @@ fn a_second_tag_gets_the_same_bytes_and_builds_nothing() {
 }
 
 #[test]
-fn a_commit_that_was_not_published_gets_no_tag() {
+fn an_unpublished_commit_cannot_be_tagged() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -96,7 +96,7 @@ fn a_commit_that_was_not_published_gets_no_tag() {
 }
 
 #[test]
-fn a_tag_on_a_merge_that_changes_no_program_means_the_images_of_the_commit_before() {
+fn a_tag_on_a_commit_that_changes_no_program_uses_the_images_before_it() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, first) = world.publish(&commit, "first");
@@ -130,7 +130,7 @@ fn a_tag_on_a_merge_that_changes_no_program_means_the_images_of_the_commit_befor
 }
 
 #[test]
-fn all_images_get_a_tag_or_none_does() {
+fn all_images_are_tagged_or_none() {
     let world = World::new();
     let commit = world.commit("a change");
     let registry = world.registry();
@@ -163,12 +163,12 @@ fn all_images_get_a_tag_or_none_does() {
         &format!("docker://{registry}/todo-backend:v2"),
     ]);
     let said = refused(&world.retag(&next, "v2", digests.to_str().unwrap()));
-    assert!(said.contains("is taken by"), "{said}");
+    assert!(said.contains("already has the digest"), "{said}");
     assert!(!world.has(&format!("{registry}/broadcaster:v2")));
 }
 
 #[test]
-fn a_tag_of_git_that_is_no_tag_of_an_image_is_told_with_one_that_is() {
+fn a_git_tag_that_cannot_be_an_image_tag_is_refused_with_a_suggestion() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -198,7 +198,7 @@ fn a_tag_of_git_that_is_no_tag_of_an_image_is_told_with_one_that_is() {
 }
 
 #[test]
-fn what_each_architecture_pushed_is_joined_to_the_index_that_one_machine_would_make() {
+fn joining_architectures_gives_the_same_index_as_one_machine() {
     let world = World::new();
     let commit = world.commit("a change");
     let registry = world.registry();

@@ -101,7 +101,7 @@ fn nothing_is_published_that_was_not_tested() {
 }
 
 #[test]
-fn a_push_gets_images_or_is_named_as_skipped_by_the_list_that_a_tag_goes_by() {
+fn a_push_builds_images_or_is_skipped_by_the_same_list_as_tags() {
     let staging = workflow("staging.yml");
     let steps = staging["jobs"]["plan"]["steps"].as_array().unwrap();
     let step = steps.iter().find(|step| step["id"] == "changes").unwrap();

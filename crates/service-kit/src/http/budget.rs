@@ -105,7 +105,7 @@ impl Default for Budget {
 
 /// Why a client is turned away.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the budget is used up")]
+#[error("the budget is exhausted")]
 pub struct Exhausted;
 
 impl Budget {
@@ -131,7 +131,7 @@ impl Budget {
     #[must_use]
     pub fn of_process() -> Self {
         let files = limits::raise_files().unwrap_or_else(|error| {
-            warn!(%error, "the limit of open files cannot be raised");
+            warn!(%error, "raising the open files limit failed");
             limits::files()
         });
         let memory = limits::memory();
@@ -152,13 +152,17 @@ impl Budget {
         let metrics = &self.0.metrics;
         registry.register(
             "budget_limit",
-            "The most of a resource that clients may use",
+            "Limit of a resource that all clients share",
             metrics.limit.clone(),
         );
-        registry.register("budget_used", "What they use of it", metrics.used.clone());
+        registry.register(
+            "budget_used",
+            "Current use of the resource",
+            metrics.used.clone(),
+        );
         registry.register(
             "budget_exhausted",
-            "How often a budget was used up, by what came of it",
+            "Times that a budget was exhausted, by outcome",
             metrics.exhausted.clone(),
         );
     }
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_memory_gets_it_or_is_told_in_time() {
+    async fn waiting_for_memory_succeeds_or_times_out() {
         let budget = Budget::new(Limits {
             buffered_bytes: 64 * KIB,
             ..Limits::default()

@@ -100,11 +100,11 @@ fn tls() -> Option<ClientConfig> {
 enum Forbidden {
     #[error("more than {MAX_REDIRECTS} redirects")]
     TooMany,
-    #[error("a redirect to another scheme is not followed")]
+    #[error("refused a redirect to another scheme")]
     Scheme,
-    #[error("a redirect to another port of the origin is not followed")]
+    #[error("refused a redirect to another port of the origin")]
     Port,
-    #[error("an address that is not public is not connected to")]
+    #[error("refused to connect to a private address")]
     Private,
 }
 
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_secret_is_not_shown() {
+    fn parts_of_a_url_that_may_be_secret_are_not_shown() {
         let url = "https://user:hunter2@pictures.example/500?token=hunter2#hunter2";
         let shown = without_secrets(&url.parse().unwrap());
         assert_eq!(shown, "https://pictures.example/500");

@@ -95,17 +95,17 @@ fn words(status: StatusCode, detail: &str) -> (&'static str, Cow<'_, str>) {
     let said = || Cow::Owned(format!("{}.", detail.trim_end_matches('.')));
     match status {
         StatusCode::NOT_FOUND if detail == "Not Found" => (
-            "There is no such page",
+            "Page not found",
             "The address may be old or mistyped.".into(),
         ),
-        StatusCode::NOT_FOUND => ("It is not here", said()),
+        StatusCode::NOT_FOUND => ("Not found", said()),
         StatusCode::METHOD_NOT_ALLOWED => (
-            "This address takes no such request",
-            "It is for a form or for a program.".into(),
+            "This address does not take this kind of request",
+            "It is meant for a form or a program.".into(),
         ),
         StatusCode::INTERNAL_SERVER_ERROR => (
             "Something went wrong",
-            "It is our fault, and it is in the log. Try again in a moment.".into(),
+            "This is our fault, and it has been logged. Try again in a moment.".into(),
         ),
         status if status.is_server_error() => ("Not ready", said()),
         _ => ("That did not work", said()),

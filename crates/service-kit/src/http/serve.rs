@@ -224,7 +224,7 @@ impl Server {
         match accepted {
             Ok((stream, _)) => self.admit(stream),
             Err(error) => {
-                warn!(%error, "cannot accept");
+                warn!(%error, "accepting a connection failed");
                 // Out of files, most likely: one comes free.
                 self.close_the_longest_waiting();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -246,7 +246,7 @@ impl Server {
 
     fn spawn(&mut self, stream: TcpStream) {
         if let Err(error) = set_options(&stream) {
-            debug!(%error, "the options of a connection cannot be set");
+            debug!(%error, "setting socket options failed");
         }
         let watch = Arc::new(Watch::new(self.streams.clone(), self.budget.connection()));
         let service = Handler {
@@ -318,7 +318,7 @@ impl Server {
     /// closing the listener would cut them.
     async fn accept_the_last(&mut self, listener: TcpListener) {
         if let Err(error) = turn_away(&listener) {
-            debug!(%error, "new clients cannot be turned away before the listener is closed");
+            debug!(%error, "refusing new connections before the close failed");
         }
         let mut end = pin!(tokio::time::sleep(LAST_CONNECTIONS));
         loop {

@@ -156,7 +156,7 @@ impl IntoResponse for Refusal {
             ),
             Self::TooManyStreams => ErrorBody::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "Too many clients follow the changes; try again later",
+                "Too many event streams are open; try again later",
             ),
         }
         .into_response();

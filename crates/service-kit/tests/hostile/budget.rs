@@ -23,7 +23,7 @@ fn few() -> Limits {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_sockets_keep_nobody_out() {
+async fn idle_sockets_lock_nobody_out() {
     let server = Server::start(few());
     let mut idle = Vec::new();
     for _ in 0..10 {
@@ -103,7 +103,7 @@ async fn event_streams_have_a_limit_of_their_own() {
         let answer = read_to(&mut stream, "}").await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(answer.contains("\r\nretry-after: 30\r\n"), "{answer}");
-        assert!(answer.contains("Too many clients follow"), "{answer}");
+        assert!(answer.contains("Too many event streams"), "{answer}");
     }
     let refused = r#"budget_exhausted_total{resource="event_streams",outcome="refused"}"#;
     assert_eq!(server.metric(refused), 100);
@@ -124,7 +124,7 @@ async fn event_streams_have_a_limit_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_that_trickles_in_is_given_up() {
+async fn a_slow_request_head_is_closed() {
     let server = Server::start(few());
     let start = Instant::now();
     let mut first = server.send("GET / HTTP/1.1\r\nhost: test\r\nx: ").await;
@@ -144,7 +144,7 @@ async fn a_head_that_trickles_in_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_trickles_in_is_answered_408() {
+async fn a_slow_body_gets_408() {
     let server = Server::start(few());
     let start = Instant::now();
     let head = "POST /echo HTTP/1.1\r\nhost: test\r\n";
@@ -169,7 +169,7 @@ async fn a_body_that_trickles_in_is_answered_408() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chunks_without_end_are_answered_413() {
+async fn endless_chunks_get_413() {
     let server = Server::start(few());
     let head = "POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
@@ -183,7 +183,7 @@ async fn chunks_without_end_are_answered_413() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_left_open_take_no_more_than_their_budget() {
+async fn unfinished_bodies_stay_within_their_budget() {
     let server = Server::start(few());
     let head = format!(
         "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: {BODY_LIMIT}\r\n\r\n{}",
@@ -215,7 +215,7 @@ async fn bodies_left_open_take_no_more_than_their_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_that_nobody_reads_keep_no_memory_from_others() {
+async fn unread_responses_take_no_memory_from_others() {
     let server = Server::start(Limits {
         buffered_bytes: 1 << 20,
         ..few()
@@ -259,7 +259,7 @@ async fn a_client_that_never_reads_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_answer_takes_is_given_back_when_it_is_written() {
+async fn memory_of_a_response_is_released_once_it_is_written() {
     let server = Server::start(few());
     let mut stream = server.connect().await;
     for _ in 0..20 {
@@ -283,7 +283,7 @@ async fn what_an_answer_takes_is_given_back_when_it_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_huge_head_is_answered_431() {
+async fn a_huge_head_gets_431() {
     let server = Server::start(few());
     for head in [
         format!("GET / HTTP/1.1\r\nhost: test\r\nx: {}", "x".repeat(400_000)),

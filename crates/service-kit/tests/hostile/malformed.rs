@@ -14,7 +14,7 @@ use crate::server::{AT_ONCE, Server, read_to, rest};
 const HIDDEN: &str = "GET /admin HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_length_that_can_be_read_in_two_ways_is_refused() {
+async fn an_ambiguous_length_is_refused() {
     let server = Server::start(Limits::default());
     let length = HIDDEN.len();
     for fields in [
@@ -49,7 +49,7 @@ async fn a_length_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chunks_count_where_a_length_is_given_as_well() {
+async fn chunked_encoding_wins_over_content_length() {
     let server = Server::start(Limits::default());
     // RFC 9112, section 6.3: Transfer-Encoding overrides, and the connection
     // ends, so that what follows is nobody's request.
@@ -70,7 +70,7 @@ async fn chunks_count_where_a_length_is_given_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_that_is_none_ends_the_connection() {
+async fn an_invalid_chunk_closes_the_connection() {
     let server = Server::start(Limits::default());
     for chunks in [
         "x\r\n",
@@ -93,7 +93,7 @@ async fn a_chunk_that_is_none_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_names_one_host() {
+async fn a_request_needs_exactly_one_host() {
     let server = Server::start(Limits::default());
     for hosts in [
         "",
@@ -131,7 +131,7 @@ async fn a_request_names_one_host() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_come_at_once_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let server = Server::start(Limits::default());
     let post = "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\n\r\n";
     let last = "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
@@ -145,7 +145,7 @@ async fn requests_that_come_at_once_are_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_has_gone_holds_nothing() {
+async fn a_client_that_is_gone_holds_no_resources() {
     let server = Server::start(Limits::default());
     for bytes in [
         "",
@@ -182,7 +182,7 @@ async fn an_expectation_is_met_before_the_body_is_sent() {
 }
 
 #[test]
-fn no_bytes_of_a_client_are_answered_5xx() {
+fn no_client_input_is_answered_5xx() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

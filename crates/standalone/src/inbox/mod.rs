@@ -96,7 +96,7 @@ pub(crate) struct Message {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PutError {
     /// The webhook takes nothing, and has not for long.
-    #[error("{WAITING} events wait for the webhook already")]
+    #[error("{WAITING} events are already waiting for the webhook")]
     Full,
     /// The file cannot be used.
     #[error("the inbox")]

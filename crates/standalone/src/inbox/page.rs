@@ -152,7 +152,7 @@ async fn show(extract::State(state): extract::State<Arc<Inboxes>>) -> Response {
                     Some(shown.map(|message| Shown::new(message, messages)).collect())
                 }
                 Err(error) => {
-                    error!(%error, %environment, "the inbox cannot be read");
+                    error!(%error, %environment, "reading the inbox failed");
                     return home::internal_error();
                 }
             },

@@ -76,7 +76,7 @@ impl Queue for InboxQueue {
                     self.read.extend(entries);
                 }
                 Err(error) => {
-                    warn!(%error, "the inbox cannot be read");
+                    warn!(%error, "reading the inbox failed");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
@@ -130,7 +130,7 @@ impl Desk for InboxDesk {
         let (positions, answer) = (positions(events), describe(failure));
         let noted = self.inbox.settle(&positions, State::Waiting, &answer);
         if let Err(error) = noted.await {
-            warn!(%error, "the inbox cannot be written");
+            warn!(%error, "writing the inbox failed");
         }
     }
 }

@@ -82,7 +82,7 @@ async fn idle_sockets_fit_the_memory() {
 }
 
 #[tokio::test]
-async fn heads_left_open_fit_the_memory() {
+async fn unfinished_heads_fit_the_memory() {
     let head = format!(
         "GET / HTTP/1.1\r\nhost: localhost\r\nx: {}",
         "x".repeat(15_000)
@@ -91,14 +91,14 @@ async fn heads_left_open_fit_the_memory() {
 }
 
 #[tokio::test]
-async fn bodies_left_open_fit_the_memory() {
+async fn unfinished_bodies_fit_the_memory() {
     let body = "x".repeat(64 * 1024 - 1);
     let head = "POST /staging/todos/ HTTP/1.1\r\nhost: localhost\r\ncontent-length: 65536";
     attack(900, format!("{head}\r\n\r\n{body}").as_bytes()).await;
 }
 
 #[tokio::test]
-async fn answers_left_unread_fit_the_memory() {
+async fn unread_responses_fit_the_memory() {
     let ask = "GET /staging/ HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(40);
     attack(200, ask.as_bytes()).await;
 }

@@ -89,7 +89,7 @@ async fn the_addresses_are_printed_and_the_start_page_leads_to_them() {
 }
 
 #[tokio::test]
-async fn every_fault_of_the_configuration_is_named_before_a_port_opens() {
+async fn every_configuration_error_is_reported_before_a_port_opens() {
     let service = Service::builder(env!("CARGO_BIN_EXE_standalone"))
         .env("LOG_LEVEL", "loud")
         .env("IMG_TTL_SECONDS", "soon")
@@ -188,7 +188,7 @@ async fn a_page_that_comes_back_gets_what_it_missed_but_not_from_another_process
 }
 
 #[tokio::test]
-async fn it_answers_to_its_own_names_only() {
+async fn requests_for_other_host_names_are_refused() {
     let data = TempDir::new().unwrap();
     let service = program(&data).env("ALLOWED_HOSTS", "127.0.0.1,todo.example");
     let service = service.start().await.unwrap();
@@ -240,7 +240,7 @@ async fn the_prefix_is_the_ingress_s_own_whatever_a_client_says() {
 }
 
 #[tokio::test]
-async fn a_data_folder_belongs_to_one_process_and_to_the_eyes_of_its_owner() {
+async fn a_data_folder_is_private_and_used_by_one_process() {
     use std::os::unix::fs::PermissionsExt;
 
     let parent = TempDir::new().unwrap();
@@ -283,7 +283,7 @@ async fn an_unknown_address_is_a_page_for_a_person_and_json_for_a_program() {
         let person = person.await.unwrap();
         assert_eq!(person.status(), StatusCode::NOT_FOUND);
         let html = person.text().await.unwrap();
-        assert!(html.contains("There is no such page"), "{html}");
+        assert!(html.contains("Page not found"), "{html}");
         assert!(html.contains(&format!("href=\"{back}\"")), "{html}");
         let (_, style) = html.split_once("stylesheet\" href=\"").unwrap();
         let (style, _) = style.split_once('"').unwrap();

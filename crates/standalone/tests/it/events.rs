@@ -31,7 +31,7 @@ async fn shown(service: &Service, path: &str, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_inbox_shows_what_slack_would_have_got_newest_first_and_per_environment() {
+async fn the_inbox_shows_slack_messages_newest_first_per_environment() {
     let data = TempDir::new().unwrap();
     let service = start(&data).await;
     let id = create(&service, "staging", "Water the plants").await;
@@ -127,7 +127,7 @@ async fn events_of_production_go_to_the_webhook_in_order_and_survive_its_failure
         create(&service, "production", text).await;
     }
     webhook.wait_for(2, PATIENCE).await.unwrap();
-    shown(&service, "/production/inbox", "which last said: 500").await;
+    shown(&service, "/production/inbox", "last answer: 500").await;
     service.kill().await.unwrap();
     webhook.clear();
     webhook.answer(Answer::status(200));
@@ -157,7 +157,7 @@ async fn events_of_production_go_to_the_webhook_in_order_and_survive_its_failure
 }
 
 #[tokio::test]
-async fn what_the_webhook_refuses_is_said_in_the_inbox_and_holds_up_nothing() {
+async fn a_rejected_event_is_shown_in_the_inbox_and_blocks_nothing() {
     let data = TempDir::new().unwrap();
     let webhook = Webhook::start().unwrap();
     webhook.answer_next(1, Answer::status(404));

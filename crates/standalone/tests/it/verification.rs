@@ -8,7 +8,7 @@ use verify::{Failure, Target};
 use crate::support::{program, texts};
 
 #[tokio::test]
-async fn a_system_that_works_is_proved_and_left_as_it_was() {
+async fn verification_of_a_working_system_passes_and_leaves_no_trace() {
     let data = TempDir::new().unwrap();
     let service = program(&data)
         .env("SOURCE_REVISION", "3e7a0f4")
@@ -25,14 +25,17 @@ async fn a_system_that_works_is_proved_and_left_as_it_was() {
     })
     .await
     .unwrap();
-    assert!(said.contains(&"it is seen live".to_owned()), "{said:?}");
+    assert!(
+        said.contains(&"it arrived on the event stream".to_owned()),
+        "{said:?}"
+    );
     assert_eq!(texts(&service, "staging").await, before);
 
     target.todos_revision = Some("something newer".to_owned());
     let failure = verify::check(&target, Duration::ZERO, &mut |_| {}).await;
     let failure = failure.unwrap_err();
     assert!(
-        matches!(&failure, Failure::Wrong(why) if why.contains("3e7a0f4 and not something newer")),
+        matches!(&failure, Failure::Wrong(why) if why.contains("3e7a0f4, expected something newer")),
         "{failure}"
     );
 

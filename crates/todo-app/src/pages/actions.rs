@@ -243,7 +243,7 @@ pub(super) async fn clear_completed(
     let cookie = undo.and_then(|undo| undo.cookie(&visit.prefix));
     if cookie.is_none() && !confirmed {
         let heading = format!("Clear {count} completed todos?");
-        let text = "There are too many of them to bring them back afterwards.";
+        let text = "There are too many to undo this afterwards.";
         return confirm::page(&site, &visit, &heading, text, "/clear-completed");
     }
     // What can be brought back is what was listed, and nothing else goes.
@@ -273,7 +273,7 @@ pub(super) async fn complete_all(
     let fits = page.next.is_none() && Undo::Completed(would_be).cookie(&visit.prefix).is_some();
     if !fits && !confirmed {
         let heading = format!("Complete {} todos?", page.active);
-        let text = "There are too many of them to take it back afterwards.";
+        let text = "There are too many to undo this afterwards.";
         return confirm::page(&site, &visit, &heading, text, "/complete-all");
     }
     let only = fits.then_some(&*named);
@@ -371,19 +371,16 @@ fn undone(visit: &Visit, id: Option<i64>) -> Response {
 
 /// The list again, with what could not be saved on it.
 async fn failed(site: &Site, visit: &Visit, error: &BackendError, mut draft: Draft) -> Response {
-    warn!(%error, "a change was not made");
+    warn!(%error, "change failed");
     let (status, alert) = match error {
-        BackendError::NotFound => (
-            StatusCode::NOT_FOUND,
-            "This todo is gone: somebody else deleted it.",
-        ),
+        BackendError::NotFound => (StatusCode::NOT_FOUND, "Somebody else deleted this todo."),
         BackendError::Refused(_) => (
             StatusCode::UNPROCESSABLE_ENTITY,
-            "The change was refused. Nothing was changed.",
+            "The change was rejected. Nothing was changed.",
         ),
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "The change was not saved: the todos cannot be reached. What you wrote is still here; try again in a moment.",
+            "The change was not saved: the todos are unavailable. What you wrote is still here; try again in a moment.",
         ),
     };
     draft.alert = Some(alert.to_owned());
@@ -403,11 +400,11 @@ fn unreadable(site: &Site, visit: &Visit, rejection: &FormRejection) -> Response
 /// What is wrong with a text, and what to do about it.
 fn advice(invalid: InvalidText, text: &str) -> String {
     match invalid {
-        InvalidText::Empty => "Write what is to be done.".to_owned(),
+        InvalidText::Empty => "Enter what needs to be done.".to_owned(),
         InvalidText::TooLong => format!(
-            "Make it shorter: it has {} characters, and {MAX_TEXT_CODE_POINTS} fit.",
+            "Too long: {} characters, the limit is {MAX_TEXT_CODE_POINTS}.",
             text.chars().count()
         ),
-        InvalidText::Nul => "Take out the NUL character.".to_owned(),
+        InvalidText::Nul => "Remove the NUL character.".to_owned(),
     }
 }

@@ -243,14 +243,14 @@ pub(super) async fn page(
             return axum::response::Redirect::to(&start).into_response();
         }
         Err(error) => {
-            warn!(%error, "no list");
+            warn!(%error, "loading the list failed");
             (StatusCode::SERVICE_UNAVAILABLE, None)
         }
     };
     if let (Some(open), Some(list)) = (draft.open, &list)
         && !list.rows.iter().any(|row| row.id == open.0)
     {
-        draft.alert = Some("This todo is not here any more.".to_owned());
+        draft.alert = Some("This todo no longer exists.".to_owned());
     }
     let undo = draft.undo.take().or_else(|| visit.undo.clone());
     let page = HomePage {
@@ -278,7 +278,7 @@ pub(super) fn render(status: StatusCode, page: &impl Template) -> Response {
     let html = match page.render() {
         Ok(html) => Html(html),
         Err(error) => {
-            error!(%error, "a page cannot be rendered");
+            error!(%error, "rendering a page failed");
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
     };

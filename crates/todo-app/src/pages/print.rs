@@ -61,13 +61,13 @@ pub(super) async fn show(State(site): State<Site>, visit: Visit) -> Response {
             render(StatusCode::OK, &page)
         }
         Err(error) => {
-            warn!(%error, "no list to print");
+            warn!(%error, "loading the list to print failed");
             error::page(
                 &site,
                 &visit,
                 StatusCode::SERVICE_UNAVAILABLE,
-                "The todos cannot be reached",
-                "The service that keeps them does not answer. Try again in a moment.",
+                "The todos are unavailable",
+                "The service that stores them does not respond. Try again in a moment.",
             )
         }
     }

@@ -177,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_the_cookie_says_is_read_back(id in any::<i64>(), text in ".{1,140}", completed: bool) {
+        fn an_undo_cookie_round_trips(id in any::<i64>(), text in ".{1,140}", completed: bool) {
             let undo = Undo::Deleted(Gone { id, text, completed });
             let cookie = undo.cookie(&"/staging".parse().unwrap()).unwrap();
             prop_assert!(cookie.len() < 4096);
@@ -185,7 +185,7 @@ mod tests {
         }
 
         #[test]
-        fn any_cookie_is_an_undo_or_none(value in any::<Vec<u8>>()) {
+        fn any_cookie_parses_or_is_ignored(value in any::<Vec<u8>>()) {
             if let Ok(value) = HeaderValue::from_bytes(&[b"undo=", &*value].concat()) {
                 Undo::of(&HeaderMap::from_iter([(header::COOKIE, value)]));
             }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_has_no_cookie() {
+    fn an_undo_that_does_not_fit_sets_no_cookie() {
         let gone = Gone {
             id: 1,
             text: "x".repeat(140),

@@ -196,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_address_leads_to_a_place_whose_address_leads_there_again(
+        fn a_place_round_trips_through_its_address(
             filter in ".{0,12}", q in ".{0,200}", cursor in "[0-9]{0,22}-?[0-9]{0,22}",
         ) {
             let raw = |filter, q, cursor| RawPlace { filter, q, cursor };

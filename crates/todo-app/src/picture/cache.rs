@@ -135,7 +135,7 @@ impl Cache {
         blocking(move || {
             fs::create_dir_all(&cache.folder)?;
             let entry = cache.read().unwrap_or_else(|reason| {
-                warn!(%reason, "the kept picture is not used");
+                warn!(%reason, "cached picture is unusable");
                 None
             });
             cache.remove_all_but(entry.as_slice());
@@ -234,7 +234,7 @@ impl Cache {
         let files = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         for path in files.map(|file| file.path()).filter(|path| stale(path)) {
             if let Err(error) = fs::remove_file(&path) {
-                warn!(%error, path = %path.display(), "an old picture stays");
+                warn!(%error, path = %path.display(), "removing an old picture failed");
             }
         }
     }
@@ -251,11 +251,11 @@ where
 /// Why what is on disk is not used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error("it cannot be read: {0}")]
+    #[error("cannot read it: {0}")]
     Unreadable(#[from] io::Error),
-    #[error("its metadata make no sense: {0}")]
+    #[error("its metadata is invalid: {0}")]
     Metadata(#[from] serde_json::Error),
-    #[error("its content is not what the metadata say")]
+    #[error("its content does not match its metadata")]
     Different,
 }
 
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_browser_would_run_is_no_picture() {
+    fn content_that_a_browser_would_run_is_no_picture() {
         for content in [
             &b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>"[..],
             b"<?xml version='1.0'?><svg/>",

@@ -34,7 +34,7 @@ pub(crate) async fn serve(State(picture): State<Picture>, request: Request) -> R
             Ok(_) => picture.lost(&entry),
             Err(error) if error.kind() == io::ErrorKind::NotFound => picture.lost(&entry),
             // The file is as good as before: the next request may find it.
-            Err(error) => error!(%error, "the picture cannot be read"),
+            Err(error) => error!(%error, "reading the picture failed"),
         }
     }
     PLACEHOLDER.respond(&request_headers, REVALIDATE)

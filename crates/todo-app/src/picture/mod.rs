@@ -162,7 +162,7 @@ impl Picture {
                     let refresh = || self.refresh();
                     let notify = |error: &FetchError, pause: Duration| {
                         self.0.metrics.failed();
-                        warn!(%error, retry_seconds = pause.as_secs(), "no new picture");
+                        warn!(%error, retry_seconds = pause.as_secs(), "fetching a new picture failed");
                     };
                     // There is no last try, so there is no last error.
                     if refresh.retry(pauses).notify(notify).await.is_ok() {
@@ -196,7 +196,7 @@ impl Picture {
         };
         let Some(entry) = entry else { return };
         if let Err(error) = self.0.cache.write_entry(entry).await {
-            warn!(%error, "the views of the picture were not written");
+            warn!(%error, "saving the view count failed");
             self.state().behind = true;
         }
     }
@@ -256,7 +256,7 @@ impl Picture {
             .as_ref()
             .is_some_and(|current| current.is_same_picture(entry))
         {
-            warn!("the file of the picture is gone");
+            warn!("picture file is missing");
             state.current = None;
             drop(state);
             self.0.wanted.notify_one();

@@ -4,12 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use reqwest::header;
+use service_kit::Chain;
 use tokio::io::AsyncWriteExt;
 use url::Url;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::cache::{Cache, Download, ImageType};
-use crate::backend::Chain;
 
 /// The largest picture that is kept, in bytes.
 const SIZE_LIMIT: u64 = 10 * 1024 * 1024;
@@ -91,7 +91,7 @@ impl Origin {
 /// Why there is no new picture.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("the origin did not give one: {}", Chain(.0))]
+    #[error("the origin returned none: {}", Chain(.0))]
     Origin(reqwest::Error),
     #[error("the answer is not a JPEG, PNG, WebP, GIF or AVIF picture")]
     NotAPicture,
@@ -99,7 +99,7 @@ pub(super) enum FetchError {
     TooLarge,
     #[error("the picture has more than {SIDE_LIMIT} pixels a side")]
     TooManyPixels,
-    #[error("it cannot be kept: {0}")]
+    #[error("cannot store it: {0}")]
     Cache(#[from] io::Error),
 }
 

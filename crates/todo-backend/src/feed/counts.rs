@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use service_kit::TaskError;
+use service_kit::{Chain, TaskError};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -66,16 +66,16 @@ pub async fn count(
                 counts.latest.send_replace(None);
                 continue;
             }
-            match timeout(DEADLINE, todos.count()).await {
-                Ok(Ok(count)) => {
+            let count = timeout(DEADLINE, todos.count()).await;
+            match count.map_err(TaskError::from).and_then(|count| Ok(count?)) {
+                Ok(count) => {
                     counts.latest.send_if_modified(|latest| {
                         let is_new = *latest != Some(count);
                         *latest = Some(count);
                         is_new
                     });
                 }
-                Ok(Err(error)) => warn!(%error, "cannot count the todos"),
-                Err(error) => warn!(%error, "cannot count the todos"),
+                Err(error) => warn!(error = %Chain(&*error), "counting the todos failed"),
             }
             sleep(PAUSE).await;
         }

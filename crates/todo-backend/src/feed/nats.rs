@@ -8,7 +8,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::StreamExt;
-use service_kit::TaskError;
+use service_kit::{Chain, TaskError};
 use time::OffsetDateTime;
 use todo_domain::{EventKind, Todo};
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ pub async fn follow(
             let tail = loop {
                 match start(&connection, &feed, &mut stream).await {
                     Ok(tail) => break tail,
-                    Err(error) => debug!(error = &*error, "no feed"),
+                    Err(error) => debug!(error = %Chain(&*error), "starting the feed failed"),
                 }
                 tokio::time::sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
             };
@@ -55,7 +55,7 @@ pub async fn follow(
                 ended = tail.run(&feed) => ended,
             };
             let Err::<Infallible, TaskError>(error) = ended;
-            warn!(error = &*error, "the feed is interrupted");
+            warn!(error = %Chain(&*error), "feed interrupted, restarting it");
             tokio::time::sleep(PAUSE).await;
         }
     };
@@ -69,7 +69,7 @@ async fn changed(connection: &Connection, known: Option<OffsetDateTime>) -> Task
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         match connection.ensure_stream().await {
-            Ok(info) if Some(info.created) != known => return "the stream was made anew".into(),
+            Ok(info) if Some(info.created) != known => return "the stream was recreated".into(),
             // The consumer tells of what else is wrong.
             _ => {}
         }
@@ -144,7 +144,7 @@ impl Tail {
             match change(&message, info.stream_sequence) {
                 Ok(change) => feed.push(change),
                 Err(error) => {
-                    warn!(error = &*error, subject = %message.subject, "no change of a todo");
+                    warn!(error = %Chain(&*error), subject = %message.subject, "ignoring a message that is not a todo event");
                 }
             }
             if info.pending == 0 {
@@ -159,7 +159,7 @@ impl Tail {
 fn change(message: &Message, id: u64) -> Result<Change, TaskError> {
     let kind: EventKind = match message.subject.rsplit_once('.') {
         Some((_, kind)) => kind.parse()?,
-        None => return Err("a subject of one token".into()),
+        None => return Err("the subject has one token only".into()),
     };
     let todo: Todo = serde_json::from_slice(&message.payload)?;
     Ok(Change {

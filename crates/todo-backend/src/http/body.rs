@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_patch_is_told() {
+    fn every_error_of_a_patch_is_reported() {
         let fields = read(br#"{"text": null, "completed": "maybe"}"#);
         let Err(ApiError::Invalid(faults)) = fields.and_then(|fields| fields.patch()) else {
             panic!("null and \"maybe\" were accepted");
@@ -208,7 +208,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_fields_or_a_client_error(body in any::<Vec<u8>>()) {
+        fn any_bytes_parse_or_give_a_client_error(body in any::<Vec<u8>>()) {
             if let Ok(fields) = read(&body) {
                 let _ = (fields.new_todo(), fields.patch());
             }

@@ -31,7 +31,7 @@ const WITHOUT_STATE: ApiError = ApiError::Method("GET,HEAD,POST");
     responses(
         (status = 200, description = "How many, and which: {\"updated\": 1, \"todos\": [{\"id\": 7, \"version\": 2}]}", body = docs::UpdatedSchema),
         (status = 400, description = "The body is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
         (status = 405, description = "`completed` is missing", body = docs::ErrorSchema),
         (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
         (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
@@ -81,7 +81,7 @@ pub(super) async fn update(
     responses(
         (status = 200, description = "How many: {\"deleted\": 3}"),
         (status = 400, description = "The body is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
         (status = 405, description = "`completed=true` is missing", body = docs::ErrorSchema),
         (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
         (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),

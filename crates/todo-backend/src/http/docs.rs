@@ -93,7 +93,7 @@ async fn page(
         // It says the address by which it was asked for.
         Ok(html) => ([(header::CACHE_CONTROL, NO_STORE)], Html(html)).into_response(),
         Err(error) => {
-            error!(%error, "the page of the API cannot be rendered");
+            error!(%error, "rendering the API page failed");
             ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
                 .into_response()
         }

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use service_kit::Chain;
 use service_kit::http::{ErrorBody, ErrorDetail};
 use todo_domain::TodoId;
 use tracing::{error, warn};
@@ -134,15 +135,13 @@ impl IntoResponse for ApiError {
             Self::Full(max) => {
                 let detail = format!(
                     "The list is full: it holds at most {max} todos. Delete some, \
-                     all completed ones for instance, and try again"
+                     for example all completed ones, and try again"
                 );
                 ErrorBody::new(StatusCode::INSUFFICIENT_STORAGE, detail).into_response()
             }
             Self::Backlog(most) => {
-                let detail = format!(
-                    "Too many changes wait to be announced ({most}): nothing can be changed \
-                     before some are, try again in a while"
-                );
+                let detail =
+                    format!("Too many changes are waiting for delivery ({most}); try again later");
                 let body = ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 ([(header::RETRY_AFTER, "10")], body).into_response()
             }
@@ -161,9 +160,8 @@ impl IntoResponse for ApiError {
 }
 
 fn store_failed(error: &StoreError) -> Response {
-    let source = std::error::Error::source(error).map(ToString::to_string);
     if let StoreError::Unavailable(_) = error {
-        warn!(%error, source, "request failed");
+        warn!(error = %Chain(error), "request failed");
         let mut response =
             ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, "Todo DB not ready").into_response();
         response
@@ -171,7 +169,7 @@ fn store_failed(error: &StoreError) -> Response {
             .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response
     } else {
-        error!(%error, source, "request failed");
+        error!(error = %Chain(error), "request failed");
         ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").into_response()
     }
 }

@@ -44,11 +44,11 @@ const FORM: &str = "1";
 #[utoipa::path(
     get, path = "/todos/",
     params(
-        ("limit" = Option<u32>, Query, description = "At most so many", minimum = 1, maximum = 1000),
+        ("limit" = Option<u32>, Query, description = "The maximum number of todos", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "Where the page starts, from a Link header",
             max_length = 42, pattern = "^[0-9]+-[0-9]+$"),
         ("completed" = Option<bool>, Query, description = "Only todos in this state"),
-        ("q" = Option<String>, Query, description = "Only todos with this in their text, in upper or lower case; 140 characters at most"),
+        ("q" = Option<String>, Query, description = "Only todos whose text contains this, ignoring case; at most 140 characters"),
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
     ),
     responses(
@@ -171,7 +171,7 @@ impl Wanted {
             Some(term) => search::list(&*store, &page, term, &mut each).await,
         }?;
         if let Some(error) = fault {
-            error!(%error, "a todo cannot be written as JSON");
+            error!(%error, "encoding a todo failed");
             return Err(ApiError::Internal);
         }
         let next = end.filter(|_| is_more);
@@ -230,11 +230,11 @@ fn stream_from(
                     Ok(Some((part.json, (next, place))))
                 }
                 Ok(Err(error)) => {
-                    warn!(?error, "a list breaks off");
+                    warn!(?error, "sending a list failed");
                     Err(io::Error::other("the store failed"))
                 }
                 Err(error) => {
-                    warn!(%error, "a list took too long to be sent");
+                    warn!(%error, "sending a list timed out");
                     Err(io::ErrorKind::TimedOut.into())
                 }
             }
@@ -316,7 +316,7 @@ mod tests {
         }
 
         #[test]
-        fn a_version_is_known_again(version in any::<i64>(), other in "[ -~]{0,20}") {
+        fn a_list_version_round_trips(version in any::<i64>(), other in "[ -~]{0,20}") {
             let list = List {
                 count: crate::store::Count { total: 0, active: 0 },
                 version: version & i64::MAX,

@@ -96,7 +96,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
         let after = parameter(query, "cursor", &mut faults, |value| {
             value
                 .parse()
-                .map_err(|_| "Input should be the cursor of a Link header".to_owned())
+                .map_err(|_| "Input should be a cursor from a Link header".to_owned())
         });
         let limit = parameter(query, "limit", &mut faults, |value| match value.parse() {
             Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
@@ -244,14 +244,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_cursor_or_refused(value in any::<String>()) {
+        fn any_text_parses_as_a_cursor_or_is_refused(value in any::<String>()) {
             if let Ok(cursor) = value.parse::<Cursor>() {
                 prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
             }
         }
 
         #[test]
-        fn a_cursor_is_read_back(micros in 0..=4_102_444_800_000_000_i64, id in any::<i64>()) {
+        fn a_cursor_round_trips(micros in 0..=4_102_444_800_000_000_i64, id in any::<i64>()) {
             let created_at =
                 OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
             let cursor = Cursor { created_at, id: TodoId(id) };

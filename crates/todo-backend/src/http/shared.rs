@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_while_a_read_runs_shares_the_next_one() {
+    async fn requests_during_a_read_share_the_next_one() {
         let (started, gate) = (Arc::default(), Arc::new(Semaphore::new(0)));
         let reads = SharedReads::new();
         let read = |key| reads.join(key, numbered(&started, &gate));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_away_holds_up_nobody_and_leaves_nothing() {
+    async fn a_cancelled_reader_blocks_nobody_and_leaks_nothing() {
         let (started, gate) = (Arc::default(), Arc::new(Semaphore::new(0)));
         let reads = SharedReads::new();
         let read = || reads.join("a", numbered(&started, &gate));

@@ -37,7 +37,7 @@ pub(super) async fn test() -> Json<Value> {
     get, path = "/todos/healthz",
     responses(
         (status = 200, description = "{\"status\": \"healthzy\"}"),
-        (status = 503, description = "It does not", body = docs::ErrorSchema),
+        (status = 503, description = "It does not answer", body = docs::ErrorSchema),
     )
 )]
 pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
@@ -57,7 +57,7 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiErr
         (status = 200, description = "The todo", body = docs::TodoSchema),
         (status = 304, description = "It has not changed"),
         (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
-        (status = 422, description = "The id is no integer", body = docs::ErrorSchema),
+        (status = 422, description = "The id is not an integer", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
     )
 )]
@@ -79,18 +79,18 @@ pub(super) async fn read(
     params(
         ("Idempotency-Key" = Option<String>, Header,
             min_length = 1, max_length = 255, pattern = "^[!#-~]+$",
-            description = "A repeated request with the same key makes no second todo, for 24 hours"),
+            description = "A retry with the same key within 24 hours creates no second todo"),
     ),
     request_body(content = docs::NewTodoSchema, description = "{\"text\": \"Water the plants\"}"),
     responses(
         (status = 201, description = "The todo; Location tells its address", body = docs::TodoSchema),
         (status = 400, description = "The body or a header is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
         (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
         (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
         (status = 422, description = "The text is missing, too long, or has no visible character", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
-        (status = 507, description = "There are as many todos as there may be: delete some", body = docs::ErrorSchema),
+        (status = 507, description = "The list is full: delete some todos", body = docs::ErrorSchema),
     )
 )]
 pub(super) async fn create(
@@ -113,7 +113,7 @@ pub(super) async fn create(
                 return Err(Fault::new(
                     "value_error",
                     ["header", "idempotency-key"],
-                    "The key was used with another text before",
+                    "The key was already used with another text",
                 )
                 .into());
             }
@@ -139,7 +139,7 @@ pub(super) async fn create(
     responses(
         (status = 200, description = "The todo as it is now", body = docs::TodoSchema),
         (status = 400, description = "The body or a header is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
         (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
         (status = 412, description = "It was changed in the meantime", body = docs::ErrorSchema),
         (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
@@ -177,10 +177,10 @@ pub(super) async fn update(
     ),
     responses(
         (status = 200, description = "{\"message\": \"Todo 7 deleted successfully\"}"),
-        (status = 403, description = "A page of another site asked for it", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
         (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
         (status = 412, description = "It was changed in the meantime", body = docs::ErrorSchema),
-        (status = 422, description = "The id is no integer", body = docs::ErrorSchema),
+        (status = 422, description = "The id is not an integer", body = docs::ErrorSchema),
         (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
     )
 )]

@@ -155,7 +155,7 @@ async fn a_key_is_for_one_text(store: Store) {
     assert_eq!(other.status, 422);
     insta::allow_duplicates!(insta::assert_snapshot!(
         other.text(),
-        @r#"{"detail":[{"type":"value_error","loc":["header","idempotency-key"],"msg":"The key was used with another text before"}]}"#
+        @r#"{"detail":[{"type":"value_error","loc":["header","idempotency-key"],"msg":"The key was already used with another text"}]}"#
     ));
     // A refused body does not use up its key.
     assert_eq!(client.send(keyed("new", "{}")).await.status, 422);

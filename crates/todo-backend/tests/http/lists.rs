@@ -389,7 +389,7 @@ async fn a_full_list_says_what_to_do(store: Store) {
     assert_eq!(full.status, 507);
     insta::allow_duplicates!(insta::assert_snapshot!(
         full.text(),
-        @r#"{"detail":"The list is full: it holds at most 2 todos. Delete some, all completed ones for instance, and try again"}"#
+        @r#"{"detail":"The list is full: it holds at most 2 todos. Delete some, for example all completed ones, and try again"}"#
     ));
     // All else goes on.
     assert_eq!(

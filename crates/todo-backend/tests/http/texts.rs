@@ -9,7 +9,7 @@ crate::on_both_stores!(
     a_text_is_kept_to_the_letter,
     a_text_has_1_to_140_code_points,
     line_breaks_become_spaces,
-    a_text_that_shows_nothing_is_refused,
+    a_text_without_visible_characters_is_refused,
     fields_that_a_client_may_not_set_are_ignored,
     a_body_without_a_text_is_refused,
     a_body_that_is_no_json_is_refused,
@@ -96,7 +96,7 @@ async fn line_breaks_become_spaces(store: Store) {
     assert_eq!(changed.header("etag"), etag, "it changes nothing");
 }
 
-async fn a_text_that_shows_nothing_is_refused(store: Store) {
+async fn a_text_without_visible_characters_is_refused(store: Store) {
     let client = Client::new(&store);
     for text in [
         " ",
