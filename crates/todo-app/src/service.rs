@@ -22,7 +22,7 @@ pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), Task
             let mut target = Target::at(pages.as_str())?;
             target.todos = verify::base(config.app.backend_url.join("todos/")?.as_str())?;
             verify::check(&target, *within, &mut |what| {
-                info!(step = what, "verifying")
+                info!(step = what, "verifying");
             })
             .await?;
             lifecycle.finish();
