@@ -110,8 +110,6 @@ in
   tests = craneLib.cargoTest (
     withDependencies
     // {
-      # Without all features, for a test that builds the programs itself does so as `cargo test` does.
-      cargoExtraArgs = "--locked --workspace";
       cargoTestExtraArgs = "--no-fail-fast";
       nativeCheckInputs = [
         curl

@@ -27,17 +27,20 @@ impl AddAssign for Tally {
     }
 }
 
-/// Runs every test, passes on what they print, and counts them: cargo itself gives one sum per test
+/// Runs every test, with all that an image has, passes on what they print, and counts them: cargo itself gives one sum per test
 /// program.
 pub(crate) fn run(sh: &Shell) -> Result<Tally, Error> {
     let io = |source| Error::Io {
         program: "cargo test".to_owned(),
         source,
     };
-    let mut cargo = Command::from(cmd!(sh, "cargo test --workspace --no-fail-fast"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(io)?;
+    let mut cargo = Command::from(cmd!(
+        sh,
+        "cargo test --workspace --all-features --no-fail-fast"
+    ))
+    .stdout(Stdio::piped())
+    .spawn()
+    .map_err(io)?;
     let mut tally = Tally::default();
     if let Some(output) = cargo.stdout.take() {
         for line in BufReader::new(output).lines() {

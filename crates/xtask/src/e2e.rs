@@ -29,5 +29,9 @@ pub(crate) fn screenshots(sh: &Shell) -> Result<(), Error> {
 }
 
 fn build(sh: &Shell) -> Result<(), Error> {
-    Ok(cmd!(sh, "cargo build --package standalone --package todo-app").run()?)
+    Ok(cmd!(
+        sh,
+        "cargo build --all-features --package standalone --package todo-app"
+    )
+    .run()?)
 }

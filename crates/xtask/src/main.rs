@@ -162,12 +162,12 @@ fn lint(sh: &Shell, report: &mut Report) -> Result<(), Error> {
     report.step("clippy", || {
         Ok(cmd!(
             sh,
-            "cargo clippy --workspace --all-targets -- --deny warnings"
+            "cargo clippy --workspace --all-features --all-targets -- --deny warnings"
         )
         .run()?)
     })?;
     report.step("documentation", || {
         let _denied = sh.push_env("RUSTDOCFLAGS", "--deny warnings");
-        Ok(cmd!(sh, "cargo doc --workspace --no-deps").run()?)
+        Ok(cmd!(sh, "cargo doc --workspace --all-features --no-deps").run()?)
     })
 }
