@@ -7,7 +7,7 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::TraceParent;
-use service_kit::http::install_tls_provider;
+use service_kit::http::{Shown, install_tls_provider, send};
 
 /// How long an exchange may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,9 +107,14 @@ impl Post for Webhook {
         let body = serde_json::json!({ "text": text });
         let mut request = self.client.post(self.url.expose_secret()).json(&body);
         if let Some(trace) = trace {
-            request = request.header("traceparent", trace.child().to_string());
+            request = request.header("traceparent", trace.to_string());
         }
-        match request.send().await {
+        let answer = match request.build() {
+            // Who knows the path can post.
+            Ok(request) => send(&self.client, request, 0, Shown::Host).await,
+            Err(error) => Err(error),
+        };
+        match answer {
             Ok(response) => Self::judge(response).await,
             Err(error) => Answer::Failed(Failure {
                 status: None,

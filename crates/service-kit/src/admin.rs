@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::health::Readiness;
 use crate::http::{Budget, Limits, listen, serve};
-use crate::{BuildInfo, Lifecycle};
+use crate::{BuildInfo, Lifecycle, trace};
 
 /// The content type of the exposition format that [`prometheus_client`] writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,6 +37,7 @@ pub fn start(
 ) -> io::Result<()> {
     let budget = lifecycle.budget();
     budget.register(&mut registry);
+    trace::register(&mut registry);
     let readiness = readiness.check("budget", move || std::future::ready(budget.check()));
     let listener = listen(address)?;
     let router = router(build, readiness, registry);

@@ -233,6 +233,10 @@ pub struct RuntimeArgs {
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otel_exporter_otlp_endpoint: Option<String>,
 
+    /// Where to send traces in place of that: the whole URL, with its path
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")]
+    pub otel_exporter_otlp_traces_endpoint: Option<String>,
+
     /// After SIGTERM: how long to go on accepting, while not ready, so that
     /// load balancers and clients turn away
     #[arg(long, env = "SHUTDOWN_DELAY_SECONDS", default_value = "1")]
@@ -255,7 +259,7 @@ pub struct RuntimeConfig {
     /// How to log.
     pub log_format: LogFormat,
     /// Where traces go.
-    pub otlp_endpoint: Option<String>,
+    pub otlp_traces_endpoint: Option<Url>,
     /// How long to go on accepting after SIGTERM.
     pub shutdown_delay: Duration,
     /// How long to wait for what is in flight after that.
@@ -272,27 +276,42 @@ impl RuntimeConfig {
             Some(value) => faults.parse("LOG_FORMAT", value),
             None => Some(LogFormat::of_stdout()),
         };
-        let otlp_endpoint = args
-            .otel_exporter_otlp_endpoint
-            .filter(|value| !value.is_empty());
-        if otlp_endpoint.is_some() && !cfg!(feature = "otel") {
-            faults.add(
-                "OTEL_EXPORTER_OTLP_ENDPOINT",
-                "is set, but this program was built without the feature `otel`",
-            );
-        }
+        let otlp_traces_endpoint = traces_endpoint(&args, faults);
         let shutdown_delay = faults.seconds("SHUTDOWN_DELAY_SECONDS", &args.shutdown_delay_seconds);
         let shutdown_timeout =
             faults.seconds("SHUTDOWN_TIMEOUT_SECONDS", &args.shutdown_timeout_seconds);
         Some(Self {
             log_filter: log_filter?,
             log_format: log_format?,
-            otlp_endpoint,
+            otlp_traces_endpoint,
             shutdown_delay: shutdown_delay?,
             shutdown_timeout: shutdown_timeout?,
             source_revision: args.source_revision,
         })
     }
+}
+
+/// Where traces go: where their own variable says, else below the address of
+/// all telemetry (OpenTelemetry's "Endpoint URLs for OTLP/HTTP").
+fn traces_endpoint(args: &RuntimeArgs, faults: &mut Faults) -> Option<Url> {
+    const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    let set = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
+    let (variable, endpoint) = if let Some(own) = set(&args.otel_exporter_otlp_traces_endpoint) {
+        (TRACES, faults.http_url(TRACES, &own)?)
+    } else {
+        let mut url = faults.http_url(ALL, &set(&args.otel_exporter_otlp_endpoint)?)?;
+        url.set_path(&format!("{}/v1/traces", url.path().trim_end_matches('/')));
+        (ALL, url)
+    };
+    if cfg!(feature = "otel") {
+        return Some(endpoint);
+    }
+    faults.add(
+        variable,
+        "is set, but this program was built without the feature `otel`",
+    );
+    None
 }
 
 /// The longest prefix, in bytes.

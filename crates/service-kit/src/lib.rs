@@ -3,6 +3,7 @@
 //!
 //! - [`config`]: the environment and flags, checked before a port opens;
 //! - [`telemetry`]: log lines that carry the request and the trace;
+//! - [`trace`]: spans, and where they go;
 //! - [`health`] and [`admin`]: liveness, readiness, metrics and version;
 //! - [`design`]: the look of every page;
 //! - [`http`]: the middleware of every listener, and the server itself;
@@ -25,9 +26,9 @@ mod log_lines;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod telemetry;
-mod trace_context;
+pub mod trace;
 
 pub use build::BuildInfo;
 pub use chain::Chain;
 pub use lifecycle::{Lifecycle, TaskError, run};
-pub use trace_context::{InvalidTraceParent, TraceParent};
+pub use trace::TraceParent;

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use crate::Chain;
 use crate::config::RuntimeConfig;
 use crate::http::Budget;
-use crate::telemetry;
+use crate::{telemetry, trace};
 
 /// What a task or a start-up may end with.
 pub type TaskError = Box<dyn Error + Send + Sync>;
@@ -34,7 +34,7 @@ pub fn run<F>(service: &'static str, config: &RuntimeConfig, start: F) -> ExitCo
 where
     F: AsyncFnOnce(&mut Lifecycle) -> Result<(), TaskError>,
 {
-    let _telemetry = match telemetry::init(service, config) {
+    let _log = match telemetry::init(config) {
         Ok(guard) => guard,
         Err(error) => {
             eprintln!("{service}: {error}");
@@ -49,6 +49,14 @@ where
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "starting the runtime failed");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Ends before the runtime does, which sends its last spans.
+    let _traces = match trace::start(service, config, runtime.handle()) {
+        Ok(running) => running,
+        Err(error) => {
+            error!(%error, "traces cannot be exported");
             return ExitCode::FAILURE;
         }
     };

@@ -1,4 +1,4 @@
-//! Log lines for people and for machines, and traces where they are wanted.
+//! Log lines for people and for machines.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -79,12 +79,12 @@ impl FromStr for LogFormat {
 #[error("should be json or pretty")]
 pub struct UnknownLogFormat;
 
-/// Starts logging, and exporting of traces where `config` says so. What is
-/// still unsent is sent when the guard is dropped.
+/// Starts logging. Lines that are still unwritten are written when the guard is
+/// dropped.
 ///
 /// # Errors
-/// Where the process logs already, or the exporter cannot be built.
-pub fn init(service: &'static str, config: &RuntimeConfig) -> Result<Guard, InitError> {
+/// Where the process logs already, or the log has no thread.
+pub fn init(config: &RuntimeConfig) -> Result<Guard, InitError> {
     let mut guard = Guard::default();
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
         LogFormat::Json => {
@@ -98,22 +98,9 @@ pub fn init(service: &'static str, config: &RuntimeConfig) -> Result<Guard, Init
                 .with_ansi(std::io::stdout().is_terminal()),
         ),
     };
-    let registry =
-        tracing_subscriber::registry().with(lines.with_filter(config.log_filter.0.clone()));
-
-    #[cfg(feature = "otel")]
-    if let Some(endpoint) = &config.otlp_endpoint {
-        let provider = crate::http::otel::provider(service, endpoint)?;
-        registry
-            .with(crate::http::otel::layer(&provider))
-            .try_init()?;
-        guard.provider = Some(provider);
-        return Ok(guard);
-    }
-    #[cfg(not(feature = "otel"))]
-    let _ = service;
-
-    registry.try_init()?;
+    tracing_subscriber::registry()
+        .with(lines.with_filter(config.log_filter.0.clone()))
+        .try_init()?;
     Ok(guard)
 }
 
@@ -130,13 +117,10 @@ where
     layer
 }
 
-/// Keeps the exporter of traces alive; sends what is left of them and of the
-/// log when dropped.
+/// Writes what is left of the log when dropped.
 #[derive(Default)]
 pub struct Guard {
     flush: Option<Flush>,
-    #[cfg(feature = "otel")]
-    provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
 impl fmt::Debug for Guard {
@@ -145,17 +129,7 @@ impl fmt::Debug for Guard {
     }
 }
 
-#[cfg(feature = "otel")]
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(provider) = self.provider.take() {
-            // The process is ending: a collector that is gone must not hold it.
-            let _ = provider.shutdown_with_timeout(std::time::Duration::from_secs(2));
-        }
-    }
-}
-
-/// Why telemetry could not start.
+/// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// The process has a logger already.
@@ -164,10 +138,6 @@ pub enum InitError {
     /// The log has no thread to write it.
     #[error("the log cannot be written")]
     Thread(#[from] std::io::Error),
-    /// The exporter of traces could not be built.
-    #[cfg(feature = "otel")]
-    #[error("traces cannot be exported")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
 #[cfg(test)]

@@ -341,6 +341,7 @@ struct ModelQueue {
 }
 
 impl Queue for ModelQueue {
+    const SYSTEM: &'static str = "model";
     type Receipt = Receipt;
     type Desk = ModelDesk;
 

@@ -7,6 +7,7 @@ use service_kit::TaskError;
 use todo_backend::feed::{Change, Feed};
 use todo_backend::publisher::{Held, PublishError, Published, Publisher, Standing};
 use todo_backend::store::OutboxRow;
+use todo_domain::TodoEvent;
 
 use crate::inbox::{self, Inbox};
 
@@ -88,6 +89,10 @@ impl Publisher for Bus {
     }
 
     async fn reachable(&self) {}
+
+    fn destination(&self, event: &TodoEvent) -> (&'static str, String) {
+        (inbox::SYSTEM, event.subject(self.inbox.environment()))
+    }
 }
 
 /// The microseconds since 1970.

@@ -1,5 +1,6 @@
 //! The REST API of the todos, as the pages use it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -7,7 +8,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use service_kit::Chain;
-use service_kit::http::RequestContext;
+use service_kit::http::{RequestContext, Shown, send};
 use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
 use url::Url;
 
@@ -301,21 +302,24 @@ impl Backend {
         self.client
             .request(method, url)
             .header("x-request-id", &context.request_id)
+            // The call becomes a span below it.
             .header("traceparent", context.trace.to_string())
     }
 
     /// Sends a request that may be repeated without harm.
     async fn call(&self, request: RequestBuilder) -> Result<Response, BackendError> {
-        let send = || async {
+        let tries = AtomicU32::new(0);
+        let attempt = || async {
             // `None` is for bodies that are streams; ours are bytes.
             let request = request.try_clone().ok_or(BackendError::Unexpected)?;
-            check(request.send().await?)
+            let resends = tries.fetch_add(1, Ordering::Relaxed);
+            check(send(&self.client, request.build()?, resends, Shown::Path).await?)
         };
         let pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(50))
             .with_jitter()
             .with_max_times(1);
-        send.retry(pauses).when(BackendError::may_pass).await
+        attempt.retry(pauses).when(BackendError::may_pass).await
     }
 
     /// The cursor in `<…?cursor=…>; rel="next"` (RFC 8288).

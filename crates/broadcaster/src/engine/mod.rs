@@ -2,6 +2,7 @@
 //! does it.
 
 pub(crate) mod schedule;
+mod spans;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::queue::{Arrival, Desk, Event, Events, Permission, Queue, Verdict};
 use crate::webhook::{Answer, Post};
 use schedule::{Job, Next, Outcome, Schedule};
+use spans::{Spans, Tries};
 
 pub use schedule::Rules;
 
@@ -70,6 +72,7 @@ impl<P: Post> Engine<P> {
             schedule: Schedule::new(rules, self.random.clone()),
             post: Arc::new(Delivery {
                 desk: queue.desk(),
+                tries: Tries::of(Q::SYSTEM),
                 outlet: self.outlet,
                 pace: rules.pace,
                 messages: self.messages,
@@ -116,7 +119,8 @@ impl<Q: Queue, P: Post> Running<Q, P> {
             let post = self.post.clone();
             match self.schedule.next(Instant::now()) {
                 Next::Post(job) => {
-                    let span = info_span!("delivery", events = job.events.len());
+                    let trace = job.events[0].trace.map(|trace| trace.trace_id());
+                    let span = info_span!("delivery", events = job.events.len(), trace_id = trace);
                     self.tasks.spawn(
                         async move {
                             let (known, outcome) = post.post(&job).await;
@@ -203,6 +207,7 @@ impl<Q: Queue, P: Post> Running<Q, P> {
 /// What the tasks need.
 struct Delivery<D, P> {
     desk: D,
+    tries: Tries,
     outlet: Arc<P>,
     pace: Duration,
     messages: Messages,
@@ -266,7 +271,9 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         }
         *last_post = Some(start);
         drop(last_post);
-        let answer = self.outlet.post(&text, events[0].trace).await;
+        let spans = Spans::start(&self.tries, &events);
+        let answer = self.outlet.post(&text, spans.context()).await;
+        spans.end(&answer);
         self.metrics
             .delivery_duration
             .observe(start.elapsed().as_secs_f64());

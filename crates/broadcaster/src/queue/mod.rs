@@ -31,7 +31,8 @@ pub struct Event<R> {
     pub todo: Result<Todo, String>,
     /// When the queue took it.
     pub published: OffsetDateTime,
-    /// The trace of the request that made the change.
+    /// Where the message was sent, in the trace of the request that made the
+    /// change.
     pub trace: Option<TraceParent>,
     /// By what the queue knows this delivery of the event.
     pub receipt: R,
@@ -142,6 +143,8 @@ pub type QueueError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A queue, as its one reader sees it.
 pub trait Queue: Send {
+    /// What it is, as `messaging.system` of OpenTelemetry's conventions.
+    const SYSTEM: &'static str;
     /// By what it knows a delivery.
     type Receipt: Send + Sync + 'static;
     /// What the tasks of the engine talk to.

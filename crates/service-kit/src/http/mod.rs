@@ -3,12 +3,11 @@
 
 mod address;
 mod budget;
+mod call;
 mod client;
 mod connection;
 mod error;
 mod observe;
-#[cfg(feature = "otel")]
-pub(crate) mod otel;
 mod people;
 mod prefix;
 mod serve;
@@ -29,6 +28,7 @@ use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 pub use budget::{Budget, Exhausted, Limits};
+pub use call::{Shown, send};
 pub use client::{client, client_of, install_tls_provider, without_secrets};
 pub use error::ErrorBody;
 pub use observe::{HttpMetrics, RequestContext};

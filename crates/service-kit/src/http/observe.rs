@@ -6,17 +6,19 @@ use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::TraceParent;
+use crate::trace::{Kind, Span, names, within};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -41,28 +43,34 @@ pub struct RequestContext {
     /// The caller's `X-Request-Id`, or one of ours; it is on every log line of
     /// the request and on the answer.
     pub request_id: String,
-    /// Where the request stands in its trace, as it is to be passed on.
+    /// Where the request stands in its trace, as it is to be passed on: its
+    /// span where that is exported, else what its caller gave.
     pub trace: TraceParent,
 }
 
 impl RequestContext {
-    fn of(headers: &HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let given = text(REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= 128);
-        let trace = text("traceparent").and_then(|value| value.parse().ok());
+    fn of(headers: &HeaderMap, span: &Span) -> Self {
+        let given = text(headers, REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= 128);
         Self {
             request_id: given
                 .map_or_else(|| format!("{:032x}", rand::random::<u128>()), str::to_owned),
-            trace: trace.map_or_else(TraceParent::start, |trace: TraceParent| trace.child()),
+            trace: span.context().unwrap_or_else(TraceParent::unrecorded),
         }
     }
 }
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A histogram that names, for each bucket, a trace that fell into it.
+type Duration = HistogramWithExemplars<Exemplar>;
 
 /// Rate, errors and duration of requests by method, route template and status,
 /// with the names of OpenTelemetry's HTTP conventions.
 #[derive(Clone, Debug)]
 pub struct HttpMetrics {
-    duration: Family<Labels, Histogram, fn() -> Histogram>,
+    duration: Family<Labels, Duration, fn() -> Duration>,
     active: Gauge,
 }
 
@@ -71,7 +79,9 @@ impl HttpMetrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            duration: Family::new_with_constructor(|| {
+                HistogramWithExemplars::new(DURATION_BUCKETS.into_iter())
+            }),
             active: Gauge::default(),
         };
         registry.register_with_unit(
@@ -98,6 +108,21 @@ struct Labels {
     http_request_method: &'static str,
     http_route: Route,
     http_response_status_code: u16,
+}
+
+/// The trace that an exemplar leads to.
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct Exemplar {
+    trace_id: TraceId,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct TraceId(TraceParent);
+
+impl EncodeLabelValue for TraceId {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        encoder.write_str(&self.0.trace_id())
+    }
 }
 
 /// The template of a route, `/todos/{id}`, so that there are as many series as
@@ -167,16 +192,27 @@ impl Drop for Active<'_> {
 /// `path` as it may stand in a log: no longer than [`LOGGED_PATH`], and without
 /// the characters that a terminal or an editor would act upon.
 fn loggable(path: &str) -> Cow<'_, str> {
-    if path.len() <= LOGGED_PATH && path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Cow::Borrowed(path);
+    plain(path, |character| character.is_ascii_graphic())
+}
+
+/// `text` of a header likewise, with its spaces.
+fn shortened(text: &str) -> Cow<'_, str> {
+    plain(text, |character| {
+        character.is_ascii_graphic() || character == ' '
+    })
+}
+
+fn plain(original: &str, is_plain: fn(char) -> bool) -> Cow<'_, str> {
+    if original.len() <= LOGGED_PATH && original.chars().all(is_plain) {
+        return Cow::Borrowed(original);
     }
     let mut text = String::with_capacity(LOGGED_PATH);
-    for character in path.chars() {
+    for character in original.chars() {
         if text.len() + MARK.len() + LONGEST_ESCAPE > LOGGED_PATH {
             text.push_str(MARK);
             break;
         }
-        if character.is_ascii_graphic() {
+        if is_plain(character) {
             text.push(character);
         } else {
             text.extend(character.escape_unicode());
@@ -185,32 +221,77 @@ fn loggable(path: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// The span of `request`, which the caller may have put into a trace.
+fn span_of(request: &Request, method: &'static str, route: &Route) -> Span {
+    let headers = request.headers();
+    let parent = text(headers, "traceparent").and_then(|value| value.parse().ok());
+    let name = match &route.0 {
+        Some(route) => format!("{method} {}", route.as_str()).into(),
+        None => Cow::Borrowed(method),
+    };
+    let mut span = Span::start(Kind::Server, name, parent);
+    if !span.is_recorded() {
+        return span;
+    }
+    span.set(names::HTTP_REQUEST_METHOD, method);
+    span.set(names::URL_SCHEME, "http");
+    span.set(names::URL_PATH, loggable(request.uri().path()).into_owned());
+    if let Some(route) = &route.0 {
+        span.set(names::HTTP_ROUTE, route.as_str().to_owned());
+    }
+    let host = text(headers, header::HOST.as_str());
+    if let Some(host) = host.and_then(|host| host.parse::<Authority>().ok()) {
+        span.set(names::SERVER_ADDRESS, loggable(host.host()).into_owned());
+        if let Some(port) = host.port_u16() {
+            span.set(names::SERVER_PORT, port);
+        }
+    }
+    if let Some(agent) = text(headers, header::USER_AGENT.as_str()) {
+        span.set(names::USER_AGENT_ORIGINAL, shortened(agent).into_owned());
+    }
+    span
+}
+
+/// Ends `span` with the status of the answer, and gives what leads to it.
+fn end(mut span: Span, status: u16) -> Option<Exemplar> {
+    span.set(names::HTTP_RESPONSE_STATUS_CODE, status);
+    if status >= 500 {
+        span.fail(status.to_string());
+    }
+    let context = span.context().filter(|_| span.is_recorded())?;
+    let trace_id = TraceId(context);
+    Some(Exemplar { trace_id })
+}
+
 pub(super) async fn observe(
     State(metrics): State<HttpMetrics>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let context = RequestContext::of(request.headers());
     let route = Route(request.extensions().get().cloned());
     let method = method_label(request.method());
+    let exported = span_of(&request, method, &route);
+    let context = RequestContext::of(request.headers(), &exported);
+    let trace = context.trace;
     let uri = request.uri().clone();
     let request_id = HeaderValue::from_str(&context.request_id);
     let span = info_span!(
         "request",
         request_id = context.request_id,
-        trace_id = context.trace.trace_id()
+        trace_id = trace.trace_id()
     );
-    #[cfg(feature = "otel")]
-    super::otel::continue_trace(&span, &context.trace);
     request.extensions_mut().insert(context);
 
     let active = Active::new(&metrics.active);
     let start = Instant::now();
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = within(Some(trace), next.run(request))
+        .instrument(span.clone())
+        .await;
     let elapsed = start.elapsed();
     drop(active);
 
     let status = response.status().as_u16();
+    let exemplar = end(exported, status);
     let duration_ms = elapsed.as_secs_f64() * 1000.0;
     span.in_scope(|| {
         let path = &*loggable(uri.path());
@@ -229,7 +310,7 @@ pub(super) async fn observe(
     metrics
         .duration
         .get_or_create(&labels)
-        .observe(elapsed.as_secs_f64());
+        .observe(elapsed.as_secs_f64(), exemplar);
     if let Ok(request_id) = request_id {
         response.headers_mut().insert(REQUEST_ID, request_id);
     }

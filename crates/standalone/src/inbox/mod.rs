@@ -28,6 +28,9 @@ pub(crate) use queue::InboxQueue;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
+/// What the inbox is among systems that carry messages.
+pub(crate) const SYSTEM: &str = "inbox";
+
 /// How many events a page shows.
 const SHOWN: u32 = 200;
 
@@ -79,6 +82,8 @@ pub(crate) struct Entry {
     answer: String,
     post: Option<i64>,
     posted_at: Option<i64>,
+    /// Where the bus sent it, in the trace of the request that made the change.
+    traceparent: Option<String>,
 }
 
 /// Events that Slack shows, or would show, as one message.
@@ -148,13 +153,14 @@ impl Inbox {
             let data = serde_json::to_string(&event.todo)
                 .map_err(|error| sqlx::Error::Encode(error.into()))?;
             sqlx::query(
-                "INSERT INTO inbox (event_id, subject, data, received_at, state)
-                 VALUES (?1, ?2, ?3, ?4, 'waiting') ON CONFLICT (event_id) DO NOTHING",
+                "INSERT INTO inbox (event_id, subject, data, received_at, state, traceparent)
+                 VALUES (?1, ?2, ?3, ?4, 'waiting', ?5) ON CONFLICT (event_id) DO NOTHING",
             )
             .bind(event.id)
             .bind(event.subject(&self.environment))
             .bind(data)
             .bind(now())
+            .bind(&event.traceparent)
             .execute(&mut *transaction)
             .await?;
         }
@@ -168,6 +174,11 @@ impl Inbox {
         transaction.commit().await?;
         self.change();
         Ok(())
+    }
+
+    /// Whose events it has.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     /// Counts the changes of what the page shows.

@@ -55,6 +55,7 @@ impl InboxQueue {
 }
 
 impl Queue for InboxQueue {
+    const SYSTEM: &'static str = super::SYSTEM;
     type Receipt = ();
     type Desk = InboxDesk;
 
@@ -136,14 +137,17 @@ impl Desk for InboxDesk {
 }
 
 fn event(entry: Entry) -> Event<()> {
-    Event::new(
+    let trace = entry.traceparent.and_then(|trace| trace.parse().ok());
+    let mut event = Event::new(
         entry.event_id.to_string().into(),
         entry.position.unsigned_abs(),
         entry.subject,
         entry.data.into(),
         time(entry.received_at),
         (),
-    )
+    );
+    event.trace = trace;
+    event
 }
 
 impl super::Message {

@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attacks;
+#[cfg(feature = "otel")]
+mod collector;
 mod environments;
 mod events;
 mod support;
+#[cfg(feature = "otel")]
+mod traces;
 mod verification;

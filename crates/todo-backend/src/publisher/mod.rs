@@ -6,6 +6,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use service_kit::TaskError;
+use todo_domain::TodoEvent;
 use uuid::Uuid;
 
 pub use nats::NatsPublisher;
@@ -38,6 +39,10 @@ pub trait Publisher: Debug + Send + Sync {
 
     /// Waits until the broker may be there.
     async fn reachable(&self);
+
+    /// What it is, and on which subject an event goes out: `messaging.system`
+    /// and `messaging.destination.name` of OpenTelemetry's conventions.
+    fn destination(&self, event: &TodoEvent) -> (&'static str, String);
 }
 
 /// A stream at some instant.

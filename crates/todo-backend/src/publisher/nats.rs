@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::future::join_all;
 use service_kit::TaskError;
+use todo_domain::TodoEvent;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -266,6 +267,10 @@ impl Publisher for NatsPublisher {
         while !self.connection.is_up() {
             sleep(RECONNECT_POLL).await;
         }
+    }
+
+    fn destination(&self, event: &TodoEvent) -> (&'static str, String) {
+        ("nats", event.subject(self.connection.environment()))
     }
 }
 

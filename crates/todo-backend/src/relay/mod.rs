@@ -13,6 +13,7 @@
 mod lease;
 mod ledger;
 mod metrics;
+mod spans;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use self::lease::Lease;
 use self::ledger::Ledger;
 use self::metrics::Reason;
 pub use self::metrics::RelayMetrics;
+use self::spans::Sending;
 use crate::feed::RING;
 use crate::publisher::{PublishError, Publisher};
 use crate::store::{Outbox, OutboxRow, Progress};
@@ -305,12 +307,14 @@ impl<'a> Rounds<'a> {
         };
         let relay = self.relay;
         let batch = known.due.make_contiguous();
+        let spans = Sending::start(&*relay.publisher, batch);
         let started = Instant::now();
         let publish = relay
             .publisher
             .publish(batch, known.ledger.last(), self.carefully);
         let published = publish.await;
         relay.metrics.publish_took(started.elapsed());
+        spans.end(batch, published.acknowledged);
         known.ledger.published(&batch[..published.acknowledged]);
         known.due.drain(..published.acknowledged);
         relay

@@ -12,6 +12,7 @@ mod progress;
 pub mod search;
 mod sqlite;
 pub mod sweep;
+mod traced;
 
 use std::fmt::Debug;
 use std::time::Duration;

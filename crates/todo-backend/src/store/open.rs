@@ -5,11 +5,13 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use service_kit::trace::is_exporting;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
 use super::postgres::PostgresStore;
 use super::sqlite::SqliteStore;
+use super::traced::{Database, Traced};
 use super::{Outbox, StoreError, TodoStore};
 
 /// How many connections the pool of a `PostgreSQL` store holds at most. More
@@ -26,10 +28,15 @@ pub struct Store {
 }
 
 impl Store {
-    fn of<S: TodoStore + Outbox + 'static>(store: S) -> Self {
+    fn of<S: TodoStore + Outbox + 'static>(store: S, database: Database) -> Self {
         let store = Arc::new(store);
+        let todos: Arc<dyn TodoStore> = if is_exporting() {
+            Arc::new(Traced::new(store.clone(), database))
+        } else {
+            store.clone()
+        };
         Self {
-            todos: store.clone(),
+            todos,
             outbox: store,
         }
     }
@@ -107,9 +114,15 @@ pub struct InvalidDatabaseUrl;
 /// Where the folder of a `SQLite` file cannot be used.
 pub async fn open(url: &DatabaseUrl) -> Result<Store, StoreError> {
     match url {
-        DatabaseUrl::Postgres(options) => Ok(Store::of(PostgresStore::new((**options).clone()))),
+        DatabaseUrl::Postgres(options) => {
+            let database = Database::postgres(options);
+            let store = PostgresStore::new((**options).clone());
+            Ok(Store::of(store, database))
+        }
         DatabaseUrl::Sqlite(options) => {
-            Ok(Store::of(SqliteStore::open((**options).clone()).await?))
+            let database = Database::sqlite(options);
+            let store = SqliteStore::open((**options).clone()).await?;
+            Ok(Store::of(store, database))
         }
     }
 }

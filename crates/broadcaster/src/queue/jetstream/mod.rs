@@ -121,6 +121,7 @@ impl fmt::Debug for JetStreamQueue {
 }
 
 impl Queue for JetStreamQueue {
+    const SYSTEM: &'static str = "nats";
     type Receipt = Receipt;
     type Desk = JetStreamDesk;
 

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// The flag of a trace that is recorded (section 3.2.2.5.1).
+const SAMPLED: u8 = 1;
+
 /// Where a request stands in its trace: the value of a `traceparent` header
 /// (W3C Trace Context, section 3.2).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TraceParent {
     pub(crate) trace_id: u128,
     pub(crate) parent_id: u64,
@@ -13,23 +16,21 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// The start of a new trace, sampled.
+    /// A trace that nobody records, for the log lines that belong together:
+    /// not sampled, so that no span is put below a parent that is not there.
     #[must_use]
-    pub fn start() -> Self {
+    pub fn unrecorded() -> Self {
         Self {
             trace_id: rand::random::<u128>().max(1),
             parent_id: rand::random::<u64>().max(1),
-            flags: 1,
+            flags: 0,
         }
     }
 
-    /// The same trace, as this process passes it on: under an id of its own.
+    /// Whether its caller records the trace.
     #[must_use]
-    pub fn child(&self) -> Self {
-        Self {
-            parent_id: rand::random::<u64>().max(1),
-            ..*self
-        }
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
     }
 
     /// The id of the trace, 32 lower-case hexadecimal digits.
@@ -96,8 +97,15 @@ mod tests {
     fn the_example_of_the_standard_is_kept() {
         let parsed: TraceParent = VALID.parse().unwrap();
         assert_eq!(parsed.to_string(), VALID);
-        assert_eq!(parsed.child().trace_id(), parsed.trace_id());
-        assert_ne!(parsed.child(), parsed);
+        assert!(parsed.is_sampled());
+    }
+
+    #[test]
+    fn a_trace_of_our_own_that_nobody_records_says_so() {
+        let ours = TraceParent::unrecorded();
+        assert!(!ours.is_sampled());
+        assert_eq!(ours.to_string().parse(), Ok(ours));
+        assert_ne!(ours.trace_id(), TraceParent::unrecorded().trace_id());
     }
 
     #[test]

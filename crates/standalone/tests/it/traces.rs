@@ -1,0 +1,352 @@
+//! What the receiver of traces gets, and what happens without one.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::json;
+use tempfile::TempDir;
+use testkit::service::Builder;
+use testkit::{Answer, Nats, Postgres, ReservedPort, Service, Webhook, eventually};
+
+use crate::collector::{Collector, Manner, Span, tree};
+use crate::support::{STOP_DEADLINE, client, create, program};
+
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const BROWSER: &str = "b7ad6b7169203331";
+
+/// The `traceparent` of a browser that records.
+fn browser() -> String {
+    format!("00-{TRACE}-{BROWSER}-01")
+}
+
+/// A program of another package, which cargo builds before it runs the tests of
+/// the workspace.
+fn other(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_standalone")).with_file_name(name)
+}
+
+fn exporting(builder: Builder, collector: &Collector) -> Builder {
+    builder
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+}
+
+/// Adds a todo as the page does without JavaScript.
+async fn add(url: String) {
+    let form = client().post(url).header("traceparent", browser());
+    let added = form.form(&[("text", "Water the plants")]).send().await;
+    assert_eq!(added.unwrap().status(), StatusCode::SEE_OTHER);
+}
+
+/// Whether no span has a parent that nobody recorded.
+fn are_complete(spans: &[Span]) -> bool {
+    let is_known = |id: &str| id == BROWSER || spans.iter().any(|span| span.id == id);
+    let mut parents = spans.iter().map(|span| &*span.parent);
+    parents.all(|parent| parent.is_empty() || is_known(parent))
+}
+
+/// Whether it is a post to the webhook.
+fn is_post(span: &Span) -> bool {
+    let url = span.attributes.get("url.full");
+    url.is_some_and(|url| url.ends_with("/REDACTED"))
+}
+
+/// All of the trace, once the post has come.
+async fn whole_trace(collector: &Collector) -> Vec<Span> {
+    let spans = collector
+        .spans(|spans| spans.iter().any(is_post) && are_complete(spans))
+        .await;
+    let ours = spans.into_iter().filter(|span| span.trace == TRACE);
+    ours.collect()
+}
+
+#[tokio::test]
+async fn a_create_is_one_trace_from_the_page_to_the_webhook() {
+    let collector = Collector::start(Manner::Take).await;
+    let webhook = Webhook::start().unwrap();
+    let nats = Nats::start().await.unwrap();
+    let database = Postgres::shared()
+        .await
+        .unwrap()
+        .empty_database()
+        .await
+        .unwrap();
+    let environment = |name: &str| {
+        exporting(Service::builder(other(name)), &collector).env("POD_NAMESPACE", "staging")
+    };
+    let backend = environment("todo-backend")
+        .env("DATABASE_URL", database.url())
+        .env("NATS_URL", nats.url())
+        .arg("--migrate")
+        .start()
+        .await
+        .unwrap();
+    let _broadcaster = environment("broadcaster")
+        .env("NATS_URL", nats.url())
+        .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
+        .env("SLACK_WEBHOOK_URL", webhook.url())
+        .start()
+        .await
+        .unwrap();
+    let app = environment("todo-app")
+        .env("IMG_URL", "http://127.0.0.1:9/")
+        .env("TODO_BACKEND_URL", backend.url("/"))
+        .start()
+        .await
+        .unwrap();
+    add(app.url("/add")).await;
+
+    let spans = whole_trace(&collector).await;
+    insta::assert_snapshot!(tree(&spans, BROWSER), @"
+    POST /add (server todo-app)
+      POST (client todo-app)
+        POST /todos/ (server todo-backend)
+          INSERT idempotency_keys todos outbox (client todo-backend)
+          publish staging.todos.created (producer todo-backend)
+            process staging.todos.created (consumer broadcaster)
+              POST (client broadcaster)
+    ");
+    insta::assert_snapshot!(attributes(&spans), @"
+    INSERT idempotency_keys todos outbox: db.namespace db.query.summary db.system.name server.address server.port
+    POST /add: http.request.method http.response.status_code http.route server.address server.port url.path url.scheme user_agent.original
+    POST /todos/: http.request.method http.response.status_code http.route server.address server.port url.path url.scheme user_agent.original
+    POST: http.request.method http.response.status_code server.address server.port url.full
+    process staging.todos.created: messaging.destination.name messaging.message.id messaging.operation.name messaging.operation.type messaging.system
+    publish staging.todos.created: messaging.destination.name messaging.message.id messaging.operation.name messaging.operation.type messaging.system
+    ");
+    for span in &spans {
+        assert_eq!(span.schema, "https://opentelemetry.io/schemas/1.42.0");
+    }
+    let post = &webhook.requests()[0];
+    let sent = post.headers["traceparent"].to_str().unwrap();
+    let last = spans
+        .iter()
+        .find(|span| span.service == "broadcaster" && span.name == "POST");
+    assert_eq!(sent, format!("00-{TRACE}-{}-01", last.unwrap().id));
+}
+
+#[tokio::test]
+async fn a_create_is_one_trace_in_one_process_too() {
+    let collector = Collector::start(Manner::Take).await;
+    let webhook = Webhook::start().unwrap();
+    let data = TempDir::new().unwrap();
+    let service = exporting(program(&data), &collector)
+        .env("SLACK_WEBHOOK_URL", webhook.url())
+        .start()
+        .await
+        .unwrap();
+    add(service.url("/production/add")).await;
+    let spans = whole_trace(&collector).await;
+    insta::assert_snapshot!(tree(&spans, BROWSER), @"
+    POST /production/add (server standalone)
+      POST (client standalone)
+        POST /todos/ (server standalone)
+          INSERT idempotency_keys todos outbox (client standalone)
+          publish production.todos.created (producer standalone)
+            process production.todos.created (consumer standalone)
+              POST (client standalone)
+    ");
+}
+
+/// The attributes of the spans, a line a span.
+fn attributes(spans: &[Span]) -> String {
+    let lines: BTreeSet<String> = spans
+        .iter()
+        .map(|span| {
+            let names: Vec<&str> = span.attributes.keys().map(String::as_str).collect();
+            format!("{}: {}", span.name, names.join(" "))
+        })
+        .collect();
+    lines.into_iter().collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn tries_and_merged_messages_are_linked() {
+    let collector = Collector::start(Manner::Take).await;
+    let webhook = Webhook::start().unwrap();
+    webhook.answer_next(1, Answer::status(503));
+    let data = TempDir::new().unwrap();
+    let service = exporting(program(&data), &collector)
+        .env("SLACK_WEBHOOK_URL", webhook.url())
+        .start()
+        .await
+        .unwrap();
+    for text in ["one", "two", "three"] {
+        create(&service, "production", text).await;
+    }
+    let process = |span: &&Span| span.name == "process production.todos.created";
+    let spans = collector
+        .spans(|spans| {
+            let done = spans.iter().filter(process).filter(|span| !span.failed);
+            done.count() == 3 && are_complete(spans)
+        })
+        .await;
+    let tries: Vec<&Span> = spans.iter().filter(process).collect();
+    // The first failed; its next try says so.
+    let failed: Vec<_> = tries.iter().filter(|span| span.failed).collect();
+    assert!(!failed.is_empty());
+    for first in &failed {
+        let same = |span: &&&Span| span.trace == first.trace && span.id != first.id;
+        let next = tries.iter().find(same).unwrap();
+        assert_eq!(next.parent, first.parent);
+        assert!(next.links.contains(&first.id), "{next:#?}");
+    }
+    // What went out in one post is linked both ways.
+    let posts = spans.iter().filter(|span| is_post(span));
+    let holders: BTreeSet<&str> = posts.map(|post| &*post.parent).collect();
+    let merged = tries.iter().filter(|span| !holders.contains(&*span.id));
+    let mut count = 0;
+    for span in merged {
+        let holder = tries
+            .iter()
+            .find(|other| holders.contains(&*other.id) && span.links.contains(&other.id));
+        assert!(holder.unwrap().links.contains(&span.id), "{span:#?}");
+        count += 1;
+    }
+    assert!(count > 0, "nothing was merged: {tries:#?}");
+}
+
+#[tokio::test]
+async fn the_sampler_is_chosen_by_the_standard_variables() {
+    for (sampler, argument, sampled) in [
+        ("always_off", "", false),
+        ("parentbased_traceidratio", "0", false),
+        ("parentbased_traceidratio", "1", true),
+    ] {
+        let collector = Collector::start(Manner::Take).await;
+        let data = TempDir::new().unwrap();
+        let service = exporting(program(&data), &collector)
+            .env("OTEL_TRACES_SAMPLER", sampler)
+            .env("OTEL_TRACES_SAMPLER_ARG", argument)
+            .start()
+            .await
+            .unwrap();
+        create(&service, "staging", "Water the plants").await;
+        service.terminate(STOP_DEADLINE).await.unwrap();
+        assert_eq!(
+            !collector.received().is_empty(),
+            sampled,
+            "{sampler} {argument}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_the_caller_does_not_record_is_not_recorded() {
+    let collector = Collector::start(Manner::Take).await;
+    let data = TempDir::new().unwrap();
+    let service = exporting(program(&data), &collector).start().await.unwrap();
+    let created = client()
+        .post(service.url("/staging/todos/"))
+        .header("traceparent", format!("00-{TRACE}-{BROWSER}-00"))
+        .json(&json!({"text": "Water the plants"}))
+        .send();
+    assert_eq!(created.await.unwrap().status(), StatusCode::CREATED);
+    service.terminate(STOP_DEADLINE).await.unwrap();
+    let spans = collector.received();
+    assert!(spans.iter().all(|span| span.trace != TRACE), "{spans:#?}");
+}
+
+/// The value of a metric.
+async fn metric(backend: &Service, name: &str) -> u64 {
+    let answer = client().get(backend.admin_url("/metrics")).send().await;
+    let text = answer.unwrap().text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name} in {text}"))
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+/// A backend that exports to `url`, without a broker.
+async fn backend(url: String) -> Service {
+    Service::builder(other("todo-backend"))
+        .env("DATABASE_URL", "sqlite:todos.db")
+        .env("NATS_URL", "nats://127.0.0.1:9")
+        .env("SHUTDOWN_DELAY_SECONDS", "0")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        .env("OTEL_BSP_SCHEDULE_DELAY", "50")
+        .arg("--migrate")
+        .start()
+        .await
+        .unwrap()
+}
+
+/// Two spans each.
+async fn requests(backend: &Service, number: usize) {
+    let client = client();
+    for _ in 0..number {
+        let answer = client.get(backend.url("/todos/?limit=1")).send().await;
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    }
+}
+
+/// The process ends as if nothing was wrong, and has told it once if it was.
+async fn ends(backend: Service, told: usize) {
+    let stop = Instant::now();
+    assert!(backend.terminate(STOP_DEADLINE).await.unwrap().success());
+    assert!(
+        stop.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        stop.elapsed()
+    );
+    let log = backend.stdout();
+    assert_eq!(log.matches("traces are lost").count(), told, "{log}");
+}
+
+const LOST: &str = "otel_sdk_exporter_span_exported_total{error_type=\"not_received\"}";
+const NO_ROOM: &str = "otel_sdk_processor_span_processed_total{error_type=\"queue_full\"}";
+
+#[tokio::test]
+async fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
+    let nobody = ReservedPort::reserve().unwrap();
+    let backend = backend(format!("http://{}", nobody.address())).await;
+    requests(&backend, 50).await;
+    eventually(PATIENCE, async || match metric(&backend, LOST).await {
+        0 => Err("nothing is lost yet"),
+        _ => Ok(()),
+    })
+    .await
+    .unwrap();
+    ends(backend, 1).await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_costs_nothing_but_spans() {
+    let collector = Collector::start(Manner::Hang).await;
+    let backend = backend(collector.url()).await;
+    // More spans than the queue and the batch that is under way have room for.
+    requests(&backend, 1500).await;
+    assert!(metric(&backend, NO_ROOM).await > 0);
+    assert!(metric(&backend, "otel_sdk_processor_span_queue_size").await <= 2048);
+    requests(&backend, 50).await;
+    let stop = Instant::now();
+    assert!(backend.terminate(STOP_DEADLINE).await.unwrap().success());
+    assert!(
+        stop.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        stop.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_receiver_that_dies_costs_nothing_but_spans() {
+    let collector = Collector::start(Manner::Take).await;
+    let backend = backend(collector.url()).await;
+    requests(&backend, 10).await;
+    collector.spans(|spans| !spans.is_empty()).await;
+    drop(collector);
+    requests(&backend, 50).await;
+    eventually(PATIENCE, async || match metric(&backend, LOST).await {
+        0 => Err("nothing is lost yet"),
+        _ => Ok(()),
+    })
+    .await
+    .unwrap();
+    ends(backend, 1).await;
+}
