@@ -36,7 +36,7 @@ impl System {
         ]
         .concat();
         let postgres = Postgres::start_with(&settings).await?;
-        let nats = Nats::start_syncing_always().await?;
+        let nats = Nats::start_with_jetstream(testkit::nats::SYNC_ALWAYS).await?;
         let database = postgres.empty_database().await?;
         let backend = Service::builder(beside("todo-backend"))
             .env("DATABASE_URL", database.url())

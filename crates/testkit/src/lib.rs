@@ -16,6 +16,7 @@
 //!   [`Postgres::database_from_template`] a database for one test. [`Postgres::start`] is a
 //!   server of one's own, to stop, kill and pause.
 //! - [`Nats`] is a nats-server with JetStream.
+//! - [`Proxy`] is the network to a server, which may go silent.
 //! - [`Webhook`] records what it receives and answers as the test tells it.
 //! - [`Service`] runs one of our binaries.
 //! - [`eventually`] waits for what gives no notice.
@@ -36,6 +37,7 @@ pub mod nats;
 pub mod ports;
 pub mod postgres;
 mod process;
+mod proxy;
 mod scratch;
 pub mod service;
 pub mod webhook;
@@ -45,6 +47,7 @@ pub use eventually::eventually;
 pub use nats::Nats;
 pub use ports::ReservedPort;
 pub use postgres::{Postgres, Shutdown, TestDatabase};
+pub use proxy::Proxy;
 /// A signal to send to a [`Service`], for example `Signal::TERM`.
 pub use rustix::process::Signal;
 pub use service::Service;

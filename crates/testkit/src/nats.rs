@@ -23,6 +23,9 @@ const FOLDERS: &[&str] = &[
     "/usr/local/sbin",
 ];
 
+/// Has each message on disk before it is acknowledged, where others sync every two minutes.
+pub const SYNC_ALWAYS: &str = "sync_interval: always";
+
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -40,15 +43,6 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts a server that anybody may use and that has each message on disk before it
-    /// acknowledges it, where others sync every two minutes.
-    ///
-    /// # Errors
-    /// As [`Nats::start`].
-    pub async fn start_syncing_always() -> Result<Self, Error> {
-        Self::start_with_settings("sync_interval: always", "").await
-    }
-
     /// Starts a server that anybody may use.
     ///
     /// # Errors
@@ -66,6 +60,15 @@ impl Nats {
     /// As [`Nats::start`].
     pub async fn start_with(configuration: &str) -> Result<Self, Error> {
         Self::start_with_settings("", configuration).await
+    }
+
+    /// Starts a server that anybody may use, with more settings of JetStream, for example
+    /// [`SYNC_ALWAYS`].
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_with_jetstream(settings: &str) -> Result<Self, Error> {
+        Self::start_with_settings(settings, "").await
     }
 
     async fn start_with_settings(jetstream: &str, configuration: &str) -> Result<Self, Error> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::process::{Process, show_log};
 use crate::scratch::{LastSignal, Scratch};
@@ -276,6 +276,22 @@ impl Service {
     /// As [`Service::pause`].
     pub fn resume(&self) -> Result<(), Error> {
         self.process.resume()
+    }
+
+    /// No file may grow beyond so many bytes by what the service writes, as on a full disk; `None`
+    /// takes that back. A program that does not ignore SIGXFSZ is ended by it. Linux only.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<(), Error> {
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        let limited = prlimit(Some(self.pid()), Resource::Fsize, limit);
+        limited
+            .map(drop)
+            .map_err(|errno| Error::io("limit the size of files")(errno.into()))
     }
 
     /// Starts the program again in the same folder, with the same ports, arguments and environment,

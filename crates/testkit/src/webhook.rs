@@ -168,6 +168,11 @@ impl Webhook {
         self.receiver.script().about.push((word.to_owned(), answer));
     }
 
+    /// From now on the body of a request makes no difference to its answer.
+    pub fn answer_alike(&self) {
+        self.receiver.script().about.clear();
+    }
+
     /// The next `count` requests get this answer, after those planned before; then the standing
     /// answer holds again.
     pub fn answer_next(&self, count: usize, answer: Answer) {

@@ -1,0 +1,87 @@
+//! A network that goes silent.
+
+use std::time::Duration;
+
+use testkit::Proxy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// How long nothing is waited for.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// A server that sends back what it gets, and the network to it.
+async fn echo() -> Result<(Proxy, JoinSet<()>), Box<dyn std::error::Error + Send + Sync>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let proxy = Proxy::start(listener.local_addr()?.port()).await?;
+    let server = async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let (mut reader, mut writer) = stream.split();
+                tokio::io::copy(&mut reader, &mut writer).await
+            });
+        }
+    };
+    Ok((proxy, JoinSet::from_iter([server])))
+}
+
+async fn sends_back(connection: &mut TcpStream) -> bool {
+    let _ = connection.write_all(b"x").await;
+    let mut byte = [0];
+    matches!(
+        timeout(MOMENT, connection.read_exact(&mut byte)).await,
+        Ok(Ok(_))
+    )
+}
+
+#[tokio::test]
+async fn a_silent_network_closes_nothing_and_delivers_what_it_held_back() -> Outcome {
+    let (proxy, _server) = echo().await?;
+    let mut connection = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
+    assert!(sends_back(&mut connection).await);
+
+    proxy.silence();
+    assert!(!sends_back(&mut connection).await);
+    let mut new = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
+    assert!(!sends_back(&mut new).await);
+
+    proxy.resume();
+    let mut byte = [0];
+    timeout(SOON, connection.read_exact(&mut byte)).await??;
+    timeout(SOON, new.read_exact(&mut byte)).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_forgotten_connection_stays_silent_and_a_new_one_does_not() -> Outcome {
+    let (proxy, _server) = echo().await?;
+    let mut connection = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
+    assert!(sends_back(&mut connection).await);
+
+    proxy.silence();
+    proxy.forget();
+    assert!(!sends_back(&mut connection).await);
+    let mut new = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
+    new.write_all(b"x").await?;
+    let mut byte = [0];
+    timeout(SOON, new.read_exact(&mut byte)).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_side_that_closes_is_closed_to_the_other_one() -> Outcome {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let proxy = Proxy::start(listener.local_addr()?.port()).await?;
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
+    let (server, _) = timeout(SOON, listener.accept()).await??;
+    drop(server);
+    let mut byte = [0];
+    assert_eq!(timeout(SOON, client.read(&mut byte)).await??, 0);
+    Ok(())
+}
