@@ -522,41 +522,44 @@ async fn a_stream_that_somebody_removes_or_empties_gets_again_what_was_not_deliv
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_full_loses_nothing() {
+async fn a_stream_that_is_full_makes_events_wait_until_there_is_room() {
     let fixture = postgres().await;
     let nats = Nats::start().await.unwrap();
     let store = &fixture.store;
     clear(store).await;
     let _relay = relay(store, &nats).await;
     let id = count_up(store, 0).await;
-    published(store, &nats).await;
+    let consumer = consumer(&nats).await;
+    assert_eq!(deliver(&consumer, 1).await, ["0"]);
+    until_empty(store).await;
     let jetstream = jetstream(&nats).await;
     let filler = vec![b'x'; 1_000_000];
+    let mut last_filler = 0;
     loop {
         let subject = "staging.todos.updated";
         let sent = jetstream
             .publish(subject, filler.clone().into())
             .await
             .unwrap();
-        if sent.await.is_err() {
-            break;
+        match sent.await {
+            Ok(stored) => last_filler = stored.sequence,
+            Err(_) => break,
         }
     }
-    // What is left of room by the last filler.
+    // The room that the last filler left is filled too.
     for change in 1..=3000 {
         rename(store, id, &change.to_string()).await;
     }
     let stream = jetstream.get_stream(staging().stream()).await.unwrap();
     let info = stream.cached_info();
     assert_eq!(info.config.discard, stream::DiscardPolicy::New);
-    assert_eq!(depth(store).await, 3001);
+    assert!(info.state.messages < 3000);
+    assert_eq!(depth(store).await, 3000);
 
-    stream
-        .purge()
-        .sequence(info.state.last_sequence.min(130))
-        .await
-        .unwrap();
-    assert_eq!(depth(store).await, 3001);
+    let room = stream.purge().sequence(last_filler + 1);
+    room.await.unwrap();
+    assert_eq!(deliver(&consumer, 3000).await, numbers(1..=3000));
+    until_empty(store).await;
 }
 
 /// As after a rollback of the program: the newer one wrote what this one cannot

