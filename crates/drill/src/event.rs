@@ -40,7 +40,12 @@ impl Receipt {
         if !request.status?.is_success() {
             return None;
         }
-        let (headline, data) = request.body["text"].as_str()?.split_once('\n')?;
+        let message = request.body["text"].as_str()?;
+        // The texts of the load mention everybody: a message that is not escaped is no delivery.
+        if message.contains(['<', '>']) {
+            return None;
+        }
+        let (headline, data) = message.split_once('\n')?;
         let subject = headline.strip_prefix("Todo event on ")?.strip_suffix(':')?;
         let data = data
             .replace("&lt;", "<")

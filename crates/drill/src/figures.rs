@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sqlx::Executor;
 use testkit::eventually;
 use tokio::time::Instant;
 
@@ -11,12 +12,15 @@ use crate::{Delays, Durability, Error, Plan, Programs};
 
 const PATIENCE: Duration = Duration::from_mins(5);
 
+/// How long NATS is away. Attempts to connect are as rare as they get by then.
+const OUTAGE: Duration = Duration::from_secs(5);
+
 /// How fast an outbox was emptied.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
     /// How many events waited.
     pub events: u32,
-    /// From the start of the process until the last row was gone.
+    /// From the start of the process until the last event was in the stream.
     pub took: Duration,
 }
 
@@ -28,17 +32,20 @@ impl Drain {
     }
 }
 
-/// Fills the outbox while no backend runs, then starts one and waits until all is in the stream and
-/// the outbox empty.
+/// Servers that have everything on disk when they acknowledge, as in production.
+const DURABLE: Plan = Plan {
+    durability: Durability::Everything,
+    networks: false,
+    ..Plan::PLAIN
+};
+
+/// Fills the outbox while no backend runs, then starts one and waits until all is in the stream.
+/// Rows stay until their events are delivered, which nobody does here.
 ///
 /// # Errors
 /// Where something does not start or does not come to its end.
-pub async fn drain(
-    programs: &Programs,
-    durability: Durability,
-    events: u32,
-) -> Result<Drain, Error> {
-    let mut system = System::start_servers(programs, durability).await?;
+pub async fn drain(programs: &Programs, events: u32) -> Result<Drain, Error> {
+    let mut system = System::start_servers(programs, DURABLE).await?;
     // Makes the tables and the stream.
     system.add_backend().await?;
     let name = environment().stream();
@@ -55,22 +62,16 @@ pub async fn drain(
     .bind(i64::from(events))
     .execute(&mut database)
     .await?;
+    // As a database that is looked after.
+    database.execute("VACUUM ANALYZE outbox").await?;
 
     let begin = Instant::now();
     system.backends[0].restart().await?;
     let drained = eventually(PATIENCE, async || {
         let info = stream.info().await.map_err(|error| error.to_string())?;
-        if info.state.messages < u64::from(events) {
-            return Err(format!("{} in the stream", info.state.messages));
-        }
-        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox")
-            .fetch_one(&mut database)
-            .await
-            .map_err(|error| error.to_string())?;
-        if waiting == 0 {
-            Ok(())
-        } else {
-            Err(format!("{waiting} in the outbox"))
+        match info.state.messages {
+            all if all >= u64::from(events) => Ok(()),
+            some => Err(format!("{some} in the stream")),
         }
     });
     drained.await?;
@@ -86,16 +87,8 @@ pub async fn drain(
 ///
 /// # Errors
 /// Where something does not start, or a change does not arrive.
-pub async fn latency(
-    programs: &Programs,
-    durability: Durability,
-    changes: usize,
-) -> Result<Delays, Error> {
-    let plan = Plan {
-        durability,
-        ..Plan::PLAIN
-    };
-    let system = System::start(programs, plan).await?;
+pub async fn latency(programs: &Programs, changes: usize) -> Result<Delays, Error> {
+    let system = System::start(programs, DURABLE).await?;
     let http = service_kit::http::client("drill", PATIENCE)?;
     let mut delays = Vec::with_capacity(changes);
     for change in 0..changes {
@@ -105,6 +98,30 @@ pub async fn latency(
         answer.send().await?.error_for_status()?;
         let arrived = system.webhook.wait_for(1, PATIENCE).await?;
         delays.push(Instant::from(arrived[0].at).duration_since(sent));
+        system.webhook.clear();
+    }
+    Ok(Delays::of(delays))
+}
+
+/// Takes NATS away `times` times while changes are made, and measures from the moment it answers
+/// again until the first event is at the webhook.
+///
+/// # Errors
+/// Where something does not start, or nothing arrives.
+pub async fn first_event(programs: &Programs, times: usize) -> Result<Delays, Error> {
+    let mut system = System::start(programs, DURABLE).await?;
+    let http = service_kit::http::client("drill", PATIENCE)?;
+    let mut delays = Vec::with_capacity(times);
+    for _ in 0..times {
+        system.nats.kill().await?;
+        let body = json!({ "text": "made while NATS was away" });
+        let answer = http.post(system.backends[0].url("/todos/")).json(&body);
+        answer.send().await?.error_for_status()?;
+        tokio::time::sleep(OUTAGE).await;
+        system.nats.restart().await?;
+        let back = Instant::now();
+        let arrived = system.webhook.wait_for(1, PATIENCE).await?;
+        delays.push(Instant::from(arrived[0].at).saturating_duration_since(back));
         system.webhook.clear();
     }
     Ok(Delays::of(delays))

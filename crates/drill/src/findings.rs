@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::event::{Change, Event, Receipt};
 
 /// The outcome of a drill.
@@ -22,12 +24,25 @@ pub struct Findings {
     pub unasked: usize,
     /// From the acknowledgement of each change to its first delivery.
     pub delays: Delays,
+    /// How long the system took to be as fast as ever: the longest way of an event, from its
+    /// acknowledgement or from the end of the fault, whichever came later. Nor was any change
+    /// acknowledged later than this after the end of the fault.
+    pub recovery: Duration,
+}
+
+/// What is known of a fault when its outcome is judged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// From when on the system should work.
+    pub is_over_at: Option<Instant>,
+    /// The webhook refuses what has this in its text: nobody waits for that.
+    pub refused: Option<&'static str>,
 }
 
 impl Findings {
     /// Compares `changes`, those of one todo in their order, with `receipts` in theirs.
     #[must_use]
-    pub fn of(changes: &[Change], receipts: &[Receipt]) -> Self {
+    pub fn of(changes: &[Change], receipts: &[Receipt], known: Known) -> Self {
         let mut expected: HashMap<&Event, Expected<'_>> = HashMap::with_capacity(changes.len());
         let mut length: HashMap<i64, usize> = HashMap::new();
         for change in changes {
@@ -46,6 +61,11 @@ impl Findings {
             acknowledged: changes.len(),
             ..Self::default()
         };
+        if let Some(over) = known.is_over_at {
+            let after = changes.iter().map(|change| change.at);
+            let first = after.filter(|at| *at >= over).min();
+            findings.recovery = first.map_or(Duration::MAX, |first| first - over);
+        }
         let mut delays = Vec::with_capacity(changes.len());
         let mut reached: HashMap<i64, usize> = HashMap::new();
         for receipt in receipts {
@@ -64,6 +84,14 @@ impl Findings {
                 findings.inversions += behind;
                 // A delivery may overtake the acknowledgement.
                 delays.push(receipt.at.saturating_duration_since(expected.change.at));
+                if !known.excuses(&receipt.event) {
+                    let from = expected
+                        .change
+                        .at
+                        .max(known.is_over_at.unwrap_or(expected.change.at));
+                    let took = receipt.at.saturating_duration_since(from);
+                    findings.recovery = findings.recovery.max(took);
+                }
             }
         }
         findings.delays = Delays::of(delays);
@@ -85,6 +113,15 @@ impl Findings {
             && self.inversions == 0
             && self.unasked == 0
             && self.duplicates <= duplicates
+    }
+}
+
+impl Known {
+    /// Whether nobody waits for `event`.
+    #[must_use]
+    pub fn excuses(&self, event: &Event) -> bool {
+        self.refused
+            .is_some_and(|refused| event.text.contains(refused))
     }
 }
 
@@ -129,7 +166,6 @@ impl Delays {
 #[cfg(test)]
 mod tests {
     use todo_domain::EventKind;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -154,7 +190,7 @@ mod tests {
         };
         let changes = [(1, "a"), (1, "b"), (2, "a"), (1, "c")].map(change);
         let receipts: Vec<_> = delivered.iter().map(receipt).collect();
-        Findings::of(&changes, &receipts)
+        Findings::of(&changes, &receipts, Known::default())
     }
 
     #[test]
@@ -198,6 +234,43 @@ mod tests {
         let found = findings(&[(1, "a"), (1, "b"), (1, "c"), (2, "a"), (3, "a")]);
         assert_eq!((found.lost(), found.unasked), (0, 1));
         assert!(!found.keep_the_promise(9));
+    }
+
+    #[test]
+    fn recovery_counts_from_the_end_of_the_fault_and_leaves_out_what_is_refused() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let change = |text, seconds| Change {
+            event: event(1, text),
+            at: at(seconds),
+        };
+        let receipt = |text, seconds| Receipt {
+            event: event(1, text),
+            at: at(seconds),
+        };
+        let changes = [
+            change("in it", 1),
+            change("refused", 2),
+            change("after", 13),
+        ];
+        let receipts = [
+            receipt("in it", 12),
+            receipt("after", 14),
+            receipt("refused", 60),
+        ];
+        let known = Known {
+            is_over_at: Some(at(10)),
+            refused: Some("refused"),
+        };
+        let recovery = |known| Findings::of(&changes, &receipts, known).recovery;
+        // The first change that was acknowledged afterwards.
+        assert_eq!(recovery(known), Duration::from_secs(3));
+        let strict = Known {
+            refused: None,
+            ..known
+        };
+        assert_eq!(recovery(strict), Duration::from_secs(50));
+        assert_eq!(recovery(Known::default()), Duration::from_secs(58));
     }
 
     #[test]

@@ -12,13 +12,14 @@ mod event;
 pub mod figures;
 mod findings;
 mod load;
+mod network;
 mod scenario;
 pub mod soak;
 mod system;
 
 pub use error::Error;
 pub use event::{Change, Event, Receipt};
-pub use findings::{Delays, Findings};
+pub use findings::{Delays, Findings, Known};
 pub use load::Load;
 pub use scenario::{Scale, Scenario};
 pub use system::{Durability, Plan, Programs, System};

@@ -25,6 +25,9 @@ const EXCHANGE: Duration = Duration::from_secs(30);
 /// How long a client asks for the same change before the drill fails.
 const PATIENCE: Duration = Duration::from_mins(3);
 
+/// What Slack would take for a call to everybody in the channel.
+const MENTION: &str = "<!channel> & <b>";
+
 /// The pause before a client asks again.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -42,7 +45,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts clients of `backends`, URLs of their `/todos/`, that together make `rate` changes a
+    /// Starts clients of `backends`, URLs of their `/todos/` of which there is at least one, that together make `rate` changes a
     /// second, or as many as they can without one.
     ///
     /// # Errors
@@ -57,6 +60,7 @@ impl Load {
                     number,
                     http: http.clone(),
                     backends: backends.to_vec(),
+                    backend: number as usize,
                     pace: rate.map(|rate| Duration::from_secs(1) * CLIENTS / rate),
                     next_at: Instant::now(),
                     progress: progress.clone(),
@@ -114,6 +118,9 @@ struct Client {
     number: u32,
     http: reqwest::Client,
     backends: Vec<String>,
+    /// Which backend is asked, modulo their number: one that does not acknowledge is left, as an
+    /// ingress leaves one that is not ready.
+    backend: usize,
     pace: Option<Duration>,
     next_at: Instant,
     progress: watch::Sender<usize>,
@@ -132,7 +139,8 @@ impl Client {
 
     /// Takes one todo through its life.
     async fn live(&mut self, life: usize, stop: &CancellationToken) -> Result<(), Error> {
-        let text = |step| format!("client {} life {life} step {step}", self.number);
+        // Each mentions everybody, unless it is escaped.
+        let text = |step| format!("client {} life {life} step {step} {MENTION}", self.number);
         let texts: Vec<String> = (0..LIFE - 1).map(text).collect();
         let todo = self.create(&texts[0]).await?;
         for text in &texts[1..] {
@@ -200,7 +208,8 @@ impl Client {
         }
         let begin = Instant::now();
         let mut first = true;
-        for backend in self.backends.iter().cycle().skip(self.number as usize) {
+        loop {
+            let backend = &self.backends[self.backend % self.backends.len()];
             let refusal = match exchange(request(&self.http, backend)).await {
                 Ok((status, body)) if status.is_success() => return Ok(Some(body)),
                 Ok((StatusCode::NOT_FOUND, _)) if !first => return Ok(None),
@@ -214,9 +223,9 @@ impl Client {
                 return Err(Error::Unexpected(format!("no acknowledgement: {refusal}")));
             }
             first = false;
+            self.backend += 1;
             sleep(RETRY).await;
         }
-        Err(Error::Unexpected("there is no backend".to_owned()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use drill::{Delays, Durability, Error, Findings, Programs, Scale, Scenario, figures, soak};
+use drill::{Delays, Error, Findings, Programs, Scale, Scenario, figures, soak};
 
 /// Breaks the whole system in every way and counts what is lost, doubled or out of order.
 ///
@@ -13,7 +13,7 @@ use drill::{Delays, Durability, Error, Findings, Programs, Scale, Scenario, figu
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask drill", bin_name = "cargo xtask drill")]
 struct Arguments {
-    /// Kill every process at random while changes are made
+    /// Kill, freeze and cut off every process at random, and lose NATS's store once
     #[arg(long, conflicts_with = "figures")]
     soak: bool,
 
@@ -64,27 +64,23 @@ async fn run(arguments: &Arguments) -> Result<bool, Error> {
 }
 
 async fn play_all(programs: &Programs, only: &str) -> Result<bool, Error> {
-    let beyond = Scale::FULL.beyond_the_duplicate_window();
-    let cases = Scenario::ALL.iter().flat_map(|scenario| {
-        let full = (scenario.name.to_owned(), scenario, Scale::FULL);
-        let long = (scenario.name == Scenario::NATS_DOWN.name).then(|| {
-            let seconds = beyond.outage.as_secs();
-            (format!("{}, {seconds} s", scenario.name), scenario, beyond)
-        });
-        [full].into_iter().chain(long)
-    });
     print_headline();
     let mut kept = true;
-    for (name, scenario, scale) in cases.filter(|(name, ..)| name.contains(only)) {
-        let mut system = scenario.set_up(programs).await?;
-        match scenario.play(&mut system, scale).await {
+    let scenarios = Scenario::ALL.iter();
+    for scenario in scenarios.filter(|scenario| scenario.name.contains(only)) {
+        match scenario.play(programs, Scale::FULL).await {
             Ok(findings) => {
-                kept &= findings.keep_the_promise(scenario.duplicates);
-                print_findings(&name, &findings);
+                let holds = scenario.holds(&findings, Scale::FULL);
+                kept &= holds;
+                let bound = Some(scenario.recovery);
+                print_findings(scenario.name, &findings, bound);
+                if !holds {
+                    println!("{}: FAILED", scenario.name);
+                }
             }
             Err(error) => {
                 kept = false;
-                println!("{name:<36} {error:?}");
+                println!("{}: FAILED, {error:?}", scenario.name);
             }
         }
     }
@@ -94,79 +90,88 @@ async fn play_all(programs: &Programs, only: &str) -> Result<bool, Error> {
 async fn hold_soak(programs: &Programs, changes: usize, seed: u64) -> Result<bool, Error> {
     println!("seed {seed}");
     let soaked = soak::soak(programs, changes, seed).await?;
-    let kills: Vec<String> = soaked
-        .kills
+    let done: Vec<String> = soaked
+        .done
         .iter()
-        .map(|(process, times)| format!("{process} {times}"))
+        .map(|(what, times)| format!("{what} {times}"))
         .collect();
     println!(
-        "{} s under load; killed: {}",
+        "{} s under load; {}",
         soaked.took.as_secs(),
-        kills.join(", ")
+        done.join(", ")
     );
     print_headline();
-    print_findings("soak", &soaked.findings);
+    print_findings("soak", &soaked.findings, None);
     Ok(soaked
         .findings
         .keep_the_promise(soaked.explained_duplicates()))
 }
 
+/// With all servers synchronised to disk.
 async fn measure(programs: &Programs) -> Result<(), Error> {
-    for (durability, name) in [
-        (Durability::Database, "fsync in PostgreSQL"),
-        (Durability::Everything, "fsync in PostgreSQL and NATS"),
-    ] {
-        let drain = figures::drain(programs, durability, 100_000).await?;
-        println!(
-            "{name}: {} events drained in {:.2} s, {:.0} events/s",
-            drain.events,
-            drain.took.as_secs_f64(),
-            drain.rate()
-        );
-        let Delays { p50, p99, max } = figures::latency(programs, durability, 200).await?;
-        println!(
-            "{name}: request to webhook, 200 changes one at a time: p50 {} ms, p99 {} ms, max {} ms",
-            millis(p50),
-            millis(p99),
-            millis(max)
-        );
-    }
+    print_load();
+    let drain = figures::drain(programs, 200_000).await?;
+    println!(
+        "{} events from the outbox to the stream in {:.2} s, {:.0} events/s",
+        drain.events,
+        drain.took.as_secs_f64(),
+        drain.rate()
+    );
+    print_load();
+    let delays = figures::latency(programs, 500).await?;
+    print_delays("request to webhook, 500 changes one at a time", delays);
+    print_load();
+    let delays = figures::first_event(programs, 10).await?;
+    print_delays("NATS is back to first event, 10 times", delays);
     Ok(())
+}
+
+fn print_delays(what: &str, Delays { p50, p99, max }: Delays) {
+    println!(
+        "{what}: p50 {} ms, p99 {} ms, max {} ms",
+        millis(p50),
+        millis(p99),
+        millis(max)
+    );
+}
+
+/// What else the machine does says what a figure is worth.
+fn print_load() {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!(
+        "load of the machine {} on {cores} cores",
+        load.split(' ').next().unwrap_or("unknown")
+    );
 }
 
 fn print_headline() {
     println!(
-        "{:<36} {:>12} {:>9} {:>5} {:>10} {:>10} {:>9} {:>9} {:>9}",
+        "{:<50} {:>5} {:>9} {:>4} {:>7} {:>10} {:>9} {:>12} {:>8}",
         "scenario",
-        "acknowledged",
+        "acked",
         "delivered",
         "lost",
-        "duplicates",
+        "doubled",
         "inversions",
         "p50 ms",
-        "p99 ms",
-        "max ms"
+        "recovery ms",
+        "bound ms"
     );
 }
 
-fn print_findings(name: &str, findings: &Findings) {
+fn print_findings(name: &str, findings: &Findings, bound: Option<Duration>) {
     println!(
-        "{name:<36} {:>12} {:>9} {:>5} {:>10} {:>10} {:>9} {:>9} {:>9}",
+        "{name:<50} {:>5} {:>9} {:>4} {:>7} {:>10} {:>9} {:>12} {:>8}",
         findings.acknowledged,
         findings.delivered,
         findings.lost(),
         findings.duplicates,
         findings.inversions,
         millis(findings.delays.p50),
-        millis(findings.delays.p99),
-        millis(findings.delays.max)
+        millis(findings.recovery),
+        bound.map_or_else(|| "-".to_owned(), |bound| bound.as_millis().to_string())
     );
-    if findings.stale > 0 {
-        println!(
-            "{name}: {} of the duplicates came behind a later event",
-            findings.stale
-        );
-    }
     if findings.unasked > 0 {
         println!(
             "{name}: {} deliveries that nobody asked for",

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use sqlx::{Connection, PgConnection};
-use testkit::service::Builder;
-use testkit::{Nats, Postgres, Service, TestDatabase, Webhook, eventually, postgres};
+use testkit::{Nats, Postgres, Service, TestDatabase, Webhook, eventually, nats, postgres};
 use todo_domain::Environment;
 use tokio::time::Instant;
 
 use crate::event::{Change, Receipt};
-use crate::findings::Findings;
+use crate::findings::{Findings, Known};
+use crate::network::Network;
 use crate::{Error, Load};
 
 /// The environment of every drill, one that posts to the webhook.
@@ -23,8 +23,8 @@ const START_DEADLINE: Duration = Duration::from_mins(2);
 /// How long an orderly stop may take.
 const STOP_DEADLINE: Duration = Duration::from_mins(1);
 
-/// An event that is still missing when nothing arrived for so long is lost. The longest pauses are
-/// those between two attempts (30 s) and the take-over from a dead replica (8 s and 30 s).
+/// An event that is still missing when nothing arrived for so long is lost. The longest pause is
+/// that between two attempts at an event that is refused, 30 s.
 const SILENCE: Duration = Duration::from_secs(90);
 
 /// How often what arrived is gathered.
@@ -67,6 +67,10 @@ pub struct Plan {
     pub broadcasters: usize,
     /// What the servers do for an acknowledgement.
     pub durability: Durability,
+    /// Whether the replicas reach the servers over networks that can fail.
+    pub networks: bool,
+    /// The most that NATS may store, as its configuration says it; what the disk takes by default.
+    pub nats_store: Option<&'static str>,
 }
 
 /// What a server has done when it acknowledges.
@@ -86,6 +90,8 @@ impl Plan {
         backends: 1,
         broadcasters: 2,
         durability: Durability::Process,
+        networks: true,
+        nats_store: None,
     };
 }
 
@@ -100,11 +106,17 @@ pub struct System {
     pub webhook: Webhook,
     /// The replicas of todo-backend.
     pub backends: Vec<Service>,
+    /// Between each of them and the servers.
+    pub backend_networks: Vec<Network>,
     /// The replicas of broadcaster.
     pub broadcasters: Vec<Service>,
+    /// Between each of them and NATS.
+    pub broadcaster_networks: Vec<Network>,
+    plan: Plan,
     programs: Programs,
     database: TestDatabase,
     receipts: Vec<Receipt>,
+    refused: usize,
 }
 
 impl System {
@@ -113,69 +125,80 @@ impl System {
     /// # Errors
     /// Where something does not start.
     pub async fn start(programs: &Programs, plan: Plan) -> Result<Self, Error> {
-        let mut system = Self::start_servers(programs, plan.durability).await?;
+        let mut system = Self::start_servers(programs, plan).await?;
         for _ in 0..plan.backends {
             system.add_backend().await?;
         }
         for _ in 0..plan.broadcasters {
-            let broadcaster = system.broadcaster().start().await?;
-            system.broadcasters.push(broadcaster);
+            system.add_broadcaster().await?;
         }
         Ok(system)
     }
 
     /// Starts the servers alone.
-    pub(crate) async fn start_servers(
-        programs: &Programs,
-        durability: Durability,
-    ) -> Result<Self, Error> {
-        let settings = match durability {
+    pub(crate) async fn start_servers(programs: &Programs, plan: Plan) -> Result<Self, Error> {
+        let settings = match plan.durability {
             Durability::Process => &[],
             Durability::Database | Durability::Everything => postgres::DURABLE,
         };
         let postgres = Postgres::start_with(settings).await?;
-        let nats = match durability {
-            Durability::Process | Durability::Database => Nats::start().await?,
-            Durability::Everything => Nats::start_syncing_always().await?,
-        };
+        let sync = (plan.durability == Durability::Everything).then_some(nats::SYNC_ALWAYS);
+        let store = plan
+            .nats_store
+            .map(|most| format!("max_file_store: {most}"));
+        let jetstream = [sync.map(ToOwned::to_owned), store].into_iter().flatten();
+        let jetstream = jetstream.collect::<Vec<_>>().join(", ");
         Ok(Self {
             database: postgres.empty_database().await?,
             postgres,
-            nats,
+            nats: Nats::start_with_jetstream(&jetstream).await?,
             webhook: Webhook::start()?,
             backends: Vec::new(),
+            backend_networks: Vec::new(),
             broadcasters: Vec::new(),
+            broadcaster_networks: Vec::new(),
+            plan,
             programs: programs.clone(),
             receipts: Vec::new(),
+            refused: 0,
         })
     }
 
+    /// Starts a todo-backend.
     pub(crate) async fn add_backend(&mut self) -> Result<(), Error> {
-        let backend = self.backend().start().await?;
-        self.backends.push(backend);
+        let network = self
+            .network(&[self.postgres.port(), self.nats.port()])
+            .await?;
+        let backend = Service::builder(&self.programs.todo_backend)
+            .env("MIGRATE_ON_START", "true")
+            .env("DATABASE_URL", network.url(self.database.url()))
+            .env("POD_NAMESPACE", ENVIRONMENT)
+            .env("NATS_URL", network.url(&self.nats.url()))
+            .env("SHUTDOWN_DELAY_SECONDS", "0")
+            .start_deadline(START_DEADLINE);
+        self.backends.push(backend.start().await?);
+        self.backend_networks.push(network);
         Ok(())
     }
 
-    /// A todo-backend, to be started.
-    pub(crate) fn backend(&self) -> Builder {
-        Service::builder(&self.programs.todo_backend)
-            .env("MIGRATE_ON_START", "true")
-            .env("DATABASE_URL", self.database.url())
+    /// Starts a broadcaster.
+    pub(crate) async fn add_broadcaster(&mut self) -> Result<(), Error> {
+        let network = self.network(&[self.nats.port()]).await?;
+        let broadcaster = Service::builder(&self.programs.broadcaster)
             .env("POD_NAMESPACE", ENVIRONMENT)
-            .env("NATS_URL", self.nats.url())
-            .env("SHUTDOWN_DELAY_SECONDS", "0")
-            .start_deadline(START_DEADLINE)
-    }
-
-    /// A broadcaster, to be started.
-    fn broadcaster(&self) -> Builder {
-        Service::builder(&self.programs.broadcaster)
-            .env("POD_NAMESPACE", ENVIRONMENT)
-            .env("NATS_URL", self.nats.url())
+            .env("NATS_URL", network.url(&self.nats.url()))
             .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
             .env("SLACK_WEBHOOK_URL", self.webhook.url())
             .env("MESSAGE_FORMAT", "json")
-            .start_deadline(START_DEADLINE)
+            .start_deadline(START_DEADLINE);
+        self.broadcasters.push(broadcaster.start().await?);
+        self.broadcaster_networks.push(network);
+        Ok(())
+    }
+
+    async fn network(&self, ports: &[u16]) -> Result<Network, Error> {
+        let ports = if self.plan.networks { ports } else { &[] };
+        Ok(Network::to(ports).await?)
     }
 
     /// Starts clients that use all backends.
@@ -189,42 +212,66 @@ impl System {
     }
 
     /// Stops `load`, waits until everything has been delivered or nothing arrives any more, and
-    /// compares.
+    /// compares. What is refused is taken by the webhook once all else has been delivered.
     ///
     /// # Errors
     /// As [`Load::stop`]; [`testkit::Error::Deadline`] where all is delivered and yet somebody
     /// holds an event.
-    pub async fn settle(&mut self, load: Load) -> Result<Findings, Error> {
+    pub async fn settle(&mut self, load: Load, known: Known) -> Result<Findings, Error> {
         let changes = load.stop().await?;
-        let mut findings = self.compare(&changes);
+        if known.refused.is_some() {
+            let others = changes.iter();
+            let others = others.filter(|change| !known.excuses(&change.event));
+            let others: Vec<_> = others.cloned().collect();
+            let waiting = self.until_delivered(&others, known).await.lost();
+            if waiting > 0 {
+                let found = format!("{waiting} other events wait for a refused todo");
+                return Err(Error::Unexpected(found));
+            }
+            self.webhook.answer_alike();
+        }
+        let mut findings = self.until_delivered(&changes, known).await;
+        if findings.lost() == 0 {
+            // What is published or delivered twice comes late.
+            self.idle().await?;
+            findings = self.compare(&changes, known);
+        }
+        Ok(findings)
+    }
+
+    /// Waits until `changes` have been delivered, or nothing arrives any more.
+    async fn until_delivered(&mut self, changes: &[Change], known: Known) -> Findings {
+        let mut findings = self.compare(changes, known);
         let mut heard_at = Instant::now();
         while findings.lost() > 0 && heard_at.elapsed() < SILENCE {
             tokio::time::sleep(GATHER).await;
             if self.gather() > 0 {
                 heard_at = Instant::now();
-                findings = self.compare(&changes);
+                findings = self.compare(changes, known);
             }
         }
-        if findings.lost() == 0 {
-            // What is published or delivered twice comes late.
-            self.idle().await?;
-            findings = self.compare(&changes);
-        }
-        Ok(findings)
+        findings
     }
 
-    fn compare(&mut self, changes: &[Change]) -> Findings {
+    fn compare(&mut self, changes: &[Change], known: Known) -> Findings {
         self.gather();
-        Findings::of(changes, &self.receipts)
+        Findings::of(changes, &self.receipts, known)
     }
 
-    /// Takes over what the webhook has accepted; how much it was.
+    /// Takes over what the webhook has received; how much of it was accepted.
     pub(crate) fn gather(&mut self) -> usize {
-        let before = self.receipts.len();
         let requests = self.webhook.take();
+        let before = self.receipts.len();
         self.receipts
             .extend(requests.iter().filter_map(Receipt::read));
-        self.receipts.len() - before
+        let accepted = self.receipts.len() - before;
+        self.refused += requests.len() - accepted;
+        accepted
+    }
+
+    /// How many posts were not accepted, as far as gathered.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused
     }
 
     /// Waits until no event is in the outbox, and none in the stream that was not acknowledged.
@@ -288,7 +335,7 @@ impl System {
     }
 
     /// The replica of the broadcaster that delivers; some event must have been delivered.
-    pub(crate) async fn deliverer(&self) -> Result<usize, Error> {
+    pub(crate) async fn active(&self) -> Result<usize, Error> {
         find(&self.broadcasters, "broadcaster_active", |active| {
             active > 0.0
         })
