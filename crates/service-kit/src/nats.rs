@@ -25,7 +25,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often an idle connection is asked for a sign of life. Two that stay
 /// without an answer end it, so a server that vanished is noticed within three
 /// times as long, where TCP alone would take minutes.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the version of the server is looked at: it may be another one
 /// after each reconnect.
@@ -160,9 +160,10 @@ impl NatsConfig {
 }
 
 /// How long to wait before an attempt to connect: a server that comes back has
-/// its clients again within half a second, and they do not come all at once.
+/// its clients again within a quarter of a second, and they do not come all at
+/// once.
 fn reconnect_delay(attempts: usize) -> Duration {
-    let longest = [0, 25, 50, 100, 200].get(attempts).copied().unwrap_or(400);
+    let longest = [0, 25, 50, 100].get(attempts).copied().unwrap_or(200);
     Duration::from_millis(longest).mul_f64(rand::random_range(0.5..=1.0))
 }
 

@@ -10,6 +10,7 @@ use service_kit::TaskError;
 use service_kit::nats::NatsConfig;
 use todo_domain::{Environment, budget};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -17,6 +18,9 @@ use tracing::info;
 /// message that it publishes after, so nothing depends on it; it must be short,
 /// since an event that somebody removed from the stream has to come again.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a server is back.
+const RECONNECT_POLL: Duration = Duration::from_millis(20);
 
 /// A connection and the stream of an environment on it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -67,6 +71,13 @@ impl Connection {
     /// See [`service_kit::nats::Connection::is_up`].
     pub(crate) fn is_up(&self) -> bool {
         self.server.is_up()
+    }
+
+    /// Waits until there is a server at the other end.
+    pub(crate) async fn reachable(&self) {
+        while !self.is_up() {
+            sleep(RECONNECT_POLL).await;
+        }
     }
 
     /// See [`service_kit::nats::Connection::losses`].

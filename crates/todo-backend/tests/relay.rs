@@ -562,6 +562,35 @@ async fn a_stream_that_is_full_makes_events_wait_until_there_is_room() {
     until_empty(store).await;
 }
 
+/// Neither the broker nor the database answers: both have one deadline together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_stops_within_two_seconds_whatever_hangs() {
+    let mut server = Postgres::start().await.unwrap();
+    let database = server.empty_database().await.unwrap();
+    let store = open(&database.url().parse().unwrap()).await.unwrap();
+    store.todos.migrate(&first_todo()).await.unwrap();
+    let mut nats = Nats::start().await.unwrap();
+    let shutdown = CancellationToken::new();
+    let metrics = RelayMetrics::register(&mut Registry::default());
+    let publisher = Arc::new(publisher(&nats).await);
+    let relay = Relay::new(store.outbox.clone(), publisher, metrics);
+    let mut relay = JoinSet::from_iter([relay.run(shutdown.clone())]);
+    count_up(&store, 9).await;
+    published(&store, &nats).await;
+
+    nats.pause().await.unwrap();
+    create(&store, "too late").await;
+    server.pause().await.unwrap();
+    shutdown.cancel();
+    let begin = Instant::now();
+    relay.join_next().await.unwrap().unwrap().unwrap();
+    let took = begin.elapsed();
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    // Those who wait for its answers could not end.
+    server.resume().unwrap();
+    nats.resume().unwrap();
+}
+
 /// As after a rollback of the program: the newer one wrote what this one cannot
 /// read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

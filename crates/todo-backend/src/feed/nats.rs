@@ -42,6 +42,7 @@ pub async fn follow(
             losses.mark_unchanged();
             let mut delays = retry().build();
             let tail = loop {
+                connection.reachable().await;
                 match start(&connection, &feed, &mut stream).await {
                     Ok(tail) => break tail,
                     Err(error) => debug!(error = %Chain(&*error), "starting the feed failed"),

@@ -31,9 +31,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long the next message may take while the stream is read.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether a server is back.
-const RECONNECT_POLL: Duration = Duration::from_millis(20);
-
 /// How many events that are published one by one are under way at once.
 const WINDOW: usize = 200;
 
@@ -264,9 +261,7 @@ impl Publisher for NatsPublisher {
     }
 
     async fn reachable(&self) {
-        while !self.connection.is_up() {
-            sleep(RECONNECT_POLL).await;
-        }
+        self.connection.reachable().await;
     }
 
     fn destination(&self, event: &TodoEvent) -> (&'static str, String) {

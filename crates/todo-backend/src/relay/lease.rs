@@ -76,9 +76,7 @@ impl Lease {
     }
 
     /// Lets another process have it at once.
-    pub(super) async fn release(self) {
-        // It ends by itself where this fails.
-        let release = self.outbox.release(self.holder);
-        let _ = timeout_at(self.until, release).await;
+    pub(super) async fn release(self) -> Result<(), StoreError> {
+        self.outbox.release(self.holder).await
     }
 }

@@ -16,10 +16,12 @@ mod metrics;
 mod spans;
 
 use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::FutureExt;
 use service_kit::TaskError;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -62,8 +64,12 @@ const DISCARD_EVERY: u64 = 1024;
 /// How often rows that cannot be read are looked at again.
 const SET_ASIDE_FOR: Duration = Duration::from_secs(30);
 
-/// How long all may take that is to be done after the shutdown.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long the last round may take after the shutdown.
+const LAST_ROUND: Duration = Duration::from_millis(1500);
+
+/// How long it may take to give back the lease after that. It ends by itself
+/// where this fails.
+const RELEASE: Duration = Duration::from_millis(500);
 
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
@@ -132,6 +138,16 @@ impl Relay {
         }
     }
 
+    /// Waits after a failure: for the broker where it is away, else for `delay`.
+    async fn until_due(&self, delay: Duration) {
+        let mut reachable = pin!(self.publisher.reachable());
+        if reachable.as_mut().now_or_never().is_none() {
+            return reachable.await;
+        }
+        sleep(delay).await;
+        self.publisher.reachable().await;
+    }
+
     /// Relays until `shutdown`, or until the lease is lost; then why.
     async fn lead(&self, mut lease: Lease, shutdown: &CancellationToken) -> Option<TaskError> {
         let listen = async {
@@ -145,12 +161,12 @@ impl Relay {
             // First, so that a process that was frozen stops before it acts.
             biased;
             lost = lease.keep() => Some(lost),
-            () = after(shutdown, GRACE) => None,
+            () = after(shutdown, LAST_ROUND) => None,
             () = Rounds::new(self).run(shutdown) => None,
             never = listen => never,
         };
         if lost.is_none() {
-            lease.release().await;
+            let _ = timeout(RELEASE, lease.release()).await;
         }
         lost
     }
@@ -239,10 +255,7 @@ impl<'a> Rounds<'a> {
                     let delays = delays.get_or_insert_with(retry);
                     let delay = delays.next().unwrap_or(LONGEST_DELAY);
                     tokio::select! {
-                        () = async {
-                            sleep(delay).await;
-                            self.relay.publisher.reachable().await;
-                        } => Reason::Retry,
+                        () = self.relay.until_due(delay) => Reason::Retry,
                         () = shutdown.cancelled() => continue,
                     }
                 }

@@ -32,7 +32,11 @@ pub(super) async fn keep(
             if arrivals.send(Arrival::StartOver).await.is_err() {
                 return;
             }
-            let Some(messages) = until_done(|| open(&shared, pin.as_deref())).await else {
+            let attempt = || async {
+                shared.connected().await;
+                open(&shared, pin.as_deref()).await
+            };
+            let Some(messages) = until_done(attempt).await else {
                 return;
             };
             info!("ready for events");

@@ -35,7 +35,7 @@ use time::OffsetDateTime;
 use todo_domain::Environment;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -48,6 +48,9 @@ pub(crate) use setup::{SetupError, ensure_dead_letters, jetstream};
 
 /// How many arrivals wait for the engine.
 const ARRIVALS: usize = 64;
+
+/// How often it is looked whether a server is back.
+const RECONNECT_POLL: Duration = Duration::from_millis(20);
 
 /// By what the server knows a delivery, and in which term it came.
 #[derive(Clone, Debug)]
@@ -190,6 +193,14 @@ impl Shared {
     /// How often the connection was lost.
     fn losses(&self) -> u64 {
         *self.losses.borrow()
+    }
+
+    /// Waits until there is a connection. An attempt that fails for want of one
+    /// would only make the next one later.
+    async fn connected(&self) {
+        while !self.connection.is_up() {
+            sleep(RECONNECT_POLL).await;
+        }
     }
 
     /// Ends the term `number`, where it has not ended.
