@@ -79,6 +79,7 @@ impl<S: TodoStore> Traced<S> {
                 StoreError::Unavailable(_) => "unavailable",
                 StoreError::Denied(_) => "denied",
                 StoreError::Statement(_) => "statement",
+                StoreError::SharedSessions => "shared_sessions",
                 StoreError::Migration(_) => "migration",
             });
         }
