@@ -1,8 +1,5 @@
 //! The pages of one environment, with the tasks behind them.
 
-use std::io;
-use std::path::PathBuf;
-
 use axum::Router;
 use prometheus_client::registry::Registry;
 use service_kit::Lifecycle;
@@ -11,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::config::AppConfig;
+use crate::error::AppError;
 use crate::pages::{self, Site};
 use crate::picture::Picture;
 
@@ -65,20 +63,4 @@ impl App {
             );
         }
     }
-}
-
-/// Why the pages cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The folder of the picture cannot be made or read.
-    #[error("cannot use the folder {}", folder.display())]
-    Cache {
-        /// Which folder.
-        folder: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// There is no HTTP client without its roots of trust.
-    #[error("cannot create the HTTP client")]
-    Client(#[from] reqwest::Error),
 }

@@ -12,11 +12,13 @@ mod app;
 mod assets;
 mod backend;
 mod config;
+mod error;
 mod pages;
 mod picture;
 mod service;
 
-pub use app::{App, AppError};
+pub use app::App;
 pub use backend::{Backend, BackendError};
 pub use config::{AppConfig, Args, Command, Config};
+pub use error::AppError;
 pub use service::start;

@@ -10,10 +10,11 @@ use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::confirm::{self, Confirmed};
+use super::error;
 use super::home::{Draft, Edit, EditState, page};
+use super::site::Site;
 use super::undo::{Gone, Undo};
 use super::visit::Visit;
-use super::{Site, error};
 use crate::backend::{BackendError, Filter, Named, TextChange, TodoPage, Wanted};
 
 /// How many todos that are changed at once can be changed back; more would not

@@ -5,9 +5,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::Site;
 use super::frame::Frame;
-use super::home::render;
+use super::render::render;
+use super::site::Site;
 use super::visit::Visit;
 
 /// What the form of the page adds to the one that led to it.

@@ -4,9 +4,9 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::Site;
 use super::frame::Frame;
-use super::home::render;
+use super::render::render;
+use super::site::Site;
 use super::visit::Visit;
 
 #[derive(Template)]

@@ -1,6 +1,6 @@
 //! What every page has around its content.
 
-use super::Site;
+use super::site::Site;
 use super::visit::Visit;
 use crate::assets::Assets;
 

@@ -4,16 +4,17 @@ use askama::Template;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use todo_domain::{MAX_TEXT_CODE_POINTS, Todo, TodoId};
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::Site;
 use super::frame::Frame;
+use super::render::{REVALIDATE, render};
+use super::site::Site;
 use super::undo::{Offer, Undo};
 use super::visit::{Cursor, Place, Visit};
 use super::when::{When, every};
@@ -22,12 +23,6 @@ use crate::picture;
 
 /// How many todos a page of the list holds.
 const PAGE_SIZE: u32 = 50;
-
-/// Pages hold what people wrote and are made anew for each visit.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
-
-/// When to ask again for a page that could not be made, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 /// What a person has typed or done that the next page has to show.
 #[derive(Debug, Default)]
@@ -271,24 +266,6 @@ pub(super) async fn page(
         picture: site.picture.view().map(|view| PictureView::new(view, now)),
     };
     render(status, &page)
-}
-
-/// The answer with a page in it.
-pub(super) fn render(status: StatusCode, page: &impl Template) -> Response {
-    let html = match page.render() {
-        Ok(html) => Html(html),
-        Err(error) => {
-            error!(%error, "rendering a page failed");
-            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        }
-    };
-    let mut response = (status, [(header::CACHE_CONTROL, REVALIDATE)], html).into_response();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, RETRY_AFTER);
-    }
-    response
 }
 
 impl List {

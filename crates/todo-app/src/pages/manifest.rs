@@ -5,8 +5,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::Site;
 use super::frame::Frame;
+use super::site::Site;
 use super::visit::Visit;
 
 /// `GET /manifest.webmanifest` (W3C, Web Application Manifest): each

@@ -10,71 +10,29 @@ mod frame;
 mod home;
 mod manifest;
 mod print;
+mod render;
+mod site;
 mod undo;
 mod visit;
 mod when;
-
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use service_kit::BuildInfo;
-use service_kit::config::PublicPrefix;
 use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
-use todo_domain::Environment;
 use tokio_util::sync::CancellationToken;
 
 use crate::assets::Assets;
-use crate::backend::Backend;
-use crate::config::AppConfig;
-use crate::picture::Picture;
 use crate::{assets, picture};
+
+pub(crate) use site::Site;
 
 /// Everything that a page loads is ours, and nothing is written into it.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'; manifest-src 'self'";
-
-/// What the handlers need. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct Site(Arc<SiteParts>);
-
-/// The parts of a [`Site`].
-#[derive(Debug)]
-pub(crate) struct SiteParts {
-    environment: Environment,
-    prefix: PublicPrefix,
-    api_path: Option<String>,
-    revision: String,
-    backend: Backend,
-    picture: Picture,
-    picture_ttl: Duration,
-}
-
-impl Site {
-    pub(crate) fn new(config: &AppConfig, backend: Backend, picture: Picture) -> Self {
-        Self(Arc::new(SiteParts {
-            environment: config.environment.clone(),
-            prefix: config.public_prefix.clone(),
-            api_path: config.api_path.clone(),
-            revision: config.revision.clone(),
-            backend,
-            picture,
-            picture_ttl: config.image_ttl,
-        }))
-    }
-}
-
-impl std::ops::Deref for Site {
-    type Target = SiteParts;
-
-    fn deref(&self) -> &SiteParts {
-        &self.0
-    }
-}
 
 /// Which program answers, for those who look from outside.
 async fn version(State(site): State<Site>) -> Json<BuildInfo> {

@@ -6,10 +6,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tracing::warn;
 
+use super::error;
 use super::frame::Frame;
-use super::home::render;
+use super::render::render;
+use super::site::Site;
 use super::visit::{Cursor, Place, Visit};
-use super::{Site, error};
 use crate::backend::BackendError;
 
 /// How many todos the API gives at once.

@@ -12,7 +12,7 @@ use service_kit::http::{ForwardedPrefix, RequestContext};
 use todo_domain::MAX_TEXT_CODE_POINTS;
 use url::form_urlencoded;
 
-use super::Site;
+use super::site::Site;
 use super::undo::Undo;
 use crate::backend::{Filter, Wanted};
 

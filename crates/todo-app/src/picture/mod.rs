@@ -24,8 +24,8 @@ use tracing::{info, warn};
 use self::cache::{Cache, Entry};
 use self::metrics::Metrics;
 use self::origin::{FetchError, Origin};
-use crate::app::AppError;
 use crate::config::AppConfig;
+use crate::error::AppError;
 
 pub(crate) use self::http::serve;
 

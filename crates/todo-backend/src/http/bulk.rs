@@ -8,10 +8,11 @@ use axum::{Extension, Json};
 use serde_json::{Value, json};
 use service_kit::http::RequestContext;
 
+use super::api::Api;
 use super::body::Fields;
 use super::error::ApiError;
 use super::params::{PageQuery, origin};
-use super::{Api, docs};
+use super::schema;
 use crate::store::{Bulk, BulkChange, bulk};
 
 /// What the list takes where no state is named: nobody changes all of it by a
@@ -27,16 +28,16 @@ const WITHOUT_STATE: ApiError = ApiError::Method("GET,HEAD,POST");
 #[utoipa::path(
     put, path = "/todos/",
     params(("completed" = bool, Query, description = "The state before: only todos in it are changed")),
-    request_body(content = docs::BulkSchema, description = "{\"completed\": true}"),
+    request_body(content = schema::BulkSchema, description = "{\"completed\": true}"),
     responses(
-        (status = 200, description = "How many, and which: {\"updated\": 1, \"todos\": [{\"id\": 7, \"version\": 2}]}", body = docs::UpdatedSchema),
-        (status = 400, description = "The body is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
-        (status = 405, description = "`completed` is missing", body = docs::ErrorSchema),
-        (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
-        (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
-        (status = 422, description = "A parameter or a field is not valid", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
+        (status = 200, description = "How many, and which: {\"updated\": 1, \"todos\": [{\"id\": 7, \"version\": 2}]}", body = schema::UpdatedSchema),
+        (status = 400, description = "The body is malformed", body = schema::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = schema::ErrorSchema),
+        (status = 405, description = "`completed` is missing", body = schema::ErrorSchema),
+        (status = 413, description = "The body has more than 64 KiB", body = schema::ErrorSchema),
+        (status = 415, description = "The body is not JSON", body = schema::ErrorSchema),
+        (status = 422, description = "A parameter or a field is not valid", body = schema::ErrorSchema),
+        (status = 503, description = "The database is not ready", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn update(
@@ -77,16 +78,16 @@ pub(super) async fn update(
 #[utoipa::path(
     delete, path = "/todos/",
     params(("completed" = bool, Query, description = "Has to be true")),
-    request_body(content = Option<docs::NamedTodosSchema>, description = "Nothing, or which: {\"todos\": [{\"id\": 7}]}"),
+    request_body(content = Option<schema::NamedTodosSchema>, description = "Nothing, or which: {\"todos\": [{\"id\": 7}]}"),
     responses(
         (status = 200, description = "How many: {\"deleted\": 3}"),
-        (status = 400, description = "The body is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
-        (status = 405, description = "`completed=true` is missing", body = docs::ErrorSchema),
-        (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
-        (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
-        (status = 422, description = "A parameter or a field is not valid", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
+        (status = 400, description = "The body is malformed", body = schema::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = schema::ErrorSchema),
+        (status = 405, description = "`completed=true` is missing", body = schema::ErrorSchema),
+        (status = 413, description = "The body has more than 64 KiB", body = schema::ErrorSchema),
+        (status = 415, description = "The body is not JSON", body = schema::ErrorSchema),
+        (status = 422, description = "A parameter or a field is not valid", body = schema::ErrorSchema),
+        (status = 503, description = "The database is not ready", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn delete(

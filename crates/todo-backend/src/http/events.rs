@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, interval_at};
 
-use super::Api;
+use super::api::Api;
 use crate::feed::Message;
 use crate::store::Count;
 

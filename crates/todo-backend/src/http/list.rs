@@ -10,17 +10,17 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
-use time::format_description::well_known::Rfc3339;
-use todo_domain::SearchTerm;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::warn;
 use url::form_urlencoded::byte_serialize;
 
+use super::api::{Api, REVALIDATE};
 use super::error::ApiError;
 use super::params::{PageQuery, Prefix};
-use super::{Api, REVALIDATE, docs};
-use crate::store::{Cursor, List, Page, Row, TodoStore, search};
+use super::part::{Part, Wanted};
+use super::schema;
+use crate::store::{Cursor, List, Page, TodoStore};
 
 const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 const ACTIVE_COUNT: HeaderName = HeaderName::from_static("x-active-count");
@@ -52,10 +52,10 @@ const FORM: &str = "1";
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
     ),
     responses(
-        (status = 200, description = "The todos", body = [docs::TodoSchema]),
+        (status = 200, description = "The todos", body = [schema::TodoSchema]),
         (status = 304, description = "Nothing has changed"),
-        (status = 422, description = "A parameter is not valid or given twice", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready, or too many searches and long lists are being read", body = docs::ErrorSchema),
+        (status = 422, description = "A parameter is not valid or given twice", body = schema::ErrorSchema),
+        (status = 503, description = "The database is not ready, or too many searches and long lists are being read", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn list(
@@ -111,101 +111,6 @@ pub(super) async fn list(
         head.insert(header::LINK, link);
     }
     Ok(response)
-}
-
-/// A part of a list, as its requests want it.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) struct Wanted {
-    page: Page,
-    search: Option<SearchTerm>,
-    /// Whether the list starts here.
-    is_first: bool,
-    /// Whether the next part follows in the same answer.
-    goes_on: bool,
-}
-
-/// A part of a list.
-#[derive(Clone, Debug)]
-pub(super) struct Part {
-    json: Bytes,
-    /// The list that it is of.
-    list: List,
-    /// Where the next part starts, if there is one.
-    next: Option<Cursor>,
-}
-
-impl Wanted {
-    async fn read(self, store: Arc<dyn TodoStore>) -> Result<Part, ApiError> {
-        let mut json = Vec::new();
-        if self.is_first {
-            json.push(b'[');
-        }
-        let mut written = 0;
-        let mut end = None;
-        let mut is_more = false;
-        let mut fault = None;
-        let mut each = |row: Row<'_>| {
-            if written == self.page.limit {
-                is_more = true;
-                return;
-            }
-            if written > 0 || !self.is_first {
-                json.push(b',');
-            }
-            written += 1;
-            end = Some(Cursor {
-                created_at: row.created_at,
-                id: row.id,
-            });
-            if let Err(error) = write_todo(row, &mut json) {
-                fault = Some(error);
-            }
-        };
-        // One more than wanted tells whether another part follows.
-        let page = Page {
-            limit: self.page.limit + 1,
-            ..self.page.clone()
-        };
-        let list = match &self.search {
-            None => store.list(&page, &mut each).await,
-            Some(term) => search::list(&*store, &page, term, &mut each).await,
-        }?;
-        if let Some(error) = fault {
-            error!(%error, "encoding a todo failed");
-            return Err(ApiError::Internal);
-        }
-        let next = end.filter(|_| is_more);
-        if next.is_none() || !self.goes_on {
-            json.push(b']');
-        }
-        Ok(Part {
-            json: json.into(),
-            list,
-            next,
-        })
-    }
-
-    /// The part that starts after `cursor`.
-    fn after(mut self, cursor: Cursor) -> Self {
-        self.page.after = Some(cursor);
-        self.page.known = None;
-        self.is_first = false;
-        self
-    }
-}
-
-/// Writes a todo as [`todo_domain::Todo`] is written, from where it lies.
-fn write_todo(row: Row<'_>, json: &mut Vec<u8>) -> io::Result<()> {
-    use std::io::Write;
-
-    write!(json, "{{\"id\":{},\"text\":", row.id)?;
-    serde_json::to_writer(&mut *json, row.text)?;
-    write!(json, ",\"completed\":{},\"created_at\":\"", row.completed)?;
-    row.created_at
-        .format_into(json, &Rfc3339)
-        .map_err(io::Error::other)?;
-    json.extend_from_slice(b"\"}");
-    Ok(())
 }
 
 /// The body that starts with `first` and goes on with the part `wanted`, and
@@ -288,33 +193,10 @@ fn link(prefix: &str, query: &PageQuery, limit: u32, next: Cursor) -> Option<Hea
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use time::OffsetDateTime;
-    use todo_domain::{Todo, TodoId, TodoText};
 
     use super::*;
 
     proptest! {
-        #[test]
-        fn a_todo_of_a_list_is_written_as_a_todo_alone(
-            id in any::<i64>(),
-            text in any::<String>(),
-            completed in any::<bool>(),
-            micros in 0..=253_402_300_799_999_999_i64,
-        ) {
-            let created_at =
-                OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).unwrap();
-            let row = Row { id: TodoId(id), text: &text, completed, created_at };
-            let mut written = Vec::new();
-            write_todo(row, &mut written).unwrap();
-            let alone = Todo {
-                id: TodoId(id),
-                text: TodoText::stored(text.clone()),
-                completed,
-                created_at,
-            };
-            prop_assert_eq!(written, serde_json::to_vec(&alone).unwrap());
-        }
-
         #[test]
         fn a_list_version_round_trips(version in any::<i64>(), other in "[ -~]{0,20}") {
             let list = List {

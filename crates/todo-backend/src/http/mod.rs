@@ -1,5 +1,6 @@
 //! The routes of the API.
 
+mod api;
 mod body;
 mod bulk;
 mod docs;
@@ -8,84 +9,29 @@ mod events;
 mod limits;
 mod list;
 mod params;
+mod part;
+mod schema;
 mod shared;
 mod todos;
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use service_kit::BuildInfo;
-use service_kit::config::PublicPrefix;
 use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
-use self::shared::SharedReads;
 use crate::backlog::OutboxBound;
-use crate::feed::Feed;
-use crate::store::TodoStore;
 
+pub use api::Api;
 pub use limits::Limits;
 
 /// Nothing of an answer is ever run or framed; the page of `/docs` has a style
 /// sheet of its own.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// Clients may keep an answer but ask, by its `ETag`, whether it still holds.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
-
-/// What the handlers need.
-#[derive(Clone, Debug)]
-pub struct Api {
-    store: Arc<dyn TodoStore>,
-    prefix: PublicPrefix,
-    feed: Feed,
-    limits: Limits,
-    outbox: OutboxBound,
-    build: BuildInfo,
-    reads: SharedReads<list::Wanted, Result<list::Part, ApiError>>,
-}
-
-impl Api {
-    /// The API of the todos in `store`, whose changes are in `feed`. The browser
-    /// sees it under `prefix` where the ingress does not say another one by
-    /// `X-Forwarded-Prefix`. Changes are refused while `outbox` is full.
-    pub fn new(
-        store: Arc<dyn TodoStore>,
-        prefix: PublicPrefix,
-        feed: Feed,
-        limits: Limits,
-        outbox: OutboxBound,
-    ) -> Self {
-        Self {
-            store,
-            prefix,
-            feed,
-            limits,
-            outbox,
-            build: BuildInfo {
-                name: "todo-backend",
-                version: env!("CARGO_PKG_VERSION"),
-                revision: "unknown".to_owned(),
-            },
-            reads: SharedReads::new(),
-        }
-    }
-}
-
-impl Api {
-    /// With the commit that it was built from, for those who look from outside.
-    #[must_use]
-    pub fn built_from(mut self, revision: String) -> Self {
-        self.build.revision = revision;
-        self
-    }
-}
 
 async fn version(State(api): State<Api>) -> Json<BuildInfo> {
     Json(api.build)

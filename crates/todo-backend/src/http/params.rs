@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use todo_domain::{SearchTerm, TodoId};
 use url::form_urlencoded;
 
-use super::Api;
+use super::api::Api;
 use super::error::{ApiError, Fault};
 use crate::store::{Cursor, Guard, Origin};
 

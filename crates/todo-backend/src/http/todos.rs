@@ -10,11 +10,12 @@ use headers::HeaderMapExt;
 use serde_json::{Value, json};
 use service_kit::http::RequestContext;
 
+use super::api::{Api, REVALIDATE};
 use super::body::Fields;
 use super::error::{ApiError, Fault};
 use super::list::is_fresh;
 use super::params::{PathId, Prefix, etag, guard, idempotency_key, origin};
-use super::{Api, REVALIDATE, docs};
+use super::schema;
 use crate::store::{Change, CreatedOnce, Versioned};
 
 /// Ask whether the API answers
@@ -37,7 +38,7 @@ pub(super) async fn test() -> Json<Value> {
     get, path = "/todos/healthz",
     responses(
         (status = 200, description = "{\"status\": \"healthzy\"}"),
-        (status = 503, description = "It does not answer", body = docs::ErrorSchema),
+        (status = 503, description = "It does not answer", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
@@ -54,11 +55,11 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiErr
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
     ),
     responses(
-        (status = 200, description = "The todo", body = docs::TodoSchema),
+        (status = 200, description = "The todo", body = schema::TodoSchema),
         (status = 304, description = "It has not changed"),
-        (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
-        (status = 422, description = "The id is not an integer", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
+        (status = 404, description = "There is no such todo", body = schema::ErrorSchema),
+        (status = 422, description = "The id is not an integer", body = schema::ErrorSchema),
+        (status = 503, description = "The database is not ready", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn read(
@@ -81,16 +82,16 @@ pub(super) async fn read(
             min_length = 1, max_length = 255, pattern = "^[!#-~]+$",
             description = "A retry with the same key within 24 hours creates no second todo"),
     ),
-    request_body(content = docs::NewTodoSchema, description = "{\"text\": \"Water the plants\"}"),
+    request_body(content = schema::NewTodoSchema, description = "{\"text\": \"Water the plants\"}"),
     responses(
-        (status = 201, description = "The todo; Location tells its address", body = docs::TodoSchema),
-        (status = 400, description = "The body or a header is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
-        (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
-        (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
-        (status = 422, description = "The text is missing, too long, or has no visible character", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
-        (status = 507, description = "The list is full: delete some todos", body = docs::ErrorSchema),
+        (status = 201, description = "The todo; Location tells its address", body = schema::TodoSchema),
+        (status = 400, description = "The body or a header is malformed", body = schema::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = schema::ErrorSchema),
+        (status = 413, description = "The body has more than 64 KiB", body = schema::ErrorSchema),
+        (status = 415, description = "The body is not JSON", body = schema::ErrorSchema),
+        (status = 422, description = "The text is missing, too long, or has no visible character", body = schema::ErrorSchema),
+        (status = 503, description = "The database is not ready", body = schema::ErrorSchema),
+        (status = 507, description = "The list is full: delete some todos", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn create(
@@ -135,17 +136,17 @@ pub(super) async fn create(
         ("id" = i64, Path, description = "The id of the todo"),
         ("If-Match" = Option<String>, Header, description = "Change it only if it still has this ETag"),
     ),
-    request_body(content = docs::TodoPatchSchema, description = "{\"completed\": true}"),
+    request_body(content = schema::TodoPatchSchema, description = "{\"completed\": true}"),
     responses(
-        (status = 200, description = "The todo as it is now", body = docs::TodoSchema),
-        (status = 400, description = "The body or a header is malformed", body = docs::ErrorSchema),
-        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
-        (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
-        (status = 412, description = "It was changed in the meantime", body = docs::ErrorSchema),
-        (status = 413, description = "The body has more than 64 KiB", body = docs::ErrorSchema),
-        (status = 415, description = "The body is not JSON", body = docs::ErrorSchema),
-        (status = 422, description = "A field is not valid", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
+        (status = 200, description = "The todo as it is now", body = schema::TodoSchema),
+        (status = 400, description = "The body or a header is malformed", body = schema::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = schema::ErrorSchema),
+        (status = 404, description = "There is no such todo", body = schema::ErrorSchema),
+        (status = 412, description = "It was changed in the meantime", body = schema::ErrorSchema),
+        (status = 413, description = "The body has more than 64 KiB", body = schema::ErrorSchema),
+        (status = 415, description = "The body is not JSON", body = schema::ErrorSchema),
+        (status = 422, description = "A field is not valid", body = schema::ErrorSchema),
+        (status = 503, description = "The database is not ready", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn update(
@@ -177,11 +178,11 @@ pub(super) async fn update(
     ),
     responses(
         (status = 200, description = "{\"message\": \"Todo 7 deleted successfully\"}"),
-        (status = 403, description = "A page of another site sent the request", body = docs::ErrorSchema),
-        (status = 404, description = "There is no such todo", body = docs::ErrorSchema),
-        (status = 412, description = "It was changed in the meantime", body = docs::ErrorSchema),
-        (status = 422, description = "The id is not an integer", body = docs::ErrorSchema),
-        (status = 503, description = "The database is not ready", body = docs::ErrorSchema),
+        (status = 403, description = "A page of another site sent the request", body = schema::ErrorSchema),
+        (status = 404, description = "There is no such todo", body = schema::ErrorSchema),
+        (status = 412, description = "It was changed in the meantime", body = schema::ErrorSchema),
+        (status = 422, description = "The id is not an integer", body = schema::ErrorSchema),
+        (status = 503, description = "The database is not ready", body = schema::ErrorSchema),
     )
 )]
 pub(super) async fn delete(
