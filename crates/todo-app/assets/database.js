@@ -38,9 +38,15 @@ export class Database {
         throw error;
       }
       let request;
-      const timer = setTimeout(() => {
-        reject(new Error("the database does not answer"));
-        transaction.abort();
+      const giveUp = () => reject(new Error("the database does not answer"));
+      let timer = setTimeout(() => {
+        try {
+          transaction.abort();
+          giveUp();
+        } catch {
+          // It is being committed, which nothing can stop: it may still succeed.
+          timer = setTimeout(giveUp, WORK_TIMEOUT);
+        }
       }, WORK_TIMEOUT);
       transaction.oncomplete = () => {
         clearTimeout(timer);
