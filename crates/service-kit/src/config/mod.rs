@@ -5,6 +5,8 @@
 //! and turns them into its configuration through [`Faults`], which keeps every
 //! fault instead of stopping at the first.
 
+mod log;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use std::{fmt, fs};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::telemetry::{LogFilter, LogFormat};
+pub use log::{InvalidLogFilter, LogFilter, LogFormat, UnknownLogFormat};
 
 /// The exit code of a process whose configuration is wrong: `EX_USAGE` of
 /// `sysexits.h`.

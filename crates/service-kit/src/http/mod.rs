@@ -35,9 +35,7 @@ pub use observe::{HttpMetrics, RequestContext};
 pub use people::{ErrorDetail, ErrorPages, errors_for_people};
 pub use prefix::ForwardedPrefix;
 pub use serve::{listen, serve};
-
-/// The largest body that a request may have, in bytes.
-pub const BODY_LIMIT: usize = 64 * 1024;
+pub use within::BODY_LIMIT;
 
 /// How long a handler may take to start its answer. The body of an answer, an
 /// event stream for instance, may go on for longer.

@@ -12,7 +12,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 
 use super::budget::{Budget, Exhausted, Held};
-use super::{BODY_LIMIT, ErrorBody};
+use super::error::ErrorBody;
+
+/// The largest body that a request may have, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
 
 /// Bodies and answers up to this many bytes are part of what a connection
 /// costs; larger ones are counted on their own.
