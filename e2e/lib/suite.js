@@ -13,7 +13,10 @@ export function suite(start) {
   const state = {};
   const contexts = new Set();
   before(async () => {
-    [state.system, state.browser] = await Promise.all([start(), launch()]);
+    // What has started is stopped, also where the other one failed.
+    const [system, browser] = await Promise.allSettled([start(), launch()]);
+    Object.assign(state, { system: system.value, browser: browser.value });
+    for (const { reason } of [system, browser]) if (reason) throw reason;
     state.api = new Api(`${state.system.url}/staging/todos/`);
   });
   after(async () => {
@@ -56,6 +59,18 @@ export async function started(page) {
   await page.locator("html[data-parts=started]").waitFor({ state: "attached" });
 }
 
+/** A browser in which a page is in sight or not, as `setHidden` says. */
+export const withSight = (context, startsHidden = false) =>
+  context.addInitScript((start) => {
+    let hidden = start;
+    Object.defineProperty(document, "hidden", { get: () => hidden });
+    window.setHidden = (value) => {
+      hidden = value;
+      document.dispatchEvent(new Event("visibilitychange"));
+    };
+  }, startsHidden);
+export const setHidden = (todo, value) => todo.page.evaluate((hidden) => window.setHidden(hidden), value);
+
 /** Stops the clock of a page, which then goes on by `runFor` alone, however slow the machine is. */
 export async function stopClock(page) {
   await page.clock.install();
@@ -80,8 +95,8 @@ class Api {
     return response.json();
   }
 
-  list() {
-    return this.#call("GET", "");
+  list(query = "") {
+    return this.#call("GET", query);
   }
 
   async texts() {

@@ -3,7 +3,7 @@
 import { equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { eventually, suite } from "../lib/suite.js";
+import { eventually, setHidden, suite, withSight } from "../lib/suite.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -14,7 +14,7 @@ test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async 
   while (numbers.length > 0) {
     await Promise.all(numbers.splice(0, 50).map((n) => world.api.add(`Todo number ${n}`)));
   }
-  const todo = await world.open();
+  const todo = await world.open({ prepare: withSight });
   equal(await todo.left.textContent(), "10000 items left");
   ok((await todo.texts()).length <= 200);
   const timing = await todo.page.evaluate(() => performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd);
@@ -33,4 +33,20 @@ test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async 
   });
   ok(ticked < 500, `a tick took ${ticked} ms`);
   await eventually(() => todo.left.textContent(), (left) => left === "9999 items left");
+
+  // Who looks at another tab for a while finds the place again, and what happened.
+  for (let loaded = 0; loaded < 2_500; ) {
+    await todo.page.mouse.wheel(0, 50_000);
+    loaded = await eventually(() => todo.list.locator("li").count(), (count) => count > loaded);
+  }
+  const inSight = () => todo.page.evaluate(() => document.elementFromPoint(innerWidth / 3, innerHeight / 2).closest(".todo").id);
+  const place = await inSight();
+  await setHidden(todo, true);
+  await world.api.remove((await world.api.list("?limit=1&completed=false"))[0].id);
+  const last = todo.page.waitForResponse((response) => response.url().includes("?limit=") && !response.url().includes("limit=1000"));
+  await setHidden(todo, false);
+  await last;
+  await eventually(() => todo.left.textContent(), (left) => left === "9998 items left");
+  equal(await inSight(), place);
+  ok((await todo.list.locator("li").count()) >= 2_499);
 });

@@ -4,7 +4,7 @@ import { deepEqual, equal } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
 import { startCluster } from "../lib/ingress.js";
-import { eventually, suite } from "../lib/suite.js";
+import { eventually, setHidden, suite, withSight } from "../lib/suite.js";
 import { startStandalone, startTodoApp } from "../lib/system.js";
 
 const world = suite(() => startCluster({ startStandalone, startTodoApp }));
@@ -16,18 +16,6 @@ beforeEach(async () => {
 
 const live = (todo) => todo.page.locator("#live[data-connected=true]").waitFor();
 const notLive = (todo) => todo.page.locator("#live[data-connected=false]").waitFor();
-
-/** A browser in which a page is in sight or not, as `setHidden` says. */
-const withSight = (context, startsHidden = false) =>
-  context.addInitScript((start) => {
-    let hidden = start;
-    Object.defineProperty(document, "hidden", { get: () => hidden });
-    window.setHidden = (value) => {
-      hidden = value;
-      document.dispatchEvent(new Event("visibilitychange"));
-    };
-  }, startsHidden);
-const setHidden = (todo, value) => todo.page.evaluate((hidden) => window.setHidden(hidden), value);
 
 /** Every request of the browser, as `METHOD path`. */
 function requestsOf(context) {

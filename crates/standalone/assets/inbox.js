@@ -28,11 +28,10 @@ async function load() {
 }
 
 const events = new EventSource(`${location.pathname.replace(/\/$/, "")}/live`);
-let seen = false;
 events.addEventListener("open", () => {
   live.hidden = false;
-  if (seen) load();
-  seen = true;
+  // What came before there was a connection was told to nobody.
+  load();
 });
 events.addEventListener("error", () => {
   live.hidden = true;

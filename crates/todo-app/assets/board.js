@@ -90,6 +90,7 @@ const store = new Store(api, db, name, {
     rows.drop(item, byOthers);
   },
   isEditing: (item) => rows.isEditing(item),
+  size: () => rows.size,
   count,
   waiting,
   reached() {

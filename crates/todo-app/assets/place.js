@@ -35,7 +35,8 @@ export function showPlace({ filter, search }) {
   const words = search && document.querySelector("[data-empty=search]") ? "search" : filter;
   for (const text of document.querySelectorAll("[data-empty]")) text.hidden = text.dataset.empty !== words;
   const field = document.getElementById("search");
-  if (field && document.activeElement !== field) field.value = search;
+  // While it is typed, it may end with a space.
+  if (field && field.value.trim() !== search) field.value = search;
   const found = document.getElementById("found");
   if (found) {
     found.hidden = !search;

@@ -117,7 +117,8 @@ export class Store {
    * @param {import("./database.js").Database} db
    * @param {string} name of the queue
    * @param view is told what changed: `show(item)`, `drop(item, byOthers)`,
-   *   `count()`, `waiting(queue)`, `reached()` and `unreached()`
+   *   `count()`, `waiting(queue)`, `reached()` and `unreached()`, and says the
+   *   `size()` of what is in sight
    */
   constructor(api, db, name, view) {
     this.#api = api;
@@ -345,18 +346,31 @@ export class Store {
     }
   }
 
+  /** Reads all that is in sight, however much that is, so that nobody loses their place. */
   async #replace() {
     const place = this.#place();
-    const loaded = this.items.filter((item) => item.server).length;
-    const limit = Math.min(1000, Math.max(50, loaded));
-    const { page, news } = await this.#try(() => this.#list({ ...place, limit }));
-    if (!this.#isAt(place)) return;
-    this.#readAt = page.at - CLOCKS;
-    const listed = new Set(page.todos.map((todo) => todo.id));
-    for (const item of this.items) {
-      if (item.server && !listed.has(item.server.id) && !news.has(item.server.id)) this.#lose(item, false);
-    }
-    this.#takePage(page, news);
+    let cursor = "";
+    let left = this.#view.size();
+    let from = null;
+    do {
+      const limit = Math.min(1000, Math.max(50, left));
+      const { page, news } = await this.#try(() => this.#list({ ...place, cursor, limit }));
+      if (!this.#isAt(place)) return;
+      this.#readAt = page.at - CLOCKS;
+      left -= page.todos.length;
+      const isLast = left <= 0 || !page.next;
+      const to = isLast ? null : new Item(page.todos.at(-1));
+      const listed = new Set(page.todos.map((todo) => todo.id));
+      for (const item of this.items) {
+        if (!item.server || listed.has(item.server.id) || news.has(item.server.id)) continue;
+        const isBefore = from && !from.isAbove(item);
+        const isAfter = to && !item.isAbove(to);
+        if (!isBefore && !isAfter) this.#lose(item, false);
+      }
+      this.#takePage(page, news);
+      from = to;
+      cursor = page.next;
+    } while (from);
   }
 
   /** A page of the list, and what changed while it was on its way. */

@@ -1,0 +1,126 @@
+// What is shown where: found, printed, in the person's own colours, and moving.
+
+import { deepEqual, equal, notEqual, ok } from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+
+import { eventually, suite } from "../lib/suite.js";
+import { startStandalone } from "../lib/system.js";
+
+const world = suite(startStandalone);
+beforeEach(() => world.clean());
+
+const searchOf = (todo) => todo.page.getByRole("searchbox", { name: "Search" });
+const queryOf = (todo) => new URL(todo.page.url()).searchParams.get("q");
+
+test("a search is in the address, finds what is not loaded, and Back leads out of it", async () => {
+  await world.api.add("Needle in the first");
+  for (let n = 0; n < 60; n += 1) await world.api.add(`Hay ${n}`);
+  const todo = await world.open();
+  await todo.newTodo.press("Escape");
+  await todo.page.keyboard.press("/");
+  await todo.page.keyboard.type("needle");
+  await eventually(() => todo.texts(), (texts) => String(texts) === "Needle in the first");
+  equal(queryOf(todo), "needle");
+  ok(await searchOf(todo).evaluate((field) => field === document.activeElement));
+  await world.api.add("Another NEEDLE");
+  await world.api.add("More hay");
+  await eventually(() => todo.texts(), (texts) => String(texts) === "Another NEEDLE,Needle in the first");
+  await todo.page.goBack();
+  await todo.row("More hay").waitFor();
+  equal(queryOf(todo), null);
+  equal(await searchOf(todo).inputValue(), "");
+});
+
+test("a search without a result says so, and Show all ends it", async () => {
+  await world.api.add("Milk");
+  const todo = await world.open();
+  await searchOf(todo).fill("no such thing");
+  await todo.page.getByText("No todo matches.").waitFor();
+  await todo.page.getByRole("link", { name: "Show all" }).click();
+  await todo.row("Milk").waitFor();
+});
+
+test("a text that was searched for is text, whatever is in it", async () => {
+  const todo = await world.open();
+  const text = `<img src=x onerror="document.title='broken'"> & % _ ' "`;
+  await world.api.add(text);
+  await todo.row(text).waitFor();
+  await searchOf(todo).fill(text);
+  await eventually(() => queryOf(todo), (query) => query === text.trim());
+  deepEqual(await todo.texts(), [text]);
+  await todo.page.reload();
+  deepEqual(await todo.texts(), [text]);
+  notEqual(await todo.page.title(), "broken");
+});
+
+test("what is printed is the whole list and nothing else", async () => {
+  for (let n = 0; n < 120; n += 1) await world.api.add(`Todo ${n}`, n === 7);
+  const todo = await world.open();
+  await todo.page.getByRole("link", { name: "Print" }).click();
+  await todo.page.waitForURL(/\/print/);
+  await todo.page.emulateMedia({ media: "print" });
+  const items = todo.page.locator("main li");
+  equal(await items.count(), 120);
+  ok((await items.nth(112).textContent()).includes("☑"));
+  for (const name of ["Back to the todos", "Add"]) equal(await todo.page.getByRole("link", { name }).filter({ visible: true }).count(), 0);
+  const background = await todo.page.locator("body").evaluate((body) => getComputedStyle(body).backgroundColor);
+  ok(["rgba(0, 0, 0, 0)", "rgb(255, 255, 255)"].includes(background), background);
+});
+
+test("the list itself prints without its controls", async () => {
+  await world.api.add("Milk");
+  const todo = await world.open();
+  await todo.page.emulateMedia({ media: "print" });
+  ok(await todo.page.getByText("Milk", { exact: true }).isVisible());
+  for (const locator of [todo.newTodo, todo.button("Delete", "Milk"), searchOf(todo)]) equal(await locator.isVisible(), false);
+});
+
+test("with forced colours the filter in use and a tick can be told by more than colour", async () => {
+  await world.api.add("Done", true);
+  await world.api.add("Open");
+  const todo = await world.open({ forcedColors: "active" });
+  const background = (locator) => locator.evaluate((element) => getComputedStyle(element).backgroundColor);
+  notEqual(await background(todo.filter("All")), await background(todo.filter("Active")));
+  const icon = (text) => todo.tick(text).locator(".icon");
+  notEqual(await background(icon("Done")), await background(icon("Open")));
+});
+
+/** How many elements moved or glowed from now on, for as long as `act` and a frame take. */
+async function movements(todo, act) {
+  await todo.page.evaluate(() => {
+    window.moved = [];
+    const { animate } = Element.prototype;
+    Element.prototype.animate = function (frames, options) {
+      window.moved.push({ glows: frames.some((frame) => frame.backgroundColor), duration: options.duration ?? options });
+      return animate.call(this, frames, options);
+    };
+  });
+  await act();
+  await todo.page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))));
+  return todo.page.evaluate(() => window.moved);
+}
+
+test("a new row glows once, for 150 ms, and the others make room", async () => {
+  await world.api.add("Below");
+  const todo = await world.open();
+  const moved = await movements(todo, () => todo.add("New"));
+  equal(moved.filter(({ glows }) => glows).length, 1);
+  ok(moved.length > 1 && moved.every(({ duration }) => duration === 150));
+});
+
+test("nothing moves for who does not want it", async () => {
+  await world.api.add("Below");
+  const todo = await world.open({ reducedMotion: "reduce" });
+  deepEqual(await movements(todo, () => todo.add("New")), []);
+  const durations = await todo.tick("New").locator(".icon").evaluate((icon) => getComputedStyle(icon).transitionDuration);
+  equal(durations, "0s");
+});
+
+test("the inbox shows what happens while it is open, as a person reads it", async () => {
+  await world.api.add("Before");
+  const { page } = await world.open({ path: "/staging/inbox" });
+  await page.getByText("Added: Before").waitFor();
+  const text = "<!channel> & <b>שלום</b>";
+  await world.api.add(text);
+  await page.getByText(`Added: ${text}`).waitFor();
+});
