@@ -1,18 +1,15 @@
-// The scripts and the style sheet of the working tree in place of those that
-// are built into the programs, so that a change is seen without a build.
+// The scripts of the working tree in place of those that are built into the
+// programs, so that a change is seen without a build.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-const TYPES = { js: "text/javascript", css: "text/css" };
-
 /** Serves `folder` below `/static/` to the pages of `context`, where `folder` is set. */
 export async function serveAssets(context, folder = process.env.ASSETS) {
   if (!folder) return;
-  await context.route(/\/static\/[^/]+\.(js|css)$/, async (route) => {
-    const [name, ...rest] = new URL(route.request().url()).pathname.split("/").pop().split(".");
-    const extension = rest.pop();
-    const body = await readFile(join(folder, `${name}.${extension}`), "utf8");
-    await route.fulfill({ body, contentType: TYPES[extension] });
+  await context.route(/\/static\/[^/]+\.js$/, async (route) => {
+    const [name] = new URL(route.request().url()).pathname.split("/").pop().split(".");
+    const body = await readFile(join(folder, `${name}.js`), "utf8");
+    await route.fulfill({ body, contentType: "text/javascript" });
   });
 }
