@@ -10,6 +10,18 @@ use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 use todo_domain::budget;
 
+use crate::queue::Reason;
+
+/// Dead letters by reason, from 0, so that the first of them is an increase.
+fn dead_letters() -> Family<DeadLetterLabels, Counter> {
+    let counters = Family::default();
+    for reason in [Reason::Poison, Reason::Rejected, Reason::Exhausted] {
+        let reason = reason.as_str();
+        drop(counters.get_or_create(&DeadLetterLabels { reason }));
+    }
+    counters
+}
+
 /// Handles of the metrics; clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -44,7 +56,7 @@ impl Metrics {
             duplicates: Counter::default(),
             retried: Counter::default(),
             rate_limited: Counter::default(),
-            dead_letters: Family::default(),
+            dead_letters: dead_letters(),
             in_flight: Gauge::default(),
             backlog: Gauge::default(),
             active: Gauge::default(),

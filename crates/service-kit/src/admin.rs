@@ -13,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::health::Readiness;
@@ -59,6 +60,12 @@ pub fn router(build: BuildInfo, readiness: Readiness, mut registry: Registry) ->
     {
         tracing::warn!(%error, "process metrics are unavailable");
     }
+    let labels = vec![
+        ("service", build.name.to_owned()),
+        ("version", build.version.to_owned()),
+        ("revision", build.revision.clone()),
+    ];
+    registry.register("build", "Which program this is", Info::new(labels));
     let registry = Arc::new(registry);
     Router::new()
         .route(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::store::TodoStore;
@@ -16,25 +17,26 @@ pub(crate) struct PoolCollector(pub(crate) Arc<dyn TodoStore>);
 impl Collector for PoolCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let pool = self.0.pool_status();
-        let mut gauge = |name, help, value: u32| {
-            let gauge = ConstGauge::new(i64::from(value));
-            let encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-            gauge.encode(encoder)
-        };
-        gauge(
-            "db_client_connections_open",
-            "Open connections to the database",
-            pool.size,
+        let gauge = |value: u32| ConstGauge::new(i64::from(value));
+        let mut states = encoder.encode_descriptor(
+            "db_client_connection_count",
+            "Open connections to the database, by whether a statement uses them",
+            None,
+            MetricType::Gauge,
         )?;
-        gauge(
-            "db_client_connections_idle",
-            "Idle connections to the database",
-            pool.idle,
+        for (state, value) in [
+            ("idle", pool.idle),
+            ("used", pool.size - pool.idle.min(pool.size)),
+        ] {
+            let labels = [("db_client_connection_state", state)];
+            gauge(value).encode(states.encode_family(&labels)?)?;
+        }
+        let most = encoder.encode_descriptor(
+            "db_client_connection_max",
+            "The most connections that there may be",
+            None,
+            MetricType::Gauge,
         )?;
-        gauge(
-            "db_client_connections_max",
-            "Limit of connections to the database",
-            pool.max,
-        )
+        gauge(pool.max).encode(most)
     }
 }

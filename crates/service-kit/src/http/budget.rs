@@ -239,13 +239,7 @@ impl Budget {
 
     /// Counts that `resource` was used up, and what came of it.
     pub(super) fn count(&self, resource: Resource, outcome: Outcome) -> Exhausted {
-        let labels = ExhaustedLabels {
-            resource: resource.as_str(),
-            outcome: match outcome {
-                Outcome::Refused => "refused",
-                Outcome::Closed => "closed",
-            },
-        };
+        let labels = ExhaustedLabels::of(resource, outcome);
         self.0.metrics.exhausted.get_or_create(&labels).inc();
         // A page without its event stream still works: that is no reason to
         // send everybody elsewhere.
@@ -328,6 +322,18 @@ struct ExhaustedLabels {
     outcome: &'static str,
 }
 
+impl ExhaustedLabels {
+    fn of(resource: Resource, outcome: Outcome) -> Self {
+        Self {
+            resource: resource.as_str(),
+            outcome: match outcome {
+                Outcome::Refused => "refused",
+                Outcome::Closed => "closed",
+            },
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Metrics {
     limit: Family<ResourceLabel, Gauge>,
@@ -342,7 +348,12 @@ impl Metrics {
     fn new(limits: Limits) -> Self {
         let limit = Family::<ResourceLabel, Gauge>::default();
         let used = Family::<ResourceLabel, Gauge>::default();
+        let exhausted = Family::<ExhaustedLabels, Counter>::default();
         let add = |resource: Resource, most: u64| {
+            // From 0, so that the first of them is an increase.
+            for outcome in [Outcome::Refused, Outcome::Closed] {
+                drop(exhausted.get_or_create(&ExhaustedLabels::of(resource, outcome)));
+            }
             let label = ResourceLabel {
                 resource: resource.as_str(),
             };
@@ -354,7 +365,7 @@ impl Metrics {
             connections: add(Resource::Connections, limits.connections as u64),
             streams: add(Resource::EventStreams, limits.event_streams as u64),
             bytes: add(Resource::BufferedBytes, limits.buffered_bytes),
-            exhausted: Family::default(),
+            exhausted,
             limit,
             used,
         }

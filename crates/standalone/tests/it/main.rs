@@ -7,7 +7,11 @@ mod attacks;
 mod collector;
 mod environments;
 mod events;
+#[cfg(feature = "otel")]
+mod operations;
 mod support;
+#[cfg(feature = "otel")]
+mod system;
 #[cfg(feature = "otel")]
 mod traces;
 mod verification;

@@ -1,47 +1,19 @@
 //! What the receiver of traces gets, and what happens without one.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::json;
 use tempfile::TempDir;
-use testkit::service::Builder;
-use testkit::{Answer, Nats, Postgres, ReservedPort, Service, Webhook, eventually};
+use testkit::{Answer, ReservedPort, Service, Webhook, eventually};
 
 use crate::collector::{Collector, Manner, Span, tree};
 use crate::support::{STOP_DEADLINE, client, create, program};
+use crate::system::{BROWSER, System, TRACE, add, exporting, other};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const BROWSER: &str = "b7ad6b7169203331";
-
-/// The `traceparent` of a browser that records.
-fn browser() -> String {
-    format!("00-{TRACE}-{BROWSER}-01")
-}
-
-/// A program of another package, which cargo builds before it runs the tests of
-/// the workspace.
-fn other(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_standalone")).with_file_name(name)
-}
-
-fn exporting(builder: Builder, collector: &Collector) -> Builder {
-    builder
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
-        .env("OTEL_BSP_SCHEDULE_DELAY", "50")
-}
-
-/// Adds a todo as the page does without JavaScript.
-async fn add(url: String) {
-    let form = client().post(url).header("traceparent", browser());
-    let added = form.form(&[("text", "Water the plants")]).send().await;
-    assert_eq!(added.unwrap().status(), StatusCode::SEE_OTHER);
-}
 
 /// Whether no span has a parent that nobody recorded.
 fn are_complete(spans: &[Span]) -> bool {
@@ -67,41 +39,10 @@ async fn whole_trace(collector: &Collector) -> Vec<Span> {
 
 #[tokio::test]
 async fn a_create_is_one_trace_from_the_page_to_the_webhook() {
-    let collector = Collector::start(Manner::Take).await;
-    let webhook = Webhook::start().unwrap();
-    let nats = Nats::start().await.unwrap();
-    let database = Postgres::shared()
-        .await
-        .unwrap()
-        .empty_database()
-        .await
-        .unwrap();
-    let environment = |name: &str| {
-        exporting(Service::builder(other(name)), &collector).env("POD_NAMESPACE", "staging")
-    };
-    let backend = environment("todo-backend")
-        .env("DATABASE_URL", database.url())
-        .env("NATS_URL", nats.url())
-        .arg("--migrate")
-        .start()
-        .await
-        .unwrap();
-    let _broadcaster = environment("broadcaster")
-        .env("NATS_URL", nats.url())
-        .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
-        .env("SLACK_WEBHOOK_URL", webhook.url())
-        .start()
-        .await
-        .unwrap();
-    let app = environment("todo-app")
-        .env("IMG_URL", "http://127.0.0.1:9/")
-        .env("TODO_BACKEND_URL", backend.url("/"))
-        .start()
-        .await
-        .unwrap();
-    add(app.url("/add")).await;
+    let system = System::start().await;
+    system.add().await;
 
-    let spans = whole_trace(&collector).await;
+    let spans = whole_trace(&system.collector).await;
     insta::assert_snapshot!(tree(&spans, BROWSER), @"
     POST /add (server todo-app)
       POST (client todo-app)
@@ -122,7 +63,12 @@ async fn a_create_is_one_trace_from_the_page_to_the_webhook() {
     for span in &spans {
         assert_eq!(span.schema, "https://opentelemetry.io/schemas/1.42.0");
     }
-    let post = &webhook.requests()[0];
+    // A latency leads to its trace.
+    let metrics = client().get(system.backend.admin_url("/metrics")).send();
+    let metrics = metrics.await.unwrap().text().await.unwrap();
+    let exemplar = format!("# {{trace_id=\"{TRACE}\"}}");
+    assert!(metrics.contains(&exemplar), "{metrics}");
+    let post = &system.webhook.requests()[0];
     let sent = post.headers["traceparent"].to_str().unwrap();
     let last = spans
         .iter()
