@@ -9,11 +9,13 @@
 //! - [`http`]: the middleware of every listener, and the server itself;
 //! - [`Lifecycle`]: who owns the tasks, and how they end;
 //! - [`Chain`]: an error with its causes, for the log;
+//! - [`backoff`]: the pauses between two attempts;
 //! - `nats`, by the feature of that name: where the broker is.
 //!
 //! Nothing here knows what a todo is.
 
 pub mod admin;
+mod backoff;
 mod build;
 mod chain;
 pub mod config;
@@ -28,6 +30,7 @@ pub mod nats;
 pub mod telemetry;
 pub mod trace;
 
+pub use backoff::backoff;
 pub use build::BuildInfo;
 pub use chain::Chain;
 pub use lifecycle::{Lifecycle, TaskError, run};

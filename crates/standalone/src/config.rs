@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use broadcaster::message::{Format, Messages};
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig};
 use service_kit::nats::{NatsArgs, NatsConfig};
+use todo_app::{PictureArgs, PictureConfig};
 use todo_backend::store::DatabaseUrl;
 use todo_domain::Environment;
 use url::Url;
@@ -78,13 +78,8 @@ pub(crate) struct Args {
     #[arg(long, env = "PUBLIC_URL")]
     public_url: Option<String>,
 
-    /// Where the picture above the todos comes from
-    #[arg(long, env = "IMG_URL", default_value = "https://picsum.photos/500")]
-    img_url: String,
-
-    /// How long a picture is shown before the next one is fetched
-    #[arg(long, env = "IMG_TTL_SECONDS", default_value = "600")]
-    img_ttl_seconds: String,
+    #[command(flatten)]
+    picture: PictureArgs,
 
     #[command(flatten)]
     runtime: RuntimeArgs,
@@ -104,8 +99,7 @@ pub(crate) struct Config {
     webhook: Option<SecretString>,
     format: Format,
     public_url: Option<Url>,
-    pub(crate) image_url: Url,
-    pub(crate) image_ttl: Duration,
+    pub(crate) picture: PictureConfig,
     pub(crate) runtime: RuntimeConfig,
 }
 
@@ -173,11 +167,7 @@ impl TryFrom<Args> for Config {
             .public_url
             .filter(|url| !url.is_empty())
             .and_then(|url| faults.http_url("PUBLIC_URL", &url));
-        let image_url = faults.http_url("IMG_URL", &args.img_url);
-        let image_ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds);
-        if image_ttl == Some(Duration::ZERO) {
-            faults.add("IMG_TTL_SECONDS", "should be at least 1");
-        }
+        let picture = PictureConfig::check(&args.picture, &mut faults);
         let runtime = RuntimeConfig::check(args.runtime, &mut faults);
         faults.finish(|| {
             let listen_addr = listen_addr?;
@@ -194,8 +184,7 @@ impl TryFrom<Args> for Config {
                 webhook,
                 format: format?,
                 public_url,
-                image_url: image_url?,
-                image_ttl: image_ttl?,
+                picture: picture?,
                 runtime: runtime?,
             })
         })

@@ -91,8 +91,7 @@ pub(crate) async fn start(
     let app = App::new(
         &AppConfig {
             environment: environment.clone(),
-            image_url: config.image_url.clone(),
-            image_ttl: config.image_ttl,
+            picture: config.picture.clone(),
             cache_dir: config.data_dir.join(environment.as_str()).join("picture"),
             api_path: None,
             backend_url: serve_inside(backend.clone(), lifecycle)?.parse()?,

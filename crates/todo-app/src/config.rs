@@ -29,13 +29,8 @@ pub struct Args {
     #[arg(long, env = "ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     admin_addr: String,
 
-    /// Where the picture above the todos comes from
-    #[arg(long, env = "IMG_URL", default_value = "https://picsum.photos/500")]
-    img_url: String,
-
-    /// How long a picture is shown before the next one is fetched
-    #[arg(long, env = "IMG_TTL_SECONDS", default_value = "600")]
-    img_ttl_seconds: String,
+    #[command(flatten)]
+    picture: PictureArgs,
 
     /// The folder that keeps the picture, and how often it was seen, over a restart
     #[arg(long, env = "CACHE_DIR", default_value = "./cache")]
@@ -58,6 +53,18 @@ pub struct Args {
 
     #[command(flatten)]
     runtime: RuntimeArgs,
+}
+
+/// The variables of the picture.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PictureArgs {
+    /// Where the picture above the todos comes from
+    #[arg(long, env = "IMG_URL", default_value = "https://picsum.photos/500")]
+    img_url: String,
+
+    /// How long a picture is shown before the next one is fetched
+    #[arg(long, env = "IMG_TTL_SECONDS", default_value = "600")]
+    img_ttl_seconds: String,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -117,10 +124,8 @@ pub struct Config {
 pub struct AppConfig {
     /// Whose todos these are.
     pub environment: Environment,
-    /// Where the picture comes from.
-    pub image_url: Url,
-    /// How long a picture is shown before the next one is fetched.
-    pub image_ttl: Duration,
+    /// The picture above the todos.
+    pub picture: PictureConfig,
     /// The folder that keeps the picture; made where it is missing.
     pub cache_dir: PathBuf,
     /// The path of the REST API as the browser sees it; `None` for `/todos/`
@@ -135,6 +140,27 @@ pub struct AppConfig {
     pub revision: String,
 }
 
+/// [`PictureArgs`], checked.
+#[derive(Clone, Debug)]
+pub struct PictureConfig {
+    /// Where the picture comes from.
+    pub url: Url,
+    /// How long a picture is shown before the next one is fetched.
+    pub ttl: Duration,
+}
+
+impl PictureConfig {
+    /// Checks `args`; `None` after noting what is wrong in `faults`.
+    pub fn check(args: &PictureArgs, faults: &mut Faults) -> Option<Self> {
+        let url = faults.http_url("IMG_URL", &args.img_url);
+        let ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds)?;
+        if ttl.is_zero() {
+            faults.add("IMG_TTL_SECONDS", "should be at least 1");
+        }
+        Some(Self { url: url?, ttl })
+    }
+}
+
 impl TryFrom<Args> for Config {
     type Error = Faults;
 
@@ -143,11 +169,7 @@ impl TryFrom<Args> for Config {
         let environment: Option<Environment> = faults.parse("POD_NAMESPACE", &args.pod_namespace);
         let listen_addr = faults.address("LISTEN_ADDR", &args.listen_addr);
         let admin_addr = faults.address("ADMIN_ADDR", &args.admin_addr);
-        let image_url = faults.http_url("IMG_URL", &args.img_url);
-        let image_ttl = faults.seconds("IMG_TTL_SECONDS", &args.img_ttl_seconds);
-        if image_ttl == Some(Duration::ZERO) {
-            faults.add("IMG_TTL_SECONDS", "should be at least 1");
-        }
+        let picture = PictureConfig::check(&args.picture, &mut faults);
         let api_path = args.todo_backend_api.filter(|path| !path.is_empty());
         if api_path.as_ref().is_some_and(|path| !is_api_path(path)) {
             faults.add(
@@ -178,8 +200,7 @@ impl TryFrom<Args> for Config {
                 },
                 app: AppConfig {
                     environment: environment?,
-                    image_url: image_url?,
-                    image_ttl: image_ttl?,
+                    picture: picture?,
                     cache_dir: args.cache_dir,
                     api_path,
                     backend_url: backend_url?,

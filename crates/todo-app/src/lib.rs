@@ -19,6 +19,6 @@ mod service;
 
 pub use app::App;
 pub use backend::{Backend, BackendError};
-pub use config::{AppConfig, Args, Command, Config};
+pub use config::{AppConfig, Args, Command, Config, PictureArgs, PictureConfig};
 pub use error::AppError;
 pub use service::start;

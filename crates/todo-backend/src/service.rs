@@ -8,7 +8,7 @@ use backon::{ExponentialBuilder, Retryable};
 use prometheus_client::registry::Registry;
 use service_kit::health::Readiness;
 use service_kit::http::{HttpMetrics, listen, serve};
-use service_kit::{BuildInfo, Chain, Lifecycle, TaskError, admin};
+use service_kit::{BuildInfo, Chain, Lifecycle, TaskError, admin, backoff};
 use todo_domain::TodoText;
 use tracing::{info, warn};
 
@@ -179,7 +179,7 @@ pub async fn prepare(store: &Store, migrate: bool, first: &TodoText) -> Result<(
         store.todos.migration_pending().await
     };
     let pending = prepare
-        .retry(retry().without_max_times())
+        .retry(retry())
         .when(is_unavailable)
         .notify(log_waiting)
         .await?;
@@ -192,11 +192,7 @@ pub async fn prepare(store: &Store, migrate: bool, first: &TodoText) -> Result<(
 }
 
 fn retry() -> ExponentialBuilder {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(2))
-        .with_jitter()
-        .without_max_times()
+    backoff(Duration::from_millis(100), Duration::from_secs(2))
 }
 
 fn is_unavailable(error: &StoreError) -> bool {

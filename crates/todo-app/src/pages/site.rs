@@ -35,7 +35,7 @@ impl Site {
             revision: config.revision.clone(),
             backend,
             picture,
-            picture_ttl: config.image_ttl,
+            picture_ttl: config.picture.ttl,
         }))
     }
 }

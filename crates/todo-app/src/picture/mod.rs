@@ -14,8 +14,9 @@ mod origin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::Retryable;
 use prometheus_client::registry::Registry;
+use service_kit::backoff;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -84,8 +85,8 @@ impl Picture {
         })?;
         Ok(Self(Arc::new(Inner {
             cache,
-            origin: Origin::new(config.image_url.clone())?,
-            ttl: config.image_ttl,
+            origin: Origin::new(config.picture.url.clone())?,
+            ttl: config.picture.ttl,
             metrics: Metrics::register(registry),
             state: Mutex::new(State {
                 views_of_all: current.as_ref().map_or(0, |entry| entry.views_of_all),
@@ -150,11 +151,7 @@ impl Picture {
     /// Fetches the first picture, and each next one when it is due, until
     /// `shutdown`. What fails is tried again, ever less often.
     pub(crate) async fn keep_fresh(&self, shutdown: CancellationToken) {
-        let pauses = ExponentialBuilder::new()
-            .with_min_delay(Duration::from_secs(1))
-            .with_max_delay(Duration::from_mins(5))
-            .with_jitter()
-            .without_max_times();
+        let pauses = backoff(Duration::from_secs(1), Duration::from_mins(5));
         shutdown
             .run_until_cancelled(async {
                 loop {

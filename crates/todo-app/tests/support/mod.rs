@@ -23,7 +23,7 @@ use service_kit::http::Budget;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use todo_app::{App, AppConfig};
+use todo_app::{App, AppConfig, PictureConfig};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -56,8 +56,10 @@ impl Pages {
         let address = api.serve(&mut tasks).await;
         let config = AppConfig {
             environment: "staging".parse().unwrap(),
-            image_url: url.parse().unwrap(),
-            image_ttl: ttl,
+            picture: PictureConfig {
+                url: url.parse().unwrap(),
+                ttl,
+            },
             cache_dir: cache.path().join("pictures"),
             api_path: None,
             backend_url: format!("http://{address}").parse().unwrap(),

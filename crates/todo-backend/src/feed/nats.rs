@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream;
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder;
 use futures::StreamExt;
-use service_kit::{Chain, TaskError};
+use service_kit::{Chain, TaskError, backoff};
 use time::OffsetDateTime;
 use todo_domain::{EventKind, Todo};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ pub async fn follow(
         loop {
             let mut losses = connection.losses();
             losses.mark_unchanged();
-            let mut delays = retry().build();
+            let mut delays = backoff(Duration::from_millis(50), LONGEST_DELAY).build();
             let tail = loop {
                 connection.reachable().await;
                 match start(&connection, &feed, &mut stream).await {
@@ -75,14 +75,6 @@ async fn changed(connection: &Connection, known: Option<OffsetDateTime>) -> Task
             _ => {}
         }
     }
-}
-
-fn retry() -> ExponentialBuilder {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(LONGEST_DELAY)
-        .with_jitter()
-        .without_max_times()
 }
 
 /// Starts after the last change that the feed has or, where the stream does not
