@@ -120,7 +120,6 @@ test("the inbox shows what happens while it is open, as a person reads it", asyn
   await world.api.add("Before");
   const { page } = await world.open({ path: "/staging/inbox" });
   await page.getByText("Added: Before").waitFor();
-  const text = "<!channel> & <b>שלום</b>";
-  await world.api.add(text);
-  await page.getByText(`Added: ${text}`).waitFor();
+  await world.api.add("<!channel> & <b>bold</b>");
+  await page.getByText("Added: <!channel> & <b>bold</b>").waitFor();
 });

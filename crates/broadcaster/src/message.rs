@@ -132,7 +132,28 @@ fn line<R>(event: &Event<R>) -> String {
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty())
         .collect();
-    format!("{what}: {}", escape(&text.join(" ")))
+    format!("{what}: {}", escape(&isolated(&text.join(" "))))
+}
+
+/// `text` without marks that turn around what stands beside it. What runs from
+/// right to left by itself stands between marks that keep that to itself
+/// (Unicode Standard Annex #9, section 2.4).
+fn isolated(text: &str) -> String {
+    let is_mark = |c: &char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let text: String = text.chars().filter(|c| !is_mark(c)).collect();
+    if text.chars().any(runs_right_to_left) {
+        format!("\u{2068}{text}\u{2069}")
+    } else {
+        text
+    }
+}
+
+/// Whether `c` is in a block whose characters run from right to left unless
+/// they are assigned otherwise (`DerivedBidiClass.txt`, `@missing`).
+fn runs_right_to_left(c: char) -> bool {
+    matches!(c,
+        '\u{0590}'..='\u{08FF}' | '\u{200F}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFF}'
+        | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
 }
 
 /// As Slack wants the three characters that mean something to it
@@ -264,6 +285,17 @@ mod tests {
             messages(Format::Json, None).text(&[event("created", "<b>", false)]),
             "Todo event on staging.todos.created:\n\
              {\"id\":7,\"text\":\"&lt;b&gt;\",\"completed\":false,\"created_at\":\"1970-01-01T00:00:00Z\"}"
+        );
+    }
+
+    #[test]
+    fn the_text_of_a_todo_turns_nothing_beside_it_around() {
+        let readable = messages(Format::Readable, None);
+        let text = |text| readable.text(&[event("created", text, false)]);
+        assert_eq!(text("שלום"), "🆕 Added: \u{2068}שלום\u{2069} · staging");
+        assert_eq!(
+            text("\u{2069}\u{202E}gnikcab Café"),
+            "🆕 Added: gnikcab Café · staging"
         );
     }
 

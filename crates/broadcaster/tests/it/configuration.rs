@@ -37,6 +37,6 @@ async fn an_empty_variable_is_not_set() {
         .unwrap();
     assert_eq!(service.wait(SOON).await.unwrap().code(), Some(64));
     let told = service.stderr();
-    assert!(told.contains("1 fault\n"), "{told}");
+    assert!(told.contains("1 error\n"), "{told}");
     assert!(told.contains("LOG_FORMAT"), "{told}");
 }
