@@ -233,3 +233,41 @@ fn every_warning_and_error_is_in_the_table_of_log_messages() {
         assert_eq!(told.filter(|text| text.len() > 10).count(), 2, "{row}");
     }
 }
+
+/// Every text in backticks of `text` that could be the name of a test.
+fn names(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let names = text.split('`').skip(1).step_by(2);
+    names
+        .filter(|name| {
+            name.matches('_').count() >= 2 && !name.ends_with("_total") && name.chars().all(is_part)
+        })
+        .collect()
+}
+
+#[test]
+fn every_test_that_the_security_document_names_exists() {
+    let mut folders = vec![Path::new(ROOT).join("crates")];
+    let mut tests = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                tests += &fs::read_to_string(&path).unwrap();
+            }
+        }
+    }
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/security.md")).unwrap();
+    for name in names(&text) {
+        assert!(
+            tests.contains(&format!("fn {name}(")),
+            "no test is called {name}"
+        );
+    }
+    assert_eq!(
+        names("`a_b_c`, `a_b`, `A_B_C`, `a_b_total` and a_b_d").len(),
+        1
+    );
+}

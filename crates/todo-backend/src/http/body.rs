@@ -3,9 +3,7 @@
 //! The body is read as any JSON first and checked by hand then, so that all
 //! faults are told at once and in the form that clients of the API know.
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
 use todo_domain::{InvalidText, TodoId, TodoPatch, TodoText};
 
@@ -17,18 +15,11 @@ pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Reads a body. A missing content type counts as JSON.
-    pub(super) fn read(
-        headers: &HeaderMap,
-        body: Result<Bytes, BytesRejection>,
-    ) -> Result<Self, ApiError> {
+    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         if !says_json(headers) {
             return Err(ApiError::NotJson);
         }
-        let body = body.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
-            _ => ApiError::Malformed("There was an error reading the body"),
-        })?;
-        let text = std::str::from_utf8(&body)
+        let text = std::str::from_utf8(body)
             .map_err(|_| ApiError::Malformed("There was an error parsing the body"))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.is_empty() {
@@ -184,7 +175,7 @@ mod tests {
     use super::*;
 
     fn read(body: &[u8]) -> Result<Fields, ApiError> {
-        Fields::read(&HeaderMap::new(), Ok(Bytes::copy_from_slice(body)))
+        Fields::read(&HeaderMap::new(), body)
     }
 
     #[test]

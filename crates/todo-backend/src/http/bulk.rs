@@ -2,7 +2,6 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
@@ -45,10 +44,10 @@ pub(super) async fn update(
     Extension(context): Extension<RequestContext>,
     query: PageQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     let completed = query.only_state()?.ok_or(WITHOUT_STATE)?;
-    let fields = Fields::read(&headers, body)?;
+    let fields = Fields::read(&headers, &body)?;
     let (wanted, only) = (fields.completed()?, fields.todos()?);
     if wanted == completed {
         return Ok(Json(json!({"updated": 0, "todos": []})));
@@ -95,14 +94,15 @@ pub(super) async fn delete(
     Extension(context): Extension<RequestContext>,
     query: PageQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     if query.only_state()? != Some(true) {
         return Err(WITHOUT_STATE);
     }
-    let only = match &body {
-        Ok(body) if body.is_empty() => None,
-        _ => Fields::read(&headers, body)?.todos()?,
+    let only = if body.is_empty() {
+        None
+    } else {
+        Fields::read(&headers, &body)?.todos()?
     };
     let bulk = Bulk {
         completed: true,

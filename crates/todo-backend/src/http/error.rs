@@ -22,8 +22,6 @@ pub(super) enum ApiError {
     Invalid(Vec<Fault>),
     /// The request is malformed in a way that has no field.
     Malformed(&'static str),
-    /// The body is over the limit.
-    TooLarge,
     /// The content is not JSON, by its own header.
     NotJson,
     /// `If-Match` names another version than the todo has.
@@ -110,13 +108,6 @@ impl IntoResponse for ApiError {
             }
             Self::Malformed(detail) => {
                 ErrorBody::new(StatusCode::BAD_REQUEST, detail).into_response()
-            }
-            Self::TooLarge => {
-                let detail = format!(
-                    "The body should have at most {} bytes",
-                    service_kit::http::BODY_LIMIT
-                );
-                ErrorBody::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
             }
             Self::NotJson => ErrorBody::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

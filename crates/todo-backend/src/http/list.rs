@@ -10,13 +10,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 use headers::{ETag, HeaderMapExt, IfNoneMatch};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tracing::warn;
 use url::form_urlencoded::byte_serialize;
 
 use super::api::{Api, REVALIDATE};
 use super::error::ApiError;
+use super::limits::Limits;
 use super::params::{PageQuery, Prefix};
 use super::part::{Part, Wanted};
 use super::schema;
@@ -28,8 +28,7 @@ const ACTIVE_COUNT: HeaderName = HeaderName::from_static("x-active-count");
 /// How many todos of a list without a limit are in memory at a time.
 const CHUNK: u32 = 500;
 
-/// How long a list without a limit may take to be sent. Its client holds one
-/// of a few places until then.
+/// How long a list without a limit may take to be sent.
 const STREAM_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The form of the list in this program's answers. Another one has other
@@ -64,7 +63,7 @@ pub(super) async fn list(
     query: PageQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut place = match query.search {
+    let place = match query.search {
         Some(_) => Some(api.limits.long_read().await?),
         None => None,
     };
@@ -82,17 +81,16 @@ pub(super) async fn list(
     let known = wanted.page.known;
     let read = wanted.clone().read(api.store.clone());
     let Part { json, list, next } = api.reads.read(wanted.clone(), read).await?;
+    drop(place);
     let etag = etag_of(list);
     let mut response = if known == Some(list.version) || is_fresh(&headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let body = match next {
             Some(after) if wanted.goes_on => {
-                let place = match place.take() {
-                    Some(place) => place,
-                    None => api.limits.long_read().await?,
-                };
-                stream_from(json, wanted.after(after), api.store.clone(), place)
+                // What could not go on is not begun.
+                drop(api.limits.long_read().await?);
+                stream_from(json, wanted.after(after), api.store.clone(), api.limits)
             }
             _ => Body::from(json),
         };
@@ -115,24 +113,22 @@ pub(super) async fn list(
 
 /// The body that starts with `first` and goes on with the part `wanted`, and
 /// all after it, as fast as the client reads.
-fn stream_from(
-    first: Bytes,
-    wanted: Wanted,
-    store: Arc<dyn TodoStore>,
-    place: OwnedSemaphorePermit,
-) -> Body {
+fn stream_from(first: Bytes, wanted: Wanted, store: Arc<dyn TodoStore>, limits: Limits) -> Body {
     let deadline = Instant::now() + STREAM_TIMEOUT;
-    let rest = stream::try_unfold((Some(wanted), place), move |(wanted, place)| {
-        let store = store.clone();
+    let rest = stream::try_unfold(Some(wanted), move |wanted| {
+        let (store, limits) = (store.clone(), limits.clone());
         async move {
             let Some(wanted) = wanted else {
                 return Ok(None);
             };
-            let read = wanted.clone().read(store);
+            let read = async {
+                let _place = limits.next_part().await?;
+                wanted.clone().read(store).await
+            };
             match tokio::time::timeout_at(deadline, read).await {
                 Ok(Ok(part)) => {
                     let next = part.next.map(|cursor| wanted.after(cursor));
-                    Ok(Some((part.json, (next, place))))
+                    Ok(Some((part.json, next)))
                 }
                 Ok(Err(error)) => {
                     warn!(?error, "sending a list failed");

@@ -2,7 +2,6 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -99,10 +98,10 @@ pub(super) async fn create(
     Extension(context): Extension<RequestContext>,
     Prefix(prefix): Prefix,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(&headers)?;
-    let text = Fields::read(&headers, body)?.new_todo()?;
+    let text = Fields::read(&headers, &body)?.new_todo()?;
     let origin = origin(&context);
     let max = api.limits.max_todos;
     let created = match key {
@@ -154,9 +153,9 @@ pub(super) async fn update(
     Extension(context): Extension<RequestContext>,
     PathId(id): PathId,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, ApiError> {
-    let patch = Fields::read(&headers, body)?.patch()?;
+    let patch = Fields::read(&headers, &body)?.patch()?;
     let guard = guard(&headers)?;
     let change = api
         .store
