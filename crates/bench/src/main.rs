@@ -64,10 +64,10 @@ enum Error {
     #[error(transparent)]
     Testkit(#[from] testkit::Error),
     /// The database refused what the floor program asked of it.
-    #[error("the database refused a statement of the floor program")]
+    #[error("the database rejected a statement of the floor program")]
     Floor(#[from] tokio_postgres::Error),
     /// The database refused what the bench asked of it.
-    #[error("the database refused a statement")]
+    #[error("the database rejected a statement")]
     Database(#[from] sqlx::Error),
     /// A file or a program cannot be used.
     #[error("cannot use {what}")]

@@ -99,13 +99,13 @@ fn one_line(text: &str) -> String {
 /// What went wrong with the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
-    #[error("there is no dead letter {0}")]
+    #[error("no dead letter {0}")]
     NoSuchLetter(u64),
-    #[error("dead letter {0} does not say what it was published on")]
+    #[error("dead letter {0} has no original subject")]
     NoSubject(u64),
-    #[error("NATS")]
+    #[error("a request to NATS failed")]
     Nats(#[source] async_nats::Error),
-    #[error("the output")]
+    #[error("cannot write the output")]
     Output(#[from] io::Error),
 }
 

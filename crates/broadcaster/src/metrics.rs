@@ -71,27 +71,27 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("broadcaster");
         registry.register(
             "delivered",
-            "Events that were accepted, or logged where none are forwarded",
+            "Events that the webhook accepted, or that were logged where forwarding is off",
             metrics.delivered.clone(),
         );
         registry.register(
             "duplicates",
-            "Events that had been delivered before and were dropped",
+            "Redelivered events that were dropped, as they had been delivered",
             metrics.duplicates.clone(),
         );
         registry.register(
             "retried",
-            "Attempts that failed and are made again",
+            "Delivery attempts that failed and are retried",
             metrics.retried.clone(),
         );
         registry.register(
             "rate_limited",
-            "Attempts that were answered with 429",
+            "Delivery attempts that the webhook answered with 429",
             metrics.rate_limited.clone(),
         );
         registry.register(
             "dead_letters",
-            "Events that were given up, by reason",
+            "Events moved to the dead letters, by reason",
             metrics.dead_letters.clone(),
         );
         registry.register(
@@ -101,49 +101,49 @@ impl Metrics {
         );
         registry.register(
             "backlog",
-            "Events in the stream that are not settled, as every replica sees it",
+            "Events in the stream that are not acknowledged",
             metrics.backlog.clone(),
         );
         registry.register(
             "active",
-            "Whether this replica is the one that delivers",
+            "1 while this replica is the active one",
             metrics.active.clone(),
         );
         registry.register(
             "webhook_down",
-            "Whether the webhook takes nothing and is asked once a second",
+            "1 while the webhook accepts nothing and is probed once a second",
             metrics.webhook_down.clone(),
         );
         registry.register(
             "queue_broken",
-            "Whether nothing is posted because the queue does not take what was delivered",
+            "1 while posting is suspended because NATS accepts no acknowledgements",
             metrics.queue_broken.clone(),
         );
         registry.register(
             "unheard",
-            "Attempts to tell the queue what became of events that failed and are made again",
+            "Acknowledgements that failed and are retried",
             metrics.unheard.clone(),
         );
         registry.register(
             "dead_letters_stored",
-            "Events in the stream of dead letters",
+            "Events in the dead letter stream",
             metrics.dead_letters_stored.clone(),
         );
         registry.register_with_unit(
             "dead_letters_fill",
-            "How much of the room for dead letters is taken; a full stream refuses",
+            "Fill ratio of the dead letter stream, which refuses when full",
             Unit::Ratios,
             metrics.dead_letters_fill.clone(),
         );
         registry.register_with_unit(
             "delivery_duration",
-            "How long the webhook took to answer",
+            "Time the webhook took to answer",
             Unit::Seconds,
             metrics.delivery_duration.clone(),
         );
         registry.register_with_unit(
             "delivery_delay",
-            "From the event's arrival in the stream to its delivery",
+            "Time from an event's arrival in the stream to its delivery",
             Unit::Seconds,
             metrics.delivery_delay.clone(),
         );

@@ -157,7 +157,7 @@ impl Broadcaster {
                 let is_broken = metrics.queue_broken.get() != 0;
                 async move {
                     if is_broken {
-                        Err("NATS does not take what was delivered")
+                        Err("NATS accepts no acknowledgements")
                     } else {
                         Ok(())
                     }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
-use service_kit::TraceParent;
 use service_kit::http::{Shown, install_tls_provider, send};
+use service_kit::{Chain, TraceParent};
 
 /// How long an exchange may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -132,13 +132,7 @@ fn is_ok(body: &str) -> bool {
 
 /// The error and its sources, without the URL, which is a secret.
 fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
-        error.source()
-    })
-    .map(ToString::to_string)
-    .collect::<Vec<_>>()
-    .join(": ")
+    Chain(&error.without_url()).to_string()
 }
 
 /// The first bytes of the body. What fails here fails after the status, which

@@ -182,7 +182,7 @@ mod start {
             .env("MIGRATE_WAIT_SECONDS", "0");
         let migration = migration.spawn().unwrap();
         assert_eq!(exit_code(&migration).await, Some(1));
-        assert!(migration.stdout().contains("the database is not available"));
+        assert!(migration.stdout().contains("the database is unavailable"));
     }
 
     #[tokio::test]

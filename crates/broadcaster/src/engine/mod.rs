@@ -138,7 +138,7 @@ impl<Q: Queue, P: Post> Running<Q, P> {
                 Next::Note(events) => {
                     self.tasks.spawn(async move {
                         if let Err(error) = post.desk.note(&events).await {
-                            warn!(error, "could not note a delivery that is another's by now");
+                            warn!(error, "recording a delivery after a takeover failed");
                         }
                         Done::Noted
                     });
@@ -189,18 +189,22 @@ impl<Q: Queue, P: Post> Running<Q, P> {
                     biased;
                     Some(done) = self.tasks.join_next() => match done {
                         Ok(done) => self.finish(done),
-                        Err(error) => warn!(%error, "a delivery was cut off"),
+                        Err(error) => warn!(%error, "delivery task failed"),
                     },
                     () = sleep_until(wake_at.unwrap_or(deadline)) => {}
                 }
             }
         };
         if timeout_at(deadline, finish).await.is_err() {
-            warn!("the queue was not told of all deliveries, some may be repeated");
+            warn!("stopped before every delivery was acknowledged, some may be repeated");
         }
         let events = self.schedule.len();
         let released = timeout_at(deadline + RELEASE_TIMEOUT, self.queue.release()).await;
-        info!(events, in_time = released.is_ok(), "passed on");
+        info!(
+            events,
+            in_time = released.is_ok(),
+            "released events to the next replica"
+        );
     }
 }
 
@@ -224,7 +228,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         let known = match self.desk.known(&job.events).await {
             Ok(known) => known,
             Err(error) => {
-                warn!(error, "cannot look up whether events were delivered");
+                warn!(error, "looking up delivered events failed");
                 return (Vec::new(), Outcome::NoQueue);
             }
         };
@@ -260,7 +264,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
             }
             Ok(Permission::Lost) => return (known, Outcome::Lost),
             Err(error) => {
-                warn!(error, "cannot ask whether the events are still ours");
+                warn!(error, "confirming the pin failed");
                 return (known, Outcome::NoQueue);
             }
         }
@@ -287,7 +291,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
             Answer::Limited(pause) => {
                 self.metrics.rate_limited.inc();
                 let pause_seconds = pause.as_secs();
-                warn!(pause_seconds, "the webhook asks for a pause");
+                warn!(pause_seconds, "webhook rate limit reached, pausing");
                 self.wait(pause);
                 self.desk.announce(pause).await;
                 Outcome::Limited(pause)
@@ -299,7 +303,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
                     events = events.len(),
                     status = failure.status,
                     answer = failure.text,
-                    "not delivered, trying again"
+                    "delivery failed, retrying"
                 );
                 self.desk.failed(events, &failure).await;
                 Outcome::Failed(failure)
@@ -319,10 +323,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         if let Err(error) = self.desk.settle(events, verdict).await {
             self.metrics.unheard.inc();
             let event = &*events[0].id;
-            warn!(
-                error,
-                event, "could not tell the queue what became of an event"
-            );
+            warn!(error, event, "acknowledging an event failed, retrying");
             return false;
         }
         for event in events {
@@ -336,7 +337,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         match verdict {
             Verdict::Duplicate => {
                 self.metrics.duplicates.inc();
-                debug!(event = id, "had been delivered before");
+                debug!(event = id, "skipping an event that was delivered before");
             }
             Verdict::Delivered => {
                 self.metrics.delivered.inc();
@@ -356,7 +357,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
                     attempts,
                     status = failure.status,
                     answer = failure.text,
-                    "given up: the event is a dead letter"
+                    "event moved to the dead letters"
                 );
             }
         }

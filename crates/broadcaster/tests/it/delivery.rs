@@ -77,7 +77,7 @@ async fn a_refusing_webhook_gets_everything_when_it_is_back() {
     for change in 0..3 {
         world.change(1, change).await;
     }
-    logged(&broadcaster, "not delivered, trying again").await;
+    logged(&broadcaster, "delivery failed, retrying").await;
     let log = broadcaster.stdout() + &broadcaster.stderr();
     assert!(!log.contains(&world.webhook.url()), "the URL is a secret");
     world.webhook.accept().unwrap();
@@ -105,7 +105,7 @@ async fn retry_after_holds_for_every_event_and_for_the_next_replica() {
     let broadcaster = world.broadcaster().start().await.unwrap();
     world.webhook.answer_next(1, Answer::too_many_requests(8));
     world.change(1, 0).await;
-    logged(&broadcaster, "asks for a pause").await;
+    logged(&broadcaster, "rate limit reached").await;
     world.change(2, 0).await;
     let status = broadcaster.terminate(PATIENCE).await.unwrap();
     assert!(status.success());

@@ -162,7 +162,7 @@ async fn delivery_goes_on_within_two_seconds_of_the_webhook_being_back() {
             let payload = todo(n % 9, &format!("number {n}."));
             world.publish("updated", &format!("id-{n}"), &payload).await;
         }
-        logged(&broadcaster, "not delivered, trying again").await;
+        logged(&broadcaster, "delivery failed, retrying").await;
         world.webhook.wait_for(6, PATIENCE).await.unwrap();
         let back = std::time::Instant::now();
         world.webhook.answer(Answer::status(200));

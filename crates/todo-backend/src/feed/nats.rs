@@ -51,7 +51,7 @@ pub async fn follow(
             };
             let ended = tokio::select! {
                 // The stream may be another one after a restart of the server.
-                _ = losses.changed() => Err("the connection to NATS was lost".into()),
+                _ = losses.changed() => Err("lost the connection to NATS".into()),
                 error = changed(&connection, stream) => Err(error),
                 ended = tail.run(&feed) => ended,
             };
@@ -85,7 +85,7 @@ async fn start(
     known: &mut Option<OffsetDateTime>,
 ) -> Result<Tail, TaskError> {
     if !connection.is_up() {
-        return Err("there is no connection to NATS".into());
+        return Err("not connected to NATS".into());
     }
     let info = connection.ensure_stream().await?;
     let stream::State {

@@ -90,9 +90,9 @@ pub struct Published {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The broker has no room; the rest is certainly not stored.
-    #[error("the broker has no room for more events")]
+    #[error("the event stream is full")]
     Full(#[source] TaskError),
     /// The rest may be stored or not.
-    #[error("it is not known what the broker has stored")]
+    #[error("it is uncertain what NATS has stored")]
     InDoubt(#[source] TaskError),
 }

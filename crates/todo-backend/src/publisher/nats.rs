@@ -175,7 +175,7 @@ impl Publisher for NatsPublisher {
     async fn standing(&self) -> Result<Standing, TaskError> {
         let connection = self.connection.losses();
         if !self.connection.is_up() {
-            return Err("there is no connection to NATS".into());
+            return Err("not connected to NATS".into());
         }
         let connection = *connection.borrow();
         // The consumer first: what is removed from the stream counts as
@@ -241,11 +241,11 @@ impl Publisher for NatsPublisher {
         let result = if self.connection.is_up() {
             tokio::select! {
                 result = self.publish_all(batch, after, carefully, &mut acknowledged) => result,
-                _ = losses.changed() => Err(in_doubt("the connection to NATS was lost")),
+                _ = losses.changed() => Err(in_doubt("lost the connection to NATS")),
                 () = sleep(DEADLINE) => Err(in_doubt("NATS did not acknowledge in time")),
             }
         } else {
-            Err(in_doubt("there is no connection to NATS"))
+            Err(in_doubt("not connected to NATS"))
         };
         Published {
             acknowledged,

@@ -67,10 +67,10 @@ impl Lease {
             };
             match timeout_at(self.until, renewed).await {
                 Ok((Ok(true), until)) => self.until = until,
-                Ok((Ok(false), _)) => return "another process has the lease".into(),
+                Ok((Ok(false), _)) => return "another replica holds the lease".into(),
                 // The next attempt may succeed in time.
                 Ok((Err(_), _)) => {}
-                Err(_) => return "the lease could not be renewed in time".into(),
+                Err(_) => return "the lease expired before it was renewed".into(),
             }
         }
     }

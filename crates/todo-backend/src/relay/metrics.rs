@@ -49,32 +49,32 @@ impl RelayMetrics {
         };
         registry.register(
             "relay_held",
-            "1 where this process is the relay of the environment",
+            "1 while this replica holds the relay lease",
             metrics.held.clone(),
         );
         registry.register(
             "relay_published_events",
-            "Events that the broker has stored",
+            "Events that NATS has stored",
             metrics.published.clone(),
         );
         registry.register(
             "relay_delivered_events",
-            "Events that left the outbox since they were delivered",
+            "Events removed from the outbox after their delivery",
             metrics.delivered.clone(),
         );
         registry.register(
             "relay_in_flight",
-            "Events that are with the broker and not yet delivered",
+            "Events in flight: stored by NATS and not yet delivered",
             metrics.in_flight.clone(),
         );
         registry.register(
             "relay_set_aside",
-            "Rows of the outbox that cannot be read, or wait for one of the same todo",
+            "Outbox rows that are unreadable, or wait for an unreadable row of the same todo",
             metrics.set_aside.clone(),
         );
         registry.register(
             "relay_surveys",
-            "How often the stream was compared with the outbox, after a take-over or a doubt",
+            "Times the stream was compared with the outbox, after a takeover or an uncertain publish",
             metrics.surveys.clone(),
         );
         registry.register_with_unit(
@@ -85,29 +85,29 @@ impl RelayMetrics {
         );
         registry.register(
             "relay_wakeups",
-            "Rounds of the relay by what started them",
+            "Rounds of the relay, by trigger",
             metrics.wakeups.clone(),
         );
         registry.register_with_unit(
             "relay_stream",
-            "How much is in the stream of events",
+            "Size of the event stream",
             Unit::Bytes,
             metrics.stream_bytes.clone(),
         );
         registry.register_with_unit(
             "relay_stream_max",
-            "How much may be in the stream of events",
+            "Size limit of the event stream",
             Unit::Bytes,
             metrics.stream_max_bytes.clone(),
         );
         registry.register(
             "relay_stream_full",
-            "1 while the broker has no room for more events",
+            "1 while the event stream is full",
             metrics.stream_full.clone(),
         );
         registry.register(
             "relay_consumer_missing",
-            "1 while nobody takes the events from the stream",
+            "1 while the event stream has no broadcaster consumer",
             metrics.consumer_missing.clone(),
         );
         metrics

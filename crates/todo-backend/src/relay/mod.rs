@@ -20,9 +20,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff};
 use futures::FutureExt;
-use service_kit::TaskError;
+use service_kit::{Chain, TaskError, backoff};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -103,13 +103,13 @@ impl Relay {
     /// None: what fails is logged and tried again.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), TaskError> {
         while let Some(lease) = shutdown.run_until_cancelled(self.stand_by()).await {
-            info!("this process is the relay");
+            info!("became the relay leader");
             self.metrics.held.set(1);
             let lost = self.lead(lease, &shutdown).await;
             self.metrics.stand_by();
             match lost {
                 None => break,
-                Some(error) => warn!(error = &*error, "this process is no longer the relay"),
+                Some(error) => warn!(error = %Chain(&*error), "lost the relay lease"),
             }
         }
         Ok(())
@@ -121,8 +121,7 @@ impl Relay {
         let mut told = false;
         let acquire = Lease::acquire(self.outbox.clone(), move |error| {
             if !std::mem::replace(&mut told, true) {
-                let source = std::error::Error::source(error).map(ToString::to_string);
-                warn!(%error, source, "cannot become the relay");
+                warn!(error = %Chain(error), "acquiring the relay lease failed");
             }
         });
         let announce = async {
@@ -178,12 +177,7 @@ async fn after(shutdown: &CancellationToken, grace: Duration) {
 }
 
 fn retry() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(25))
-        .with_max_delay(LONGEST_DELAY)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    backoff(Duration::from_millis(25), LONGEST_DELAY).build()
 }
 
 /// One second, more or less, so that environments do not poll in step.
@@ -239,7 +233,7 @@ impl<'a> Rounds<'a> {
                 Ok(Round::Emptied) | Err(_) if last => return,
                 Ok(Round::Emptied) => {
                     if delays.take().is_some() {
-                        info!("the broker takes events again");
+                        info!("publishing to NATS resumed");
                     }
                     tokio::select! {
                         () = self.relay.outbox.changed() => Reason::Hint,
@@ -250,7 +244,7 @@ impl<'a> Rounds<'a> {
                 }
                 Err(error) => {
                     if delays.is_none() {
-                        warn!(error = chain(&*error), "events wait for the broker");
+                        warn!(error = %Chain(&*error), "publishing to NATS failed, retrying");
                     }
                     let delays = delays.get_or_insert_with(retry);
                     let delay = delays.next().unwrap_or(LONGEST_DELAY);
@@ -299,7 +293,7 @@ impl<'a> Rounds<'a> {
                         position = row.position,
                         todo = %row.todo,
                         cause = row.cause,
-                        "a row of the outbox cannot be read, it and later ones of its todo wait"
+                        "unreadable outbox row, events of its todo wait"
                     );
                 }
             }
@@ -383,7 +377,7 @@ impl<'a> Rounds<'a> {
             warn!(
                 reason = doubt.as_str(),
                 in_flight = known.ledger.in_flight(),
-                "the stream is compared with the outbox"
+                "comparing the stream with the outbox"
             );
             return self.survey().await;
         }
@@ -431,11 +425,4 @@ impl<'a> Rounds<'a> {
 
 fn gauge(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// An error and its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }

@@ -8,16 +8,16 @@ use sqlx::sqlite::SqliteError;
 pub enum StoreError {
     /// The database cannot be reached, is stopping, takes no changes or has no
     /// room: try again later.
-    #[error("the database is not available")]
+    #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
     /// The role may not do what the program has to.
     #[error(
-        "the role of the database user lacks a right: let its owner run \
+        "the database user lacks a privilege: let the owner run \
          `GRANT USAGE, CREATE ON SCHEMA public TO` that role"
     )]
     Denied(#[source] sqlx::Error),
     /// The database refused a statement: a fault of the program or the schema.
-    #[error("the database refused a statement")]
+    #[error("the database rejected a statement")]
     Statement(#[source] sqlx::Error),
     /// What answers is a pooler that shares sessions.
     #[error(

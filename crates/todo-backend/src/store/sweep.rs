@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use service_kit::TaskError;
+use service_kit::{Chain, TaskError};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -31,8 +31,7 @@ pub async fn run(store: Arc<dyn TodoStore>, shutdown: CancellationToken) -> Resu
                 Ok(true) => PAUSE,
                 Ok(false) => INTERVAL,
                 Err(error) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    warn!(%error, source, "old idempotency keys cannot be removed");
+                    warn!(error = %Chain(&error), "removing expired idempotency keys failed");
                     INTERVAL
                 }
             };

@@ -39,7 +39,7 @@ pub(super) async fn keep(
             let Some(messages) = until_done(attempt).await else {
                 return;
             };
-            info!("ready for events");
+            info!("pulling events");
             let custody = Custody {
                 shared: &shared,
                 arrivals: &arrivals,
@@ -65,7 +65,7 @@ async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stre
     if let Some(pin) = pin
         && let Err(error) = shared.take_from(pin).await
     {
-        warn!(error, "could not give back the pin");
+        warn!(error, "releasing the pin failed");
     }
     let mut term = shared.term();
     term.created = Some(consumer.cached_info().created);
@@ -102,7 +102,7 @@ impl Custody<'_> {
                 message = messages.next() => match message {
                     Some(Ok(message)) => self.take(message).await?,
                     Some(Err(error)) => {
-                        warn!(%error, "pulling");
+                        warn!(%error, "pulling events failed");
                         return ControlFlow::Continue(());
                     }
                     None => return ControlFlow::Continue(()),
@@ -131,13 +131,13 @@ impl Custody<'_> {
                 .publish(reply, "".into())
                 .await
         {
-            warn!(%error, "could not give a sign of life");
+            warn!(%error, "answering a standby failed");
         }
     }
 
     async fn take(&mut self, message: jetstream::Message) -> ControlFlow<()> {
         let Ok(delivery) = message.info() else {
-            warn!(subject = %message.subject, "a message that JetStream did not send");
+            warn!(subject = %message.subject, "ignoring a message without JetStream metadata");
             return ControlFlow::Continue(());
         };
         let number = delivery.consumer_sequence;
@@ -162,7 +162,7 @@ impl Custody<'_> {
         }
         // Others are out that are not held here.
         if let Err(error) = self.shared.reset().await {
-            warn!(error, "could not reset the consumer");
+            warn!(error, "resetting the consumer failed");
             sleep(PAUSE).await;
         }
         ControlFlow::Continue(())
@@ -176,10 +176,10 @@ impl Custody<'_> {
         let subject = self.shared.environment.broadcaster_alive(pin);
         match self.shared.connection.client().subscribe(subject).await {
             Ok(questions) => {
-                info!(pin, "active");
+                info!(pin, "became the active replica");
                 self.alive = Some((pin.to_owned(), questions));
             }
-            Err(error) => warn!(%error, "cannot listen for questions of standbys"),
+            Err(error) => warn!(%error, "subscribing to standby checks failed"),
         }
     }
 }

@@ -33,9 +33,9 @@ pub(crate) struct JetStreamDesk(pub(super) Arc<Shared>);
 enum DeskError {
     #[error("the connection was lost")]
     Lost,
-    #[error("the answers of NATS come too late")]
+    #[error("NATS answers too slowly")]
     Slow,
-    #[error("the bucket of delivered ids is not there yet")]
+    #[error("the bucket of delivered ids does not exist yet")]
     NoBucket,
 }
 
@@ -125,7 +125,7 @@ impl JetStreamDesk {
         if result.is_err()
             && let Err(error) = Box::pin(self.0.ensure_streams()).await
         {
-            warn!(%error, "cannot see to the streams");
+            warn!(%error, "ensuring the streams exist failed");
         }
         result.map_err(Into::into)
     }
@@ -268,7 +268,7 @@ impl Desk for JetStreamDesk {
             Ok::<_, QueueError>(())
         };
         if let Err(error) = announced.await {
-            warn!(error, "could not note the pause for the other replicas");
+            warn!(error, "sharing the rate limit pause failed");
         }
     }
 }

@@ -29,8 +29,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::{consumer, kv};
 use async_nats::{Subject, jetstream};
-use backon::{ExponentialBuilder, Retryable};
+use backon::Retryable;
 use service_kit::nats::Connection;
+use service_kit::{Chain, backoff};
 use time::OffsetDateTime;
 use todo_domain::Environment;
 use tokio::sync::{Notify, mpsc, watch};
@@ -143,7 +144,7 @@ impl Queue for JetStreamQueue {
         if let Some(pin) = pin
             && let Err(error) = self.shared.take_from(&pin).await
         {
-            warn!(error, "could not pass on the turn; a standby will notice");
+            warn!(error, "unpinning failed, a standby will take over");
         }
         self.tasks.shutdown().await;
     }
@@ -295,17 +296,12 @@ fn pinned(info: &consumer::Info) -> Option<&str> {
 async fn until_done<T, F: Future<Output = Result<T, SetupError>>>(
     setup: impl FnMut() -> F,
 ) -> Option<T> {
-    let patience = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(1))
-        .with_jitter()
-        .without_max_times();
+    let patience = backoff(Duration::from_millis(100), Duration::from_secs(1));
     setup
         .retry(patience)
         .notify(|error: &SetupError, delay| {
-            let source = std::error::Error::source(error).map(ToString::to_string);
             let retry_seconds = delay.as_secs_f64();
-            warn!(%error, source, retry_seconds, "waiting for NATS");
+            warn!(error = %Chain(error), retry_seconds, "waiting for NATS");
         })
         .await
         .ok()

@@ -48,22 +48,22 @@ pub(crate) fn jetstream(connection: &Connection) -> jetstream::Context {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
     /// The stream of events, which the backend creates, is not there.
-    #[error("the stream of events")]
+    #[error("cannot open the event stream")]
     Events(#[source] context::GetStreamError),
     /// The stream of dead letters.
-    #[error("the stream of dead letters")]
+    #[error("cannot create the dead letter stream")]
     DeadLetters(#[source] context::CreateStreamError),
     /// The bucket of delivered ids could not be made.
-    #[error("the bucket of delivered ids")]
+    #[error("cannot create the bucket of delivered ids")]
     Delivered(#[source] context::CreateStreamError),
     /// The bucket of delivered ids could not be opened.
-    #[error("the bucket of delivered ids")]
+    #[error("cannot open the bucket of delivered ids")]
     OpenDelivered(#[source] context::KeyValueError),
     /// The durable consumer.
-    #[error("the durable consumer")]
+    #[error("cannot create the durable consumer")]
     Consumer(#[source] stream::ConsumerError),
     /// The pull requests.
-    #[error("pulling")]
+    #[error("cannot pull from the consumer")]
     Pull(#[source] consumer::StreamError),
 }
 

@@ -8,6 +8,7 @@ use async_nats::Request;
 use async_nats::client::RequestErrorKind;
 use async_nats::jetstream::consumer;
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use service_kit::Chain;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -80,8 +81,7 @@ impl Vigil {
         if self.streams_at.elapsed() >= STREAMS_EVERY {
             self.streams_at = Instant::now();
             if let Err(error) = self.shared.ensure_streams().await {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                warn!(%error, source, "cannot see to the streams");
+                warn!(error = %Chain(&error), "ensuring the streams exist failed");
                 return Err("the streams beside the events cannot be looked after");
             }
         }
@@ -100,12 +100,12 @@ impl Vigil {
                     ConsumerInfoErrorKind::StreamNotFound,
                 ];
                 if missing.contains(&kind) && shared.term().created.is_some() {
-                    warn!(%error, "the consumer is gone");
+                    warn!(%error, "consumer is missing");
                     self.reopen();
                 }
                 self.other = None;
                 return Err(match kind {
-                    ConsumerInfoErrorKind::StreamNotFound => "the stream of events is not there",
+                    ConsumerInfoErrorKind::StreamNotFound => "the event stream does not exist",
                     ConsumerInfoErrorKind::NotFound => "the consumer is not there",
                     _ => "the consumer cannot be looked at",
                 });
@@ -121,7 +121,7 @@ impl Vigil {
             .backlog
             .set(i64::try_from(backlog).unwrap_or(i64::MAX));
         if created != info.created || term.losses != shared.losses() {
-            info!("the consumer is not the one that is pulled from");
+            info!("consumer was replaced, pulling from the new one");
             self.reopen();
             return Err("pulling anew");
         }
@@ -129,7 +129,7 @@ impl Vigil {
         let is_active = pin.is_some() && pin == term.holding.pin.as_deref();
         shared.metrics.active.set(i64::from(is_active));
         if term.holding.pin.is_some() && !is_active {
-            info!("another replica is active");
+            info!("standing by, another replica is active");
             shared.end(term.number);
         }
         let other = pin.filter(|_| !is_active).map(ToOwned::to_owned);
@@ -153,10 +153,10 @@ impl Vigil {
         if are_out && (is_nobodys || self.missing == Some(sent)) {
             info!(
                 events = info.num_ack_pending,
-                "events are out that nobody holds"
+                "resetting the consumer, no replica holds its events in flight"
             );
             if let Err(error) = self.shared.reset().await {
-                warn!(error, "could not reset the consumer");
+                warn!(error, "resetting the consumer failed");
             }
             self.missing = None;
         } else {
@@ -210,12 +210,9 @@ impl Vigil {
         self.silence = None;
         self.looked_at = None;
         match self.shared.take_from(&other).await {
-            Ok(true) => warn!(
-                pin = other,
-                "the active replica does not answer, taking over"
-            ),
+            Ok(true) => warn!(pin = other, "active replica does not answer, taking over"),
             Ok(false) => {}
-            Err(error) => warn!(error, "could not take over"),
+            Err(error) => warn!(error, "takeover failed, retrying"),
         }
         Err("the active replica does not answer")
     }
