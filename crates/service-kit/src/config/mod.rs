@@ -278,7 +278,11 @@ impl RuntimeConfig {
             Some(value) => faults.parse("LOG_FORMAT", value),
             None => Some(LogFormat::of_stdout()),
         };
-        let otlp_traces_endpoint = traces_endpoint(&args, faults);
+        let otlp_traces_endpoint = traces_endpoint(
+            args.otel_exporter_otlp_endpoint.as_deref(),
+            args.otel_exporter_otlp_traces_endpoint.as_deref(),
+            faults,
+        );
         let shutdown_delay = faults.seconds("SHUTDOWN_DELAY_SECONDS", &args.shutdown_delay_seconds);
         let shutdown_timeout =
             faults.seconds("SHUTDOWN_TIMEOUT_SECONDS", &args.shutdown_timeout_seconds);
@@ -295,14 +299,14 @@ impl RuntimeConfig {
 
 /// Where traces go: where their own variable says, else below the address of
 /// all telemetry (OpenTelemetry's "Endpoint URLs for OTLP/HTTP").
-fn traces_endpoint(args: &RuntimeArgs, faults: &mut Faults) -> Option<Url> {
+fn traces_endpoint(all: Option<&str>, own: Option<&str>, faults: &mut Faults) -> Option<Url> {
     const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-    let set = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
-    let (variable, endpoint) = if let Some(own) = set(&args.otel_exporter_otlp_traces_endpoint) {
-        (TRACES, faults.http_url(TRACES, &own)?)
+    const OWN: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    let is_set = |value: &&str| !value.is_empty();
+    let (variable, endpoint) = if let Some(own) = own.filter(is_set) {
+        (OWN, faults.http_url(OWN, own)?)
     } else {
-        let mut url = faults.http_url(ALL, &set(&args.otel_exporter_otlp_endpoint)?)?;
+        let mut url = faults.http_url(ALL, all.filter(is_set)?)?;
         url.set_path(&format!("{}/v1/traces", url.path().trim_end_matches('/')));
         (ALL, url)
     };
@@ -441,6 +445,31 @@ mod tests {
         assert!(text.contains("PASSWORD: cannot be combined with PASSWORD_FILE"));
         assert!(text.contains("TOKEN_FILE: /nonexistent: "));
         assert!(!text.contains("hunter2"));
+    }
+
+    #[test]
+    fn traces_go_below_the_address_of_all_telemetry_or_to_their_own() {
+        let endpoint = |all, own| {
+            let mut faults = Faults::default();
+            let endpoint = traces_endpoint(all, own, &mut faults);
+            faults.finish(|| Some(endpoint.map(String::from)))
+        };
+        assert_eq!(endpoint(Some(""), None).unwrap(), None);
+        let refused = endpoint(Some("collector:4318"), None).unwrap_err();
+        assert!(refused.to_string().contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        for (all, own, expected) in [
+            ("http://c:4318", None, "http://c:4318/v1/traces"),
+            ("http://c/otlp/", None, "http://c/otlp/v1/traces"),
+            ("http://c/otlp", Some("http://t/x"), "http://t/x"),
+        ] {
+            let endpoint = endpoint(Some(all), own);
+            if cfg!(feature = "otel") {
+                assert_eq!(endpoint.unwrap().as_deref(), Some(expected));
+            } else {
+                let refused = endpoint.unwrap_err().to_string();
+                assert!(refused.contains("without the feature `otel`"), "{refused}");
+            }
+        }
     }
 
     proptest! {
