@@ -23,7 +23,7 @@ use crate::case::{CREATE, list};
 
 const CONNECTIONS: usize = 2;
 
-/// What the floor program is told by its environment.
+/// The environment variables of the floor program.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Where to listen

@@ -618,7 +618,7 @@ fn service_port<'a>(
     Some((service, port))
 }
 
-/// A server that a container is told of: host and port.
+/// A server that a container is configured with: host and port.
 fn endpoints(container: Container<'_>) -> Vec<(String, u64)> {
     let environment = container.environment();
     let mut endpoints = Vec::new();

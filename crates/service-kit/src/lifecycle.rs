@@ -86,7 +86,7 @@ where
 ///
 /// SIGTERM or SIGINT cancels [`Lifecycle::shutdown`]: readiness fails, servers
 /// go on accepting for [`Lifecycle::delay`], then drain; the other tasks finish
-/// what they hold. Supporting tasks, such as the admin listener, are told to
+/// what they hold. Supporting tasks, such as the admin listener, get the signal to
 /// stop only after that. What is not done within the timeout is aborted, as is
 /// everything on a second signal. A task that ends before anybody asked for it
 /// stops the process, with an error.
@@ -122,7 +122,7 @@ impl Lifecycle {
         })
     }
 
-    /// Cancelled when the process is told to stop. A task of
+    /// Cancelled when the process starts to stop. A task of
     /// [`Lifecycle::spawn`] ends in good order after it.
     #[must_use]
     pub fn shutdown(&self) -> CancellationToken {

@@ -38,7 +38,7 @@ enum Command {
     E2e,
     /// How fast the API is beside pgbench with the same statements; needs wrk and an idle machine
     Bench {
-        /// What the bench itself is told, for example --rounds 5; `bench -- --help` lists it
+        /// Options of the bench, such as --rounds 5; `bench -- --help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -47,13 +47,13 @@ enum Command {
         /// Use programs that are built for debugging
         #[arg(long)]
         debug: bool,
-        /// What the drill itself is told, for example --soak; `drill -- --help` lists it
+        /// Options of the drill, such as --soak; `drill -- --help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Plays the delivery of events on a clock of its own, with everything around it failing
     Simulate {
-        /// What the simulation itself is told, for example --seed 7; `simulate -- --help` lists it
+        /// Options of the simulation, such as --seed 7; `simulate -- --help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -72,7 +72,7 @@ enum Error {
     #[error(transparent)]
     Shell(#[from] xshell::Error),
     /// A program could not be run, or its output not be read.
-    #[error("cannot run {program}")]
+    #[error("cannot run {program}: {source}")]
     Io {
         /// Which program.
         program: String,
@@ -82,7 +82,7 @@ enum Error {
     /// A program failed.
     #[error("{0}")]
     Failed(String),
-    /// Somebody has to install something.
+    /// A tool is missing and cannot be installed from here.
     #[error("please install:{0}")]
     Missing(String),
 }

@@ -1,4 +1,4 @@
-//! Argo CD, and what it is told to follow.
+//! Argo CD, and the branches it follows.
 
 use std::fs;
 use std::path::Path;

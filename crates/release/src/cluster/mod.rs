@@ -23,7 +23,7 @@ use crate::{Environment, Error, How, promote, publish};
 /// The name of the cluster.
 pub const NAME: &str = "dwk-local";
 
-/// What [`up`] is told.
+/// Options of [`up`].
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Follow the repository that argocd/root.yaml names, with the images that

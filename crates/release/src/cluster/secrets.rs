@@ -1,5 +1,5 @@
-//! The Secrets that are never in git: docs/kubernetes.md lists them. What is
-//! there stays; what is missing is made of chance.
+//! The Secrets that are never in git: docs/kubernetes.md lists them. What exists
+//! stays; what is missing gets a random value.
 
 use std::fs;
 use std::path::Path;

@@ -25,7 +25,7 @@ const USUAL_MEMORY: u64 = 64 * MIB;
 /// admin listener, pictures, the logs.
 const OWN_FILES: u64 = 256;
 
-/// How long to wait for room in memory before a client is told to come back.
+/// How long to wait for room in memory before a client gets 503.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// For how long after it turned a client away a process counts as exhausted.

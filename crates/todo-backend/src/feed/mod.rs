@@ -37,7 +37,7 @@ pub struct Change {
     pub todo: String,
 }
 
-/// What a page is told.
+/// What a page receives.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Message {
     /// The page is up to date as of this id.
@@ -134,7 +134,7 @@ impl Feed {
         }
     }
 
-    /// What a page is told that saw `last_event_id` last, now and from now on.
+    /// What a page that last saw `last_event_id` receives, now and later.
     /// It ends at the shutdown and where the page cannot keep up: it may come
     /// back and go on.
     #[must_use]

@@ -1,7 +1,7 @@
 //! From the bytes of a body to a text or a patch.
 //!
 //! The body is read as any JSON first and checked by hand then, so that all
-//! faults are told at once and in the form that clients of the API know.
+//! errors are reported at once, in the form that clients of the API know.
 
 use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
