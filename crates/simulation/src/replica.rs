@@ -192,10 +192,11 @@ async fn custody(
                 biased;
                 () = process.reopen.notified() => break,
                 () = process.start_over.notified() => {
-                    if process.term().holding.last.is_none()
-                        && arrivals.send(Arrival::StartOver).await.is_err()
-                    {
-                        return;
+                    if process.term().holding.last.is_none() {
+                        world.listen(process.name, None);
+                        if arrivals.send(Arrival::StartOver).await.is_err() {
+                            return;
+                        }
                     }
                     continue;
                 }

@@ -71,7 +71,12 @@ pub(crate) struct Job<R> {
     /// Those of them that are tried for the first time.
     pub(crate) fresh: Events<R>,
     failures: u32,
+    /// The post before it.
+    former_post: Option<LastPost>,
 }
+
+/// The job of a post and when it began.
+type LastPost = (u64, Instant);
 
 /// What to do next.
 #[derive(Debug)]
@@ -149,7 +154,7 @@ pub(crate) struct Schedule<R> {
     delivered: Delivered,
     /// Whether the queue refused the last verdict.
     is_queue_broken: bool,
-    last_post: Option<Instant>,
+    last_post: Option<LastPost>,
     paused_until: Option<Instant>,
     /// The first event of each post that failed since the last success.
     suspects: BTreeSet<Arc<str>>,
@@ -301,7 +306,7 @@ impl<R> Schedule<R> {
             Some(_) => self.rules.pace.max(PROBE),
             None => self.rules.pace,
         };
-        let paced = self.last_post.map(|last| last + pace);
+        let paced = self.last_post.map(|(_, last)| last + pace);
         paced
             .into_iter()
             .chain(self.paused_until)
@@ -386,7 +391,7 @@ impl<R> Schedule<R> {
         job.fresh = fresh;
         let todos = job.events.iter().filter_map(|event| event.todo_id());
         self.posting.insert(job.number, todos.collect());
-        self.last_post = Some(now);
+        job.former_post = self.last_post.replace((job.number, now));
         job
     }
 
@@ -398,6 +403,7 @@ impl<R> Schedule<R> {
             events,
             fresh: Vec::new(),
             failures: 0,
+            former_post: None,
         }
     }
 
@@ -425,6 +431,11 @@ impl<R> Schedule<R> {
             self.unsettle(duplicates, Verdict::Duplicate, now);
         }
         if posted.is_empty() {
+            // It was no post, so the next one need not wait for it: after a
+            // take-over there may be many that had been delivered.
+            if self.last_post.is_some_and(|(last, _)| last == job.number) {
+                self.last_post = job.former_post;
+            }
             return;
         }
         job.events = posted;

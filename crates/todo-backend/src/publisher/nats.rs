@@ -173,6 +173,67 @@ impl NatsPublisher {
 #[async_trait]
 impl Publisher for NatsPublisher {
     async fn standing(&self) -> Result<Standing, TaskError> {
+        self.while_connected(self.look()).await
+    }
+
+    async fn contents(&self, standing: &Standing) -> Result<Vec<Held>, TaskError> {
+        self.while_connected(self.read(standing)).await
+    }
+
+    async fn publish(&self, batch: &[OutboxRow], after: u64, carefully: bool) -> Published {
+        let mut acknowledged = 0;
+        let mut losses = self.connection.losses();
+        losses.mark_unchanged();
+        // While there is no connection the client would gather the events of
+        // each attempt, to send all of them once there is one.
+        let result = if self.connection.is_up() {
+            tokio::select! {
+                result = self.publish_all(batch, after, carefully, &mut acknowledged) => result,
+                _ = losses.changed() => Err(in_doubt("lost the connection to NATS")),
+                () = sleep(DEADLINE) => Err(in_doubt("NATS did not acknowledge in time")),
+            }
+        } else {
+            Err(in_doubt("not connected to NATS"))
+        };
+        Published {
+            acknowledged,
+            error: result.err(),
+        }
+    }
+
+    async fn discard(&self, up_to: u64) -> Result<(), TaskError> {
+        let name = self.connection.environment().stream();
+        let stream = self.connection.jetstream().get_stream_no_info(name).await?;
+        let purge = async { Ok(stream.purge().sequence(up_to + 1).await?) };
+        self.while_connected(purge).await?;
+        Ok(())
+    }
+
+    async fn reachable(&self) {
+        self.connection.reachable().await;
+    }
+
+    fn destination(&self, event: &TodoEvent) -> (&'static str, String) {
+        ("nats", event.subject(self.connection.environment()))
+    }
+}
+
+impl NatsPublisher {
+    /// No answer comes once the connection is lost.
+    async fn while_connected<T>(
+        &self,
+        question: impl Future<Output = Result<T, TaskError>>,
+    ) -> Result<T, TaskError> {
+        let mut losses = self.connection.losses();
+        losses.mark_unchanged();
+        tokio::select! {
+            answer = question => answer,
+            _ = losses.changed() => Err("lost the connection to NATS".into()),
+        }
+    }
+
+    /// See [`Publisher::standing`].
+    async fn look(&self) -> Result<Standing, TaskError> {
         let connection = self.connection.losses();
         if !self.connection.is_up() {
             return Err("not connected to NATS".into());
@@ -198,7 +259,8 @@ impl Publisher for NatsPublisher {
         })
     }
 
-    async fn contents(&self, standing: &Standing) -> Result<Vec<Held>, TaskError> {
+    /// See [`Publisher::contents`].
+    async fn read(&self, standing: &Standing) -> Result<Vec<Held>, TaskError> {
         if standing.first > standing.last {
             return Ok(Vec::new());
         }
@@ -232,44 +294,6 @@ impl Publisher for NatsPublisher {
         }
     }
 
-    async fn publish(&self, batch: &[OutboxRow], after: u64, carefully: bool) -> Published {
-        let mut acknowledged = 0;
-        let mut losses = self.connection.losses();
-        losses.mark_unchanged();
-        // While there is no connection the client would gather the events of
-        // each attempt, to send all of them once there is one.
-        let result = if self.connection.is_up() {
-            tokio::select! {
-                result = self.publish_all(batch, after, carefully, &mut acknowledged) => result,
-                _ = losses.changed() => Err(in_doubt("lost the connection to NATS")),
-                () = sleep(DEADLINE) => Err(in_doubt("NATS did not acknowledge in time")),
-            }
-        } else {
-            Err(in_doubt("not connected to NATS"))
-        };
-        Published {
-            acknowledged,
-            error: result.err(),
-        }
-    }
-
-    async fn discard(&self, up_to: u64) -> Result<(), TaskError> {
-        let name = self.connection.environment().stream();
-        let stream = self.connection.jetstream().get_stream_no_info(name).await?;
-        stream.purge().sequence(up_to + 1).await?;
-        Ok(())
-    }
-
-    async fn reachable(&self) {
-        self.connection.reachable().await;
-    }
-
-    fn destination(&self, event: &TodoEvent) -> (&'static str, String) {
-        ("nats", event.subject(self.connection.environment()))
-    }
-}
-
-impl NatsPublisher {
     /// How far the broadcaster's consumer has acknowledged everything.
     async fn delivered(&self) -> Result<Option<u64>, TaskError> {
         let environment = self.connection.environment();

@@ -34,7 +34,13 @@ pub(super) async fn keep(
             }
             let attempt = || async {
                 shared.connected().await;
-                open(&shared, pin.as_deref()).await
+                let mut losses = shared.losses.clone();
+                losses.mark_unchanged();
+                tokio::select! {
+                    opened = open(&shared, pin.as_deref()) => opened,
+                    // No answer comes any more.
+                    _ = losses.changed() => Err(SetupError::ConnectionLost),
+                }
             };
             let Some(messages) = until_done(attempt).await else {
                 return;
@@ -76,7 +82,9 @@ async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stre
 struct Custody<'a> {
     shared: &'a Shared,
     arrivals: &'a mpsc::Sender<Arrival<Receipt>>,
-    /// The questions of standbys, while this replica is pinned.
+    /// The questions of standbys, while this replica is pinned and holds what
+    /// was handed out. When its term has ended it is as silent as a dead one,
+    /// also to its own vigil, so that somebody resets the consumer.
     alive: Option<(String, Subscriber)>,
 }
 
@@ -95,6 +103,8 @@ impl Custody<'_> {
                 () = self.shared.start_over.notified() => {
                     // Else the next term has begun, and said so.
                     if self.shared.term().holding.last.is_none() {
+                        // Pinned or not: nobody may wait for who holds nothing.
+                        self.alive = None;
                         self.send(Arrival::StartOver).await?;
                     }
                 }

@@ -47,6 +47,9 @@ pub(crate) fn jetstream(connection: &Connection) -> jetstream::Context {
 /// What the broadcaster needs of the server and could not get.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
+    /// The connection, before there was an answer.
+    #[error("the connection was lost")]
+    ConnectionLost,
     /// The stream of events, which the backend creates, is not there.
     #[error("cannot open the event stream")]
     Events(#[source] context::GetStreamError),

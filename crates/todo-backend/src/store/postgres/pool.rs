@@ -1,13 +1,13 @@
 //! The connections to `PostgreSQL`: which of them may be used, and what is
 //! tried again.
 
-use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, Row, raw_sql};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::store::{MAX_CONNECTIONS, PoolStatus, StoreError};
 
@@ -41,6 +41,10 @@ const TRUST_IDLE: Duration = Duration::from_millis(20);
 /// How long the sign of life may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How much longer an operation may take on connections of which another one
+/// turned out to be silent.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// The connections are not replaced more often, whatever fails.
 const REPLACE_EVERY: Duration = Duration::from_millis(200);
 
@@ -72,6 +76,8 @@ struct Generation {
     number: u64,
     since: Instant,
     connections: PgPool,
+    /// Cancelled when one of them turned out to be silent.
+    silence: CancellationToken,
 }
 
 impl Pool {
@@ -159,14 +165,22 @@ impl Pool {
             let Generation {
                 number,
                 connections,
+                silence,
                 ..
             } = self.0.current();
-            let mut attempt = pin!(operation(connections));
-            let error = match timeout(DEADLINE, attempt.as_mut()).await {
-                Ok(Ok(done)) => return Ok(done),
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    self.0.replace(number);
+            let given_up = async {
+                tokio::select! {
+                    () = sleep(DEADLINE) => {}
+                    () = async { silence.cancelled().await; sleep(GRACE).await } => {}
+                }
+            };
+            let error = tokio::select! {
+                outcome = operation(connections) => match outcome {
+                    Ok(done) => return Ok(done),
+                    Err(error) => error,
+                },
+                () = given_up => {
+                    self.0.replace_silent(number);
                     return Err(timed_out().into());
                 }
             };
@@ -203,6 +217,14 @@ impl Shared {
     fn current(&self) -> Generation {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`Shared::replace`], and has those who use them give up soon.
+    fn replace_silent(self: &Arc<Self>, number: u64) {
+        let current = self.current();
+        if current.number == number && self.replace(number) {
+            current.silence.cancel();
+        }
     }
 
     /// Replaces the connections of generation `number`, if they are still used.
@@ -250,7 +272,7 @@ impl Generation {
                         return alive.map(|()| true);
                     }
                     if let Some(shared) = shared.upgrade() {
-                        shared.replace(number);
+                        shared.replace_silent(number);
                     }
                     Err(timed_out())
                 })
@@ -260,6 +282,7 @@ impl Generation {
             number,
             since: Instant::now(),
             connections,
+            silence: CancellationToken::new(),
         }
     }
 }
