@@ -110,7 +110,7 @@ async fn hold_soak(programs: &Programs, changes: usize, seed: u64) -> Result<boo
 /// With all servers synchronised to disk.
 async fn measure(programs: &Programs) -> Result<(), Error> {
     print_load();
-    let drain = figures::drain(programs, 200_000).await?;
+    let drain = figures::drain(programs, 100_000).await?;
     println!(
         "{} events from the outbox to the stream in {:.2} s, {:.0} events/s",
         drain.events,
