@@ -18,6 +18,7 @@
   linkFarm,
   manifests,
   nats-server,
+  pgbouncer,
   postgresql,
   postgresql_18,
   programs,
@@ -118,6 +119,7 @@ in
         kubectl
         kustomize
         nats-server
+        pgbouncer
         postgresql
         postgresql_18
         prometheus.cli

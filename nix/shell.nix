@@ -22,6 +22,7 @@
   natscli,
   nixfmt,
   nodejs,
+  pgbouncer,
   postgresql,
   postgresql_18,
   process-compose,
@@ -68,6 +69,7 @@
         natscli
         nixfmt
         nodejs
+        pgbouncer
         postgresql
         postgresql_18
         process-compose

@@ -125,6 +125,11 @@ class Api {
   }
 }
 
+/** Presses "Try now", unless what waits was sent by itself just before. */
+export function tryNow(todo) {
+  return todo.page.getByRole("button", { name: "Try now" }).evaluateAll((buttons) => buttons[0]?.click());
+}
+
 /** Goes elsewhere once the page would let a person go without a warning: what they did is stored by then. */
 export async function leave(page) {
   const asks = () => page.evaluate(() => dispatchEvent(new Event("beforeunload", { cancelable: true })));

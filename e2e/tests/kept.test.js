@@ -5,7 +5,7 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { startCluster } from "../lib/ingress.js";
-import { eventually, started, stopClock, suite } from "../lib/suite.js";
+import { eventually, started, stopClock, suite, tryNow } from "../lib/suite.js";
 import { startStandalone, startTodoApp } from "../lib/system.js";
 
 const world = suite(() => startCluster({ startStandalone, startTodoApp }));
@@ -235,7 +235,7 @@ describe("answers to what was sent", () => {
       await todo.add("Milk");
       await late(todo, "not saved");
       await stop();
-      await todo.page.getByRole("button", { name: "Try now" }).click();
+      await tryNow(todo);
       await statesBecome(["Milk"]);
       await todo.alert.waitFor({ state: "detached" });
     });
@@ -249,7 +249,7 @@ describe("answers to what was sent", () => {
     await todo.add("Milk");
     await late(todo, "not saved");
     await todo.page.unroute("**/staging/todos/");
-    await todo.page.getByRole("button", { name: "Try now" }).click();
+    await tryNow(todo);
     await statesBecome(["Milk"]);
   });
 
@@ -328,7 +328,7 @@ describe("a browser that keeps nothing", () => {
       const asked = await todo.page.evaluate(() => !dispatchEvent(new Event("beforeunload", { cancelable: true })));
       ok(asked, "closing the page is asked about");
       up();
-      await todo.page.getByRole("button", { name: "Try now" }).click();
+      await tryNow(todo);
       await statesBecome(["Not saved", "Saved"]);
       await todo.alert.waitFor({ state: "detached" });
       const askedAgain = await todo.page.evaluate(() => !dispatchEvent(new Event("beforeunload", { cancelable: true })));
@@ -361,7 +361,7 @@ describe("a browser that keeps nothing", () => {
     );
     await todo.add("Bread");
     up();
-    await todo.page.getByRole("button", { name: "Try now" }).click();
+    await tryNow(todo);
     await statesBecome(["Bread", "Milk"]);
   });
 });

@@ -4,7 +4,7 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { startCluster } from "../lib/ingress.js";
-import { eventually, stopClock, suite } from "../lib/suite.js";
+import { eventually, stopClock, suite, tryNow } from "../lib/suite.js";
 import { startStandalone, startTodoApp } from "../lib/system.js";
 
 const world = suite(() => startCluster({ startStandalone, startTodoApp }));
@@ -104,7 +104,7 @@ describe("JavaScript on", () => {
     });
     await todo.add("Once");
     await todo.alert.filter({ hasText: "not saved" }).waitFor();
-    await todo.page.getByRole("button", { name: "Try now" }).click();
+    await tryNow(todo);
     await todo.alert.waitFor({ state: "detached" });
     deepEqual(await world.api.texts(), ["Once"]);
     await eventually(() => todo.texts(), (texts) => String(texts) === "Once");
@@ -142,7 +142,7 @@ describe("JavaScript on", () => {
     await todo.page.clock.runFor(8_000);
     await todo.page.getByText("not deleted yet").waitFor();
     up();
-    await todo.page.getByRole("button", { name: "Try now" }).click();
+    await tryNow(todo);
     await todo.row("Milk").waitFor({ state: "detached" });
     await eventually(() => world.api.texts(), (texts) => texts.length === 0);
   });

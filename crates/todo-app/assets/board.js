@@ -276,11 +276,11 @@ new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecti
 
 // Start: what the server rendered becomes ours
 
-const { total, active, next, unreached, kept } = main.dataset;
+const { at, total, active, next, unreached, kept } = main.dataset;
 const address = new URL(location.href);
 const editing = address.searchParams.get("edit");
 Object.assign(store, placeOf(address));
-store.adopt(rows.adopt(), { total: Number(total), active: Number(active), next });
+store.adopt(rows.adopt(), { at: Number(at), total: Number(total), active: Number(active), next });
 // What the browser kept of the last visit is old.
 if (unreached !== undefined || kept !== undefined || editing || address.searchParams.has("cursor")) {
   $("newest")?.remove();

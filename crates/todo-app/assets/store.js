@@ -105,7 +105,7 @@ export class Store {
   /** The greatest id that was ever seen. */
   #newest = 0;
   /** What was made before is in the list that was read last, or gone. */
-  #readAt = Infinity;
+  #readAt = 0;
 
   filter = "all";
   search = "";
@@ -174,7 +174,8 @@ export class Store {
   }
 
   /** Takes up what the server has rendered. */
-  adopt(todos, { total, active, next }) {
+  adopt(todos, { at, total, active, next }) {
+    this.#readAt = at - CLOCKS;
     this.#counts = { total, active };
     this.next = next;
     for (const todo of todos) this.#keep(new Item(todo));

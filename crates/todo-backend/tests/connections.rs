@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
+use tempfile::TempDir;
 use testkit::service::Builder;
 use testkit::{Postgres, Proxy, ReservedPort, Service, TestDatabase, eventually};
 use todo_backend::store::{MAX_TODOS, Origin, Store, open};
@@ -92,10 +93,16 @@ async fn what_was_under_way_on_a_silent_network_keeps_no_place_in_the_pool() {
     }
 }
 
+struct Pooler {
+    service: Service,
+    /// Its configuration.
+    _folder: TempDir,
+}
+
 /// A `PgBouncer` before `database`, where the system has one.
-fn pooler(database: &TestDatabase, server: &Postgres, mode: &str) -> (Service, String) {
+fn pooler(database: &TestDatabase, server: &Postgres, mode: &str) -> (Pooler, String) {
     let port = ReservedPort::reserve().unwrap();
-    let folder = tempfile::tempdir().unwrap().keep();
+    let folder = TempDir::new().unwrap();
     let name = database.name();
     let config = format!(
         "[databases]\n\
@@ -109,24 +116,34 @@ fn pooler(database: &TestDatabase, server: &Postgres, mode: &str) -> (Service, S
         server.port(),
         port.number(),
     );
-    let file = folder.join("pgbouncer.ini");
+    let file = folder.path().join("pgbouncer.ini");
     fs::write(&file, config).unwrap();
     // Its own account must be able to read it.
-    fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(
+        folder.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     let debian = Path::new("/usr/sbin/pgbouncer");
     let program = if debian.exists() {
         debian
     } else {
         Path::new("pgbouncer")
     };
+    let mut pooler = Service::builder(program);
     // It refuses to run as root.
-    let pooler = Service::builder(program)
-        .arg("-u")
-        .arg("nobody")
+    if rustix::process::getuid().is_root() {
+        pooler = pooler.arg("-u").arg("nobody");
+    }
+    let service = pooler
         .arg(&file)
         .spawn()
         .expect("`cargo xtask setup` installs PgBouncer");
     let url = format!("postgres://postgres@127.0.0.1:{}/{name}", port.number());
+    let pooler = Pooler {
+        service,
+        _folder: folder,
+    };
     (pooler, url)
 }
 
@@ -149,7 +166,7 @@ async fn a_pooler_that_shares_sessions_is_refused_at_the_start_with_a_clear_sent
             assert!(!status.success());
             let said = service.stdout() + &service.stderr();
             let sentence = "let it use pool_mode = session, or name PostgreSQL itself";
-            assert!(said.contains(sentence), "{said}{}", pooler.stderr());
+            assert!(said.contains(sentence), "{said}{}", pooler.service.stderr());
         }
     }
 }

@@ -73,6 +73,8 @@ pub(super) enum EditState {
 struct HomePage<'a> {
     frame: Frame,
     api: String,
+    /// Since when the list may have changed, in milliseconds since 1970.
+    at: i128,
     place: &'a Place,
     here: String,
     key: String,
@@ -254,6 +256,7 @@ pub(super) async fn page(
             .api_path
             .clone()
             .unwrap_or_else(|| visit.path("/todos/")),
+        at: now.unix_timestamp_nanos() / 1_000_000,
         place,
         here: place.address(),
         key: format!("{:032x}", rand::random::<u128>()),
