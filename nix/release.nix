@@ -126,11 +126,9 @@ let
           exec release rollback "$@"
         '';
 
-    preview =
-      command "preview" gitops "Show what another commit would change in Kubernetes"
-        ''
-          exec release preview "$@"
-        '';
+    preview = command "preview" gitops "Show what another commit would change in Kubernetes" ''
+      exec release preview "$@"
+    '';
 
     sbom = command "sbom" [ syft ] "Write what is in published images, as SPDX" ''
       exec release sbom "$@"
