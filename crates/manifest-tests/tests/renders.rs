@@ -131,6 +131,24 @@ fn production_with_an_edge() -> Outcome {
 }
 
 #[test]
+fn messages_link_to_the_list_at_the_host_of_the_edge() -> Outcome {
+    let tree = Tree::copy()?;
+    let link = |tree: &Tree| -> Result<String, Box<dyn std::error::Error>> {
+        let render = Manifests::parse(&tree.render("kustomize/overlays/prod")?)?;
+        let environment = render
+            .containers()
+            .find(|container| container.name() == "broadcaster")
+            .ok_or("no broadcaster")?
+            .environment();
+        Ok(environment["PUBLIC_URL"].clone())
+    };
+    assert_eq!(link(&tree)?, "http://localhost:8081/production/");
+    tree.add_components("kustomize/overlays/prod", EDGE)?;
+    assert_eq!(link(&tree)?, "https://todo.invalid/production/");
+    Ok(())
+}
+
+#[test]
 fn external_secrets_make_the_secrets_that_the_pods_mount() -> Outcome {
     let tree = Tree::copy()?;
     let overlay = "kustomize/overlays/prod";
