@@ -37,6 +37,9 @@ export function suite(start) {
     }
     const page = await context.newPage();
     page.setDefaultTimeout(10_000);
+    page.on("pageerror", (error) => {
+      throw error;
+    });
     page.on("dialog", (dialog) => {
       throw new Error(`a dialog opened: ${dialog.message()}`);
     });

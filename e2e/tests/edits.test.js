@@ -160,6 +160,34 @@ test("a draft comes back in a new tab after its own was closed", async () => {
   await eventually(() => again.list.locator(".edit [name=text]").inputValue(), (value) => value === "Oat mil");
 });
 
+test("the drafts of two tabs that were closed both come back, one after the other", async () => {
+  const milk = await world.api.add("Milk");
+  const write = async (todo, text, edit) => {
+    await todo.newTodo.fill(text);
+    await todo.button("Edit", "Milk").click();
+    await todo.list.locator(".edit [name=text]").fill(edit);
+  };
+  const one = await world.open();
+  const context = one.page.context();
+  const two = await world.open({ context });
+  await write(one, "First text", "First edit");
+  await write(two, "Second text", "Second edit");
+  for (const { page } of [one, two]) await leave(page).then(() => page.close());
+
+  const found = [];
+  for (let n = 0; n < 2; n += 1) {
+    const todo = await world.open({ context });
+    const editor = todo.list.locator(".edit [name=text]");
+    found.push(await eventually(() => todo.newTodo.inputValue(), Boolean), await editor.inputValue());
+    await todo.newTodo.fill("");
+    await editor.press("Escape");
+    await leave(todo.page);
+    await todo.page.close();
+  }
+  deepEqual(found.sort(), ["First edit", "First text", "Second edit", "Second text"]);
+  equal((await world.api.list())[0].text, milk.text);
+});
+
 test("the draft of a todo that is deleted meanwhile is not lost", async () => {
   const { todo, milk, editor } = await openEditor();
   await editor.fill("Oat mil");

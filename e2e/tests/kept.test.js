@@ -5,7 +5,7 @@ import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { startCluster } from "../lib/ingress.js";
-import { eventually, started, stopClock, suite, tryNow } from "../lib/suite.js";
+import { eventually, setHidden, started, stopClock, suite, tryNow, withSight } from "../lib/suite.js";
 import { startStandalone, startTodoApp } from "../lib/system.js";
 
 const world = suite(() => startCluster({ startStandalone, startTodoApp }));
@@ -179,19 +179,21 @@ test("an Undo of a delete that could not be sent cancels it", async () => {
   deepEqual(await todo.texts(), ["Milk"]);
 });
 
-test("a delete is done when the page is hidden, and when its browser is killed", async () => {
+test("a delete is done when the page is hidden", async () => {
   await world.api.add("Bread");
   await world.api.add("Milk");
-  const todo = await world.open();
+  const todo = await world.open({ prepare: withSight });
+  // The time for an Undo is never over.
+  await stopClock(todo.page);
   await todo.button("Delete", "Milk").click();
-  await todo.page.evaluate(() => {
-    Object.defineProperty(document, "hidden", { configurable: true, value: true });
-    document.dispatchEvent(new Event("visibilitychange"));
-  });
+  await setHidden(todo, true);
   await statesBecome(["Bread"]);
+});
 
-  const context = todo.page.context();
-  const other = await world.open({ context });
+test("a delete is done when its browser is killed", async () => {
+  await world.api.add("Bread");
+  const other = await world.open();
+  const context = other.page.context();
   await other.button("Delete", "Bread").click();
   await isWritten(other, 1);
   // A killed renderer has no last words.
@@ -279,6 +281,92 @@ describe("answers to what was sent", () => {
     await todo.row("Milk").waitFor({ state: "detached" });
     await isWritten(todo, 0);
   });
+
+  /** What a person can do: the todos before, how they do it, and what is stored then. */
+  const KINDS = {
+    tick: { method: "PUT", act: (todo) => todo.tick("Milk").click(), done: ["Bread ✓", "Milk ✓"] },
+    edit: {
+      method: "PUT",
+      async act(todo) {
+        await todo.button("Edit", "Milk").click();
+        await todo.list.locator(".edit [name=text]").fill("Oat milk");
+        await todo.list.locator(".edit [name=text]").press("Enter");
+      },
+      done: ["Bread ✓", "Oat milk"],
+    },
+    delete: { method: "DELETE", act: (todo) => todo.button("Delete", "Milk").click(), done: ["Bread ✓"] },
+    "clear completed": { method: "DELETE", act: (todo) => todo.clear.click(), done: ["Milk"] },
+    "complete all": {
+      method: "PUT",
+      act: (todo) => todo.page.getByRole("button", { name: "Complete all" }).click(),
+      done: ["Bread ✓", "Milk ✓"],
+    },
+  };
+  for (const [kind, { method, act, done }] of Object.entries(KINDS)) {
+    /** A page with two todos, whose changes get `answer`. */
+    const openWith = async (answer) => {
+      await world.api.add("Milk");
+      await world.api.add("Bread", true);
+      const todo = await world.open({ prepare: (context) => context.clock.install() });
+      const pattern = /\/staging\/todos\/(\d+)?(\?completed=(true|false))?$/;
+      await todo.page.route(pattern, (route) => (route.request().method() === method ? route.fulfill(answer) : route.continue()));
+      return { todo, stop: () => todo.page.unroute(pattern) };
+    };
+    /** Does it, and waits until the time for an Undo is over. */
+    const finish = async (todo) => {
+      await todo.page.mouse.move(1, 1);
+      await todo.page.clock.runFor(500);
+      await act(todo);
+      await todo.page.mouse.move(1, 1);
+      await todo.page.clock.runFor(8_000);
+    };
+
+    for (const status of [409, 429, 503, 507]) {
+      test(`${kind}: after ${status} it waits, says so, and is done later`, async () => {
+        const { todo, stop } = await openWith({ status, headers: { "retry-after": "1" }, json: { detail: "Nope" } });
+        await finish(todo);
+        await late(todo, "One change is not saved");
+        await stop();
+        await tryNow(todo);
+        await statesBecome(done);
+        await isWritten(todo, 0);
+      });
+    }
+
+    for (const [what, answer] of Object.entries({
+      "a page that is not found": { status: 404, contentType: "text/html", body: "<h1>Not found</h1>" },
+      "an address that is not known": { status: 404, json: { detail: "Not Found" } },
+      "a page in place of an answer": { status: 200, contentType: "text/html", body: "<h1>Sign in</h1>" },
+    })) {
+      test(`${kind}: ${what} is no answer, and nothing is lost`, async () => {
+        const { todo, stop } = await openWith(answer);
+        await finish(todo);
+        await late(todo, "One change is not saved");
+        await stop();
+        await tryNow(todo);
+        await statesBecome(done);
+      });
+    }
+
+    for (const status of [413, 422]) {
+      test(`${kind}: after ${status} it is said, nothing looks done that is not, and it can be done again`, async () => {
+        const { todo, stop } = await openWith({ status, json: { detail: "Nope" } });
+        await finish(todo);
+        await todo.page.locator("main").getByText(/(not saved|could not be .*): Nope/).first().waitFor();
+        await todo.row("Bread").waitFor();
+        equal(await todo.rows.count(), 2);
+        deepEqual(await states(), ["Bread ✓", "Milk"]);
+        await stop();
+        if (kind !== "edit") await isWritten(todo, 0);
+        if (kind === "edit") await todo.button("Edit", "Oat milk").waitFor();
+        await (kind === "edit" ? todo.button("Delete", "Oat milk").click() : finish(todo));
+        await todo.page.mouse.move(1, 1);
+        await todo.page.clock.runFor(8_000);
+        await statesBecome(kind === "edit" ? ["Bread ✓"] : done);
+        await isWritten(todo, 0);
+      });
+    }
+  }
 
   test("one change that cannot be made holds up no other todo's", async () => {
     await world.api.add("Bread");

@@ -52,6 +52,19 @@ test("the page opens without a connection, says that it is old, takes a todo, an
   await todo.alert.waitFor({ state: "detached" });
 });
 
+test("a page that needs a connection says so while there is none, and leads back to the list", async () => {
+  await world.api.add("Milk");
+  const todo = await openKept();
+  await todo.page.reload();
+  await isKept(todo);
+  world.system.setGone(true);
+  await todo.page.getByRole("link", { name: "Print" }).click();
+  await todo.page.getByRole("heading", { name: "There is no connection" }).waitFor();
+  await todo.page.getByRole("link", { name: "To the todos" }).click();
+  await started(todo.page);
+  await todo.row("Milk").waitFor();
+});
+
 test("with a connection the page is the server's, whatever was kept", async () => {
   const todo = await openKept();
   await todo.page.reload();

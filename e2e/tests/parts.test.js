@@ -83,6 +83,60 @@ describe("with all that a page needs", () => {
     });
   }
 
+  /** What a browser may lack, or an extension of it may break. */
+  const lacking = {
+    "the formats of dates": () => {
+      window.Intl = undefined;
+    },
+    "the list of what comes into sight": () => {
+      window.IntersectionObserver = undefined;
+    },
+    "channels between tabs": () => {
+      window.BroadcastChannel = undefined;
+    },
+    locks: () => Object.defineProperty(Navigator.prototype, "locks", { get: () => undefined }),
+    "service workers": () => Object.defineProperty(Navigator.prototype, "serviceWorker", { get: () => undefined }),
+    "changes of the address": () => {
+      history.pushState = history.replaceState = () => {
+        throw new DOMException("too often", "SecurityError");
+      };
+    },
+  };
+  for (const [what, trap] of Object.entries(lacking)) {
+    test(`without ${what} everything else works`, async () => {
+      const todo = await world.open({ prepare: (context) => context.addInitScript(trap) });
+      await useAll(world, todo);
+      await todo.filter("Active").click();
+      await todo.row("Mine").waitFor({ state: "detached" });
+      deepEqual(await todo.texts(), ["Theirs"]);
+    });
+  }
+
+  test("without the stream of changes everything else works", async () => {
+    const todo = await world.open({
+      prepare: async (context) => {
+        await context.addInitScript(collectReports);
+        await context.addInitScript(() => {
+          window.EventSource = undefined;
+        });
+      },
+    });
+    await useAll(world, todo, { live: false });
+    deepEqual(await reports(todo), ["live"]);
+  });
+
+  test("what goes wrong after the start is reported, too", async () => {
+    const todo = await world.open({ prepare: (context) => context.addInitScript(collectReports) });
+    todo.page.removeAllListeners("pageerror");
+    await todo.page.evaluate(() => {
+      setTimeout(() => {
+        throw new Error("in a timer");
+      });
+      Promise.reject(new Error("in a promise"));
+    });
+    await eventually(() => reports(todo), (parts) => String(parts) === "page,page");
+  });
+
   test("without the list's own script its forms work as the server rendered them", async () => {
     const todo = await world.open({
       prepare: (context) => context.route(/\/static\/board\./, (route) => route.abort()),

@@ -261,31 +261,6 @@ test("several lines that are pasted are several todos, in their order, with one 
   equal(await todo.newTodo.inputValue(), "x".repeat(141));
 });
 
-test("what a person wrote turns no word of the page around", async () => {
-  await world.api.add("שלום");
-  await world.api.add("\u202Egnikcab");
-  const todo = await world.open();
-  for (const text of ["שלום", "\u202Egnikcab"]) {
-    await todo.button("Delete", text).click();
-    const toast = todo.page.locator(".toast");
-    await toast.filter({ hasText: text }).waitFor();
-    equal(await toast.locator("bdi").textContent(), text);
-    equal(await toast.locator("bdi").evaluate((element) => getComputedStyle(element).unicodeBidi), "isolate");
-  }
-});
-
-test("who selects a part of a text does not edit it", async () => {
-  await world.api.add("Milk and honey");
-  const todo = await world.open();
-  const box = await todo.page.getByText("Milk and honey").boundingBox();
-  await todo.page.mouse.move(box.x + 2, box.y + box.height / 2);
-  await todo.page.mouse.down();
-  await todo.page.mouse.move(box.x + 40, box.y + box.height / 2, { steps: 5 });
-  await todo.page.mouse.up();
-  equal(await todo.editor("Milk and honey").count(), 0);
-  ok((await todo.page.evaluate(() => String(getSelection()))).length > 0);
-});
-
 test("changes that arrive while the help is open leave it open, with the focus in it", async () => {
   const todo = await openWith(2);
   await todo.page.locator("#live[data-connected=true]").waitFor();

@@ -49,4 +49,13 @@ test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async 
   await eventually(() => todo.left.textContent(), (left) => left === "9998 items left");
   equal(await inSight(), place);
   ok((await todo.list.locator("li").count()) >= 2_499);
+
+  // Changes of all of them, also of what is not loaded, with one Undo.
+  await todo.page.getByRole("button", { name: "Complete all" }).click();
+  await todo.page.locator(".toast").filter({ hasText: "Completed 9998 todos" }).waitFor({ timeout: 60_000 });
+  const active = async () => (await world.api.list("?limit=1&completed=false")).length;
+  await eventually(active, (count) => count === 0, 60_000);
+  await todo.newTodo.press("Escape");
+  await todo.page.keyboard.press("u");
+  await eventually(() => todo.left.textContent(), (left) => left === "9998 items left", 60_000);
 });

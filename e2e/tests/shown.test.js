@@ -31,6 +31,29 @@ test("a search is in the address, finds what is not loaded, and Back leads out o
   equal(await searchOf(todo).inputValue(), "");
 });
 
+test("a search finds whatever the case, as the server does, and what is live, too", async () => {
+  await world.api.add("Straße fegen");
+  await world.api.add("ΟΔΟΣ");
+  const todo = await world.open({ path: `/staging/?q=${encodeURIComponent("STRASSE")}` });
+  deepEqual(await todo.texts(), ["Straße fegen"]);
+  await todo.page.locator("#live[data-connected=true]").waitFor();
+  await world.api.add("Hauptstrasse");
+  await todo.row("Hauptstrasse").waitFor();
+  await searchOf(todo).fill("οδος");
+  await eventually(() => todo.texts(), (texts) => String(texts) === "ΟΔΟΣ");
+});
+
+for (const javaScriptEnabled of [true, false]) {
+  test(`the counts of the filters are not shown beside a search, which has others (JavaScript ${javaScriptEnabled ? "on" : "off"})`, async () => {
+    for (const text of ["Milk", "Bread"]) await world.api.add(text);
+    const todo = await world.open({ path: "/staging/?q=Mi", javaScriptEnabled });
+    deepEqual(await todo.page.locator("[data-count]").allTextContents(), ["", "", ""]);
+    await todo.page.getByRole("link", { name: "Show all" }).click();
+    await todo.row("Bread").waitFor();
+    deepEqual(await todo.page.locator("[data-count]").allTextContents(), ["2", "2", "0"]);
+  });
+}
+
 test("a search without a result says so, and Show all ends it", async () => {
   await world.api.add("Milk");
   const todo = await world.open();

@@ -1,6 +1,6 @@
 // The stream of changes is watched, and shared by the tabs of a browser.
 
-import { deepEqual, equal } from "node:assert/strict";
+import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
 import { startCluster } from "../lib/ingress.js";
@@ -230,4 +230,30 @@ test("a late event of a todo that the page does not have shows it as it is now",
   const asked = await todo.page.waitForResponse((response) => response.url().endsWith(`/todos/${done.id}`));
   equal(asked.status(), 200);
   deepEqual(await todo.texts(), ["Open"]);
+});
+
+test("an event that cannot be read makes the page read the list, and no more often than it is answered", async () => {
+  await world.api.add("Milk");
+  const nonsense = ["not JSON", "null", "[]", '{"id":1}', '"text"', "{}"];
+  const kinds = ["created", "updated", "deleted", "counts", "heartbeat", "nonsense"];
+  const body = kinds.flatMap((kind) => nonsense.map((data) => `event: ${kind}\ndata: ${data}\n\n`)).join("");
+  let lists = 0;
+  const todo = await world.open({
+    async prepare(context) {
+      await context.route("**/todos/events", (route) =>
+        route.fulfill({ contentType: "text/event-stream", body: `retry: 1000000\n\n${body}` }),
+      );
+      await context.route("**/todos/?limit=*", async (route) => {
+        lists += 1;
+        // What was missed is in the list.
+        if (lists === 1) await world.api.add("Missed");
+        return route.continue();
+      });
+    },
+  });
+  await todo.row("Missed").waitFor();
+  deepEqual(await todo.texts(), ["Missed", "Milk"]);
+  await eventually(() => todo.left.textContent(), (left) => left === "2 items left");
+  ok(lists <= 3, `${lists} lists`);
+  await todo.add("Works on");
 });

@@ -1,6 +1,6 @@
 // What a person does with todos, with JavaScript and without.
 
-import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { eventually, leave, suite } from "../lib/suite.js";
@@ -110,6 +110,69 @@ for (const javaScriptEnabled of [true, false]) {
       await todo.newTodo.press("Enter");
       await todo.alert.filter({ hasText: "Enter what needs to be done." }).waitFor();
       deepEqual(await world.api.texts(), []);
+    });
+
+    // A zero width space, a word joiner, a Hangul filler, a blank Braille pattern, a soft hyphen, a mark with nothing to mark.
+    for (const text of ["\u200B", "\u2060", "\u3164", "\u2800", "\u00AD", " \u202E\u034F "]) {
+      test(`a text of which nothing can be seen is not added (U+${text.trim().codePointAt(0).toString(16)})`, async () => {
+        const todo = await open();
+        await todo.newTodo.fill(text);
+        await todo.newTodo.press("Enter");
+        await todo.alert.filter({ hasText: "Enter what needs to be done." }).waitFor();
+        await rejects(world.api.add(text), /422/);
+        deepEqual(await world.api.texts(), []);
+      });
+    }
+
+    test("a double click on Add, on a tick or on Delete does it once, and Undo is there", async () => {
+      const todo = await open({ path: "/staging/?filter=active" });
+      for (const text of ["d", "c", "b"]) await world.api.add(text);
+      await todo.newTodo.fill("a");
+      await todo.page.getByRole("button", { name: "Add", exact: true }).dblclick({ delay: 50 });
+      await saved([["a", false], ["b", false], ["c", false], ["d", false]]);
+      await todo.row("d").waitFor();
+      equal(await todo.alert.count(), 0);
+      await todo.tick("a").dblclick({ delay: 50 });
+      await todo.row("a").waitFor({ state: "detached" });
+      deepEqual(await todo.texts(), ["b", "c", "d"]);
+      await todo.button("Delete", "b").dblclick({ delay: 50 });
+      await todo.row("b").waitFor({ state: "detached" });
+      deepEqual(await todo.texts(), ["c", "d"]);
+      equal(await todo.alert.count(), 0);
+      await todo.undo.waitFor();
+      await todo.undo.click();
+      await todo.row("b").waitFor();
+      await eventually(() => world.api.texts(), (texts) => String(texts.sort()) === "a,b,c,d");
+    });
+
+    test("what a person wrote turns no word of the page around", async () => {
+      for (const text of ["שלום", "\u202Egnikcab"]) {
+        await world.api.add(text);
+        const todo = await open();
+        await todo.button("Delete", text).click();
+        const toast = todo.page.locator(".toast");
+        await toast.filter({ hasText: text }).waitFor();
+        equal(await toast.locator("bdi").textContent(), text);
+        equal(await toast.locator("bdi").evaluate((element) => getComputedStyle(element).unicodeBidi), "isolate");
+      }
+    });
+
+    test("the text of a todo can be selected, and a click on it opens the editor", async () => {
+      await world.api.add("Milk and honey");
+      const todo = await open();
+      const box = await todo.page.getByText("Milk and honey").boundingBox();
+      // Playwright's own mouse drags by scripts of the page.
+      const cdp = await todo.page.context().newCDPSession(todo.page);
+      const mouse = (type, x) =>
+        cdp.send("Input.dispatchMouseEvent", { type, x: box.x + x, y: box.y + box.height / 2, button: "left", clickCount: 1 });
+      await todo.page.getByText("Milk and honey").click({ trial: true });
+      await mouse("mousePressed", 10);
+      for (const x of [30, 50, 70]) await mouse("mouseMoved", x);
+      await mouse("mouseReleased", 70);
+      ok((await todo.page.evaluate(() => String(getSelection()))).length > 0);
+      equal(await todo.editor("Milk and honey").count(), 0);
+      for (const type of ["mousePressed", "mouseReleased"]) await mouse(type, box.width - 10);
+      await todo.editor("Milk and honey").waitFor();
     });
 
     test("a deleted todo comes back by Undo, as it was", async () => {

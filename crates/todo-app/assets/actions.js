@@ -74,20 +74,22 @@ export class Actions {
     const unmade = this.#store.items.filter((item) => !item.server && item.completed && !item.removal);
     const removed = unmade.map(({ name, text, completed }) => ({ name, text, completed }));
     this.#store.remove(unmade);
-    const change = await this.#store.clearCompleted();
-    const cleared = change.items.map((id) => ({ name: id, ...this.#store.look(id) })).filter(({ text }) => text);
-    this.#notices.offerUndo([`Cleared ${counted(change.items.length + removed.length)}`], () => {
-      this.#store.unclear(change, cleared);
+    const cleared = await this.#store.clearCompleted();
+    const { length } = cleared.todos;
+    this.#notices.offerUndo([`Cleared ${counted(length + removed.length)}`], () => {
+      const isDone = this.#store.unclear(cleared);
+      if (!isDone) this.#notices.alert("unclear", [`${counted(length)} are deleted: too many to bring them back now.`]);
       this.#bringBack(removed);
-      this.#rows.focus(this.#store.find(change.items[0]), "remove");
+      this.#rows.focus(this.#store.find(cleared.todos[0]?.id), "remove");
     });
   }
 
   /** Ticks what is to be done now. */
   async completeAll() {
     if (this.#isFull()) return;
-    const change = await this.#store.completeAll();
-    this.#notices.offerUndo([`Completed ${counted(change.items.length)}`], () => this.#store.uncompleteAll(change));
+    const changes = await this.#store.completeAll();
+    const count = changes.reduce((sum, { items }) => sum + items.length, 0);
+    this.#notices.offerUndo([`Completed ${counted(count)}`], () => this.#store.uncompleteAll(changes));
   }
 
   #bringBack(removed) {

@@ -27,6 +27,8 @@ const TIMEOUT = 10_000;
 const PASSING = new Set([401, 403, 407, 408, 409, 421, 425, 429]);
 /** What is about one request, and no reason to let the others wait. */
 const ALONE = new Set([409, 500, 501, 507]);
+/** What a proxy may refuse, too: the request itself, which waiting does not change. */
+const OF_THE_REQUEST = new Set([400, 413, 414, 415, 422, 431]);
 /** How long a server may make us wait. */
 const LONGEST_WAIT = 60_000;
 
@@ -131,11 +133,20 @@ export class Api {
     }
     const { status, headers: head } = response;
     if (response.ok && answer !== null) return { headers: head, body: answer };
-    if (response.ok || status >= 500 || PASSING.has(status)) {
-      throw new Unreachable(reasonOf(answer, status), { wait: waitOf(head), alone: ALONE.has(status) });
-    }
-    throw new Refused(status, reasonOf(answer, status));
+    if (isRefusal(status, answer)) throw new Refused(status, reasonOf(answer, status));
+    throw new Unreachable(reasonOf(answer, status), { wait: waitOf(head), alone: ALONE.has(status) });
   }
+}
+
+/**
+ * Whether the API says no. A 404 of a proxy without a route to it, or of a server
+ * that does not know the address yet, tells nothing about a todo.
+ */
+function isRefusal(status, answer) {
+  if (status < 400 || status >= 500 || PASSING.has(status)) return false;
+  if (OF_THE_REQUEST.has(status)) return true;
+  const { detail } = answer ?? {};
+  return status === 404 ? /^Todo -?\d+ not found$/.test(detail) : detail !== undefined;
 }
 
 const versioned = ({ headers, body }) => ({ todo: body, etag: headers.get("etag") });

@@ -9,10 +9,11 @@ import { Field } from "./field.js";
 import { give } from "./focus.js";
 import { guardPresses } from "./guard.js";
 import { Notices } from "./notices.js";
-import { addressOf, belongs, placeOf, showPlace, useAddress } from "./place.js";
+import { belongs, placeOf, setAddress, showPlace, useAddress } from "./place.js";
 import { Rows } from "./rows.js";
-import { report } from "./run.js";
-import { Store } from "./store.js";
+import { report, start } from "./run.js";
+import { isRemoval, Store } from "./store.js";
+import { short } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
 const main = $("board");
@@ -93,6 +94,12 @@ const store = new Store(api, db, name, {
   size: () => rows.size,
   count,
   waiting,
+  refused(change, item, message) {
+    const text = item?.text ?? change.was?.text;
+    const what = change.items || !text ? ["The todos"] : ["“", bdi(short(text)), "”"];
+    const done = isRemoval(change) ? "deleted" : change.completed ? "completed" : "marked as to do";
+    notices.alert("refused", [...what, ` could not be ${done}: ${message}.`]);
+  },
   reached() {
     $("trouble").hidden = true;
     count();
@@ -145,7 +152,8 @@ function count() {
     if ($("left").textContent !== words) $("left").textContent = words;
     const counts = { all: total, active, completed: total - active };
     for (const element of counters) {
-      const text = String(counts[element.dataset.count]);
+      // They are of the whole list, which a search does not show.
+      const text = store.search ? "" : String(counts[element.dataset.count]);
       if (element.textContent !== text) element.textContent = text;
     }
     hide($("clear"), total <= active);
@@ -180,8 +188,8 @@ function saveDraft() {
 }
 
 async function resumeDraft() {
-  const { text, edits } = await drafts.resume();
-  field.text ||= text;
+  const { text, edits } = await drafts.resume(() => field.text === "");
+  if (text) field.text = text;
   for (const edit of edits) {
     const item = await store.bring(edit.item, edit.seen);
     if (!rows.isEditing(item)) rows.edit(item, { ...edit, focus: false });
@@ -221,21 +229,6 @@ const forms = {
   open: (item) => rows.edit(item),
 };
 
-document.addEventListener("submit", (event) => {
-  const run = forms[event.target.dataset.form];
-  if (!run) return;
-  event.preventDefault();
-  const item = rows.itemAt(event.target);
-  if (item || run.length === 0) run(item);
-});
-
-$("todos").addEventListener("click", (event) => {
-  // Who selects a part of the text does not want to edit it.
-  if (!event.target.closest(".text") || event.target.closest(".edit") || !getSelection().isCollapsed) return;
-  const item = rows.itemAt(event.target);
-  if (item) rows.edit(item);
-});
-
 // Another part of the list, without leaving the page
 
 const reload = () => store.reload().catch((error) => notices.alert("unreached", [error.message]));
@@ -250,7 +243,10 @@ function arrive(place) {
   return reload();
 }
 
-const goTo = useAddress(arrive);
+const goTo = (place, replace) => {
+  setAddress(place, replace);
+  arrive(place);
+};
 const goToFilter = (filter) => goTo({ filter, search: store.search });
 
 // Search while it is typed: the address follows, and Back leads out of it at once.
@@ -266,14 +262,6 @@ $("search")?.addEventListener("input", () => {
 // More of the list, as one gets to its end
 
 const more = () => store.more().catch(() => {});
-older.addEventListener("click", (event) => {
-  event.preventDefault();
-  more();
-});
-new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && more(), {
-  rootMargin: "400px",
-}).observe(older);
-
 // Start: what the server rendered becomes ours
 
 const { at, total, active, next, unreached, kept } = main.dataset;
@@ -289,10 +277,40 @@ if (unreached !== undefined || kept !== undefined || editing || address.searchPa
     if (item) rows.edit(item);
   });
 }
-history.replaceState(null, "", addressOf(store));
-guardPresses([$("todos"), $("toasts")]);
-document.body.classList.add("scripted");
+setAddress(store, true);
 count();
+
+// All of it has begun: from here on, the forms and the links are ours.
+
+document.addEventListener("submit", (event) => {
+  const run = forms[event.target.dataset.form];
+  if (!run) return;
+  event.preventDefault();
+  const item = rows.itemAt(event.target);
+  if (item || run.length === 0) run(item);
+});
+
+$("todos").addEventListener("click", (event) => {
+  // Who selects a part of the text does not want to edit it.
+  if (!event.target.closest(".text") || event.target.closest(".edit") || !getSelection().isCollapsed) return;
+  const item = rows.itemAt(event.target);
+  if (item) rows.edit(item);
+});
+
+older.addEventListener("click", (event) => {
+  event.preventDefault();
+  more();
+});
+
+useAddress(goTo, arrive);
+document.body.classList.add("scripted");
+start("guard", () => guardPresses([$("todos"), $("toasts")]));
+start("more", () => {
+  const near = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && more(), {
+    rootMargin: "400px",
+  });
+  near.observe(older);
+});
 
 store.queue.resume().catch((error) => report("queue", error));
 resumeDraft().catch((error) => report("drafts", error));

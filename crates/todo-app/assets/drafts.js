@@ -11,6 +11,9 @@ import { canShare } from "./tabs.js";
  * @property {{item: number, seen: string, text: string}[]} edits
  */
 
+/** How many drafts of tabs that are no more may wait. */
+const MOST_LEFT = 50;
+
 /** The drafts of this tab, and of tabs that are no more. */
 export class Drafts {
   #db;
@@ -31,8 +34,14 @@ export class Drafts {
     addEventListener("pageshow", ({ persisted }) => persisted && this.#enter(this.#tab));
   }
 
-  /** What this tab had, or tabs had that are no more. @returns {Promise<Draft>} */
-  async resume() {
+  /**
+   * What this tab had, or tabs had that are no more. What finds no place here
+   * waits for the next page: one field has room for one text.
+   *
+   * @param {() => boolean} isFree whether there is room for a new todo's text
+   * @returns {Promise<Draft>}
+   */
+  async resume(isFree) {
     const draft = { tab: this.#tab, text: "", edits: [] };
     // A tab that was duplicated has the name of the other one.
     const name = read(this.#name, "sessionStorage") ?? this.#tab;
@@ -47,14 +56,24 @@ export class Drafts {
       return draft;
     }
     const alive = await this.#alive();
-    const left = found.filter(({ tab }) => tab === this.#tab || !alive.has(tab));
-    for (const { text, edits } of left) {
-      draft.text ||= text;
-      draft.edits.push(...edits);
+    const isOwn = ({ tab }) => tab === this.#tab;
+    const left = [...found.filter(isOwn), ...found.filter((other) => !isOwn(other) && !alive.has(other.tab))];
+    const rest = [];
+    for (const { tab, text, edits } of left) {
+      const hasRoom = isFree() && !draft.text;
+      const isOpen = (edit) => draft.edits.some(({ item }) => item === edit.item);
+      const others = edits.filter(isOpen);
+      if (hasRoom) draft.text = text;
+      draft.edits.push(...edits.filter((edit) => !isOpen(edit)));
+      rest.push({ tab, text: hasRoom ? "" : text, edits: others });
     }
-    await this.#db
+    this.#db
       .run("drafts", "readwrite", (store) => {
-        for (const { tab } of left) if (tab !== this.#tab) store.delete(tab);
+        rest.forEach((other, place) => {
+          if (!isOwn(other)) store.delete(other.tab);
+          const isEmpty = !other.text && other.edits.length === 0;
+          if (!isEmpty && place < MOST_LEFT) store.put(isOwn(other) ? { ...other, tab: newId() } : other);
+        });
       })
       .catch(() => {});
     return draft;

@@ -1,6 +1,7 @@
 // The changes that others make. The tabs of a browser share one stream, which
 // one of those in sight holds: browsers allow few connections to a server.
 
+import { report } from "./run.js";
 import { Stream, SILENCE } from "./stream.js";
 import { alone, canShare, channel, nobody } from "./tabs.js";
 
@@ -23,7 +24,17 @@ export async function follow(url, on) {
     others.tell(message);
   });
 
-  function hear({ kind, data }) {
+  function hear(message) {
+    try {
+      take(message);
+    } catch (error) {
+      // What it told is not on the page: the list tells it, too.
+      report("live", error);
+      on.missed();
+    }
+  }
+
+  function take({ kind, data }) {
     if (kind === "hello") {
       if (isLeading && stream.isConnected) others.tell({ kind: "here" });
       return;
@@ -44,7 +55,7 @@ export async function follow(url, on) {
     watch = setTimeout(() => {
       on.state(false);
       stop?.();
-      lead({ steal: true });
+      run({ steal: true });
     }, SILENCE * 1.2);
   }
 
@@ -87,7 +98,11 @@ export async function follow(url, on) {
       others.tell({ kind: "hello" });
       heard();
     }
-    lead();
+    run();
+  }
+
+  function run(options) {
+    lead(options).catch((error) => report("live", error));
   }
 
   function pause() {

@@ -64,7 +64,7 @@ export class Notices {
    * @param {{quiet?: boolean}} options no button where what was done is in sight
    */
   offerUndo(words, undo, { quiet = false } = {}) {
-    const entry = { words, undo, until: Date.now() + UNDO_TIME, quiet };
+    const entry = { words, undo, until: performance.now() + UNDO_TIME, quiet };
     this.#undos.push(entry);
     if (this.#undos.length > UNDO_LIMIT) this.#undos.shift();
     if (quiet) this.say(...words.map((word) => word.cloneNode?.(true) ?? word), ". Undo with U or Control Z.");
@@ -97,11 +97,11 @@ export class Notices {
     toast.append(paragraph(...entry.words), undo);
     const start = () => {
       clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#showNext(), Math.max(0, entry.until - Date.now()));
+      this.#timer = setTimeout(() => this.#showNext(), Math.max(0, entry.until - performance.now()));
     };
     const stop = () => {
       clearTimeout(this.#timer);
-      entry.until = Math.max(entry.until, Date.now() + 2_000);
+      entry.until = Math.max(entry.until, performance.now() + 2_000);
     };
     // Who is about to press the button must not lose it.
     toast.addEventListener("pointerenter", stop);
@@ -118,7 +118,7 @@ export class Notices {
     clearTimeout(this.#timer);
     this.#toasts.replaceChildren();
     this.#toast = null;
-    const next = this.#undos.findLast((entry) => !entry.quiet && entry.until > Date.now());
+    const next = this.#undos.findLast((entry) => !entry.quiet && entry.until > performance.now());
     if (next) this.#show(next);
   }
 

@@ -1,5 +1,7 @@
 // Which part of the list is looked at, as the address of the page says it.
 
+import { oneLine } from "./text.js";
+
 /** @typedef {{filter: string, search: string}} Place */
 
 /** @returns {Place} */
@@ -13,17 +15,20 @@ export function placeOf(address) {
 }
 
 /** @param {Place} place */
-export function addressOf({ filter, search }) {
+function addressOf({ filter, search }) {
   const query = new URLSearchParams();
   if (filter !== "all") query.set("filter", filter);
   if (search) query.set("q", search);
   return query.size > 0 ? `?${query}` : location.pathname;
 }
 
-/** Whether `item` belongs there; the server has the last word about a search. */
+/** `text` whatever its case, as the server compares: ß is ss, and ς is Σ. */
+const folded = (text) => Array.from(oneLine(text).toUpperCase(), (letter) => letter.toLowerCase()).join("");
+
+/** Whether `item` belongs there. */
 export const belongs = (item, { filter, search }) =>
   (filter === "all" || item.completed === (filter === "completed")) &&
-  (!search || item.text.toLowerCase().includes(search.toLowerCase()));
+  (!search || folded(item.text).includes(folded(search)));
 
 /** Shows `place` in the links, the field and the words of an empty list. */
 export function showPlace({ filter, search }) {
@@ -46,19 +51,27 @@ export function showPlace({ filter, search }) {
 }
 
 /**
+ * Shows `place` in the address; as a step that Back takes back, unless it is to
+ * `replace` the one before or the address says it already.
+ */
+export function setAddress(place, replace = false) {
+  const here = placeOf(location.href);
+  const isHere = place.filter === here.filter && place.search === here.search;
+  if (isHere && !replace) return;
+  try {
+    history[replace ? "replaceState" : "pushState"](null, "", addressOf(place));
+  } catch {
+    // Browsers refuse it to who asks too often (WebKit, 100 times in 30 s): the list goes there all the same.
+  }
+}
+
+/**
  * Goes to other places without leaving the page.
  *
- * @param {(place: Place) => void} arrive
- * @returns {(place: Place, replace?: boolean) => void}
+ * @param {(place: Place) => void} go where a link leads
+ * @param {(place: Place) => void} arrive where Back and Forward lead
  */
-export function useAddress(arrive) {
-  const go = (place, replace = false) => {
-    const here = placeOf(location.href);
-    if (place.filter !== here.filter || place.search !== here.search) {
-      history[replace ? "replaceState" : "pushState"](null, "", addressOf(place));
-    }
-    arrive(place);
-  };
+export function useAddress(go, arrive) {
   document.addEventListener("click", (event) => {
     const link = event.target.closest("[data-filter], #found a");
     if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
@@ -66,5 +79,4 @@ export function useAddress(arrive) {
     go(placeOf(link.href));
   });
   addEventListener("popstate", () => arrive(placeOf(location.href)));
-  return go;
 }

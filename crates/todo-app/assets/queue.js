@@ -29,7 +29,8 @@ const READ_TRIES = 5;
  * @property {{text: string, completed: boolean}} [was] what the person saw
  * @property {number} [due] when it may be sent, in milliseconds since 1970
  * @property {boolean} [tried] it may have arrived
- * @property {{why: string, message?: string, theirs?: string}} [held] why it waits for the person
+ * @property {{why: string, message?: string, theirs?: string}} [held] why it waits for the person; only a
+ *   text does
  */
 
 /** A name that nobody else has, also where there is no `crypto.randomUUID`. */
@@ -57,8 +58,9 @@ export class Queue {
    * @param {import("./api.js").Api} api
    * @param {import("./database.js").Database} db with a store `ops`
    * @param {string} name of the queue, one for each list
-   * @param on `changed()`, and `sent(change, todo, todos)` with what the server
-   *   has now; null where it has it no more
+   * @param on `changed()`; `sent(change, todo, todos)` with what the server has
+   *   now, null where it has it no more; `found(todo)`, which is in the way of a
+   *   change; `refused(change, message)`, which is taken back
    */
   constructor(api, db, name, on) {
     this.#name = name;
@@ -182,7 +184,7 @@ export class Queue {
       } catch (error) {
         for (const name of names) blocked.add(name);
         if (error instanceof Refused) {
-          this.#hold(op, { why: error.status === 404 ? "gone" : "refused", message: error.message });
+          this.#refuse(op, error);
         } else if (error instanceof Unreachable) {
           failure = error;
           if (!error.alone) return { failure, progress };
@@ -205,8 +207,10 @@ export class Queue {
       await this.#write((store) => store.put(op), op);
     }
     const { todo, todos, conflict } = await this.#sender.send(op);
-    if (conflict) this.#hold(op, conflict);
-    else if (this.#ops.includes(op) || this.find(op.id)) this.#settle(op, todo, todos);
+    if (conflict) {
+      this.#on.found(todo);
+      this.#hold(op, conflict);
+    } else if (this.#ops.includes(op) || this.find(op.id)) this.#settle(op, todo, todos);
   }
 
   /** `op` is done; what waits for the todo that it made now knows its id. */
@@ -222,6 +226,16 @@ export class Queue {
       for (const follower of followers) if (follower.seq !== undefined) store.put(follower);
       if (op.seq !== undefined) store.delete(op.seq);
     });
+  }
+
+  /** A text waits for the person who wrote it; what takes one press to do again is taken back. */
+  #refuse(op, { status, message }) {
+    if (op.text !== undefined) {
+      this.#hold(op, { why: status === 404 ? "gone" : "refused", message });
+    } else {
+      this.#forget([op]);
+      this.#on.refused(op, message);
+    }
   }
 
   #hold(op, held) {

@@ -27,6 +27,9 @@ class Row {
     this.unsaved = find(".unsaved");
     this.edit = find("[data-form=open] button");
     this.remove = find("[data-form=delete] button");
+    // Without scripts the text is the label of the button.
+    this.words.removeAttribute("for");
+    this.edit.removeAttribute("id");
     /** @type {Editor | null} */
     this.editor = null;
   }

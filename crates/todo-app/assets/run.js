@@ -6,8 +6,14 @@
  */
 export function report(part, error) {
   console.error(`${part}:`, error);
-  dispatchEvent(new CustomEvent("report", { detail: { part, error } }));
+  tell(part, error);
 }
+
+const tell = (part, error) => dispatchEvent(new CustomEvent("report", { detail: { part, error } }));
+
+// What goes wrong after the start is on the console by itself.
+addEventListener("error", ({ error, message }) => tell("page", error ?? message));
+addEventListener("unhandledrejection", ({ reason }) => tell("page", reason));
 
 /**
  * Starts a part of the page. What goes wrong in it, a file that does not load

@@ -1,6 +1,6 @@
 // From a change to the requests that make it.
 
-import { Refused } from "./api.js";
+import { Refused, Unreachable } from "./api.js";
 
 /** How many versions are known by their ETag. */
 const KNOWN = 500;
@@ -10,6 +10,9 @@ const LOOKS = 5;
 /** A todo was changed in the meantime (RFC 9110, section 15.5.13). */
 const isStale = (error) => error instanceof Refused && error.status === 412;
 const isGone = (error) => error instanceof Refused && error.status === 404;
+
+/** Somebody else wrote the text that `todo` has now. */
+const inTheWay = (todo) => ({ todo, conflict: { why: "conflict", theirs: todo.text } });
 
 /** A todo that is gone needs no tick and no removal. */
 async function goneOr(act) {
@@ -35,8 +38,8 @@ export class Sender {
    * Makes a change, whether an earlier try arrived or not.
    *
    * @param {object} change a change of the queue
-   * @returns {Promise<{todo: object | null, todos?: object[]} | {conflict: object}>}
-   *   the todo as it is now, null where it is gone; or what is in the way. For a
+   * @returns {Promise<{todo: object | null, todos?: object[], conflict?: object}>}
+   *   the todo as it is now, null where it is gone, and what is in the way. For a
    *   change of many, which of them were changed
    */
   async send(change) {
@@ -57,7 +60,8 @@ export class Sender {
       case "all":
         return { todo: null, todos: await this.#api.tickAll(change.completed, change.todos ?? null) };
       default:
-        throw new Refused(0, "this page is out of date: reload it");
+        // Of a newer page, which sends it.
+        throw new Unreachable("this page is out of date: reload it", { alone: true });
     }
   }
 
@@ -101,7 +105,7 @@ export class Sender {
         const found = await this.#read(change.item);
         const { text } = found.todo;
         if (text === wanted) return { todo: found.todo };
-        if (text !== change.was.text) return { conflict: { why: "conflict", theirs: text } };
+        if (text !== change.was.text) return inTheWay(found.todo);
         etag = found.etag;
       }
       try {
@@ -111,7 +115,7 @@ export class Sender {
       }
       etag = null;
     }
-    return { conflict: { why: "conflict", theirs: (await this.#read(change.item)).todo.text } };
+    return inTheWay((await this.#read(change.item)).todo);
   }
 
   /** Undoes a removal that may have arrived. */

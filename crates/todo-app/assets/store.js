@@ -14,10 +14,24 @@ const HOLD = 2_000;
 /** How far the clocks of the servers may be apart. */
 const CLOCKS = 1_000;
 
-/** How many todos a change of many may name. */
+/** How many todos one request may name, and how many a person changes at once. */
 const NAMED = 2_000;
+const MOST_AT_ONCE = 20_000;
+/** How many deleted todos an Undo makes again, one after the other. */
+const MOST_REMADE = 500;
 
-const isRemoval = ({ kind }) => kind === "remove" || kind === "clear";
+/** What would make a todo, and is not held up by one that is there. */
+const isMaking = (change) => change?.kind === "add" || change?.kind === "restore";
+
+export const isRemoval = ({ kind }) => kind === "remove" || kind === "clear";
+
+const idsOf = (todos) => todos.map(({ id }) => id);
+
+function inParts(todos) {
+  const parts = [];
+  for (let start = 0; start < todos.length; start += NAMED) parts.push(todos.slice(start, start + NAMED));
+  return parts;
+}
 
 let made = 0;
 
@@ -100,7 +114,9 @@ export class Store {
   #done = new Map();
   #pauses = new Pauses();
   #loading = false;
+  /** How many lists are on their way, and the one that was asked for last. */
   #reloading = 0;
+  #reading = null;
   #doubts;
   /** The greatest id that was ever seen. */
   #newest = 0;
@@ -117,8 +133,8 @@ export class Store {
    * @param {import("./database.js").Database} db
    * @param {string} name of the queue
    * @param view is told what changed: `show(item)`, `drop(item, byOthers)`,
-   *   `count()`, `waiting(queue)`, `reached()` and `unreached()`, and says the
-   *   `size()` of what is in sight
+   *   `count()`, `waiting(queue)`, `refused(change, item, message)`, `reached()`
+   *   and `unreached()`, and says the `size()` of what is in sight
    */
   constructor(api, db, name, view) {
     this.#api = api;
@@ -130,6 +146,8 @@ export class Store {
     this.#queue = new Queue(api, db, name, {
       changed: () => this.#overlay(),
       sent: (change, todo, todos) => (change.items ? this.#sentMany(change, todos) : this.#sent(change, todo)),
+      found: (todo) => this.#found(todo),
+      refused: (change, message) => view.refused(change, this.#byName.get(change.item), message),
     });
   }
 
@@ -143,12 +161,6 @@ export class Store {
 
   find(name) {
     return this.#byName.get(name) ?? this.#byName.get(Number(name));
-  }
-
-  /** What `id` says, where it is known. */
-  look(id) {
-    const item = this.#byName.get(id);
-    return item ? { text: item.text, completed: item.completed } : {};
   }
 
   /** How many there are, and how many of them are active, changes included. */
@@ -197,7 +209,7 @@ export class Store {
     // A text that was held up is replaced by this one.
     const held = item.held;
     if (held) this.#queue.cancel(held);
-    if (held?.kind === "add") this.#queue.put({ kind: "add", text });
+    if (isMaking(held)) this.#queue.put({ kind: "add", text });
     else this.#put(item, { kind: "text", text, was: { text: was, completed: item.completed } });
   }
 
@@ -205,67 +217,90 @@ export class Store {
   remove(items, wait = UNDO_TIME) {
     const due = wait ? Date.now() + wait : 0;
     for (const item of items) {
-      if (item.held?.kind === "add" || item.gone) this.#queue.cancel(...item.changes);
-      else if (!item.removal) this.#put(item, { kind: "remove", due });
+      const { held } = item;
+      if (isMaking(held) || item.gone) this.#queue.cancel(...item.changes);
+      else if (!item.removal) {
+        // A text that the server did not take would hold up the removal.
+        if (held) this.#queue.cancel(held);
+        this.#put(item, { kind: "remove", due });
+      }
     }
   }
 
   /**
-   * Deletes all that is completed now, by one request and not before the time
-   * for an Undo is over.
+   * Deletes all that is completed now, by one request for each {@link NAMED} and
+   * not before the time for an Undo is over.
    *
-   * @returns {Promise<import("./queue.js").Change>}
+   * @returns what was done, for `unclear`, and the `todos` that it was done to
    */
   async clearCompleted() {
-    const loaded = this.#whole(({ completed, removal }) => completed && !removal);
-    const items = await this.#withOthers(loaded, "completed");
-    return this.#queue.put({ kind: "clear", items, due: Date.now() + UNDO_TIME });
+    const due = Date.now() + UNDO_TIME;
+    const todos = await this.#all("completed");
+    const changes = inParts(todos).map((part) => this.#queue.put({ kind: "clear", items: idsOf(part), due }));
+    return { changes, todos };
   }
 
-  /** Takes a clear back, whether it has been sent or not. */
-  unclear(change, todos) {
-    const waiting = this.#queue.find(change.id);
-    if (waiting) this.#queue.cancel(waiting);
-    if (waiting && !waiting.tried) return;
-    for (const { name, text, completed } of todos) this.#queue.put({ kind: "restore", item: name, text, completed });
+  /**
+   * Takes a clear back, whether it has been sent or not; false where too many
+   * would have to be made again.
+   */
+  unclear({ changes, todos }) {
+    const lost = new Set();
+    for (const change of changes) {
+      const waiting = this.#queue.find(change.id);
+      if (waiting) this.#queue.cancel(waiting);
+      if (!waiting || waiting.tried) for (const id of change.items) lost.add(id);
+    }
+    if (lost.size > MOST_REMADE) return false;
+    for (const { id, text, completed } of todos) {
+      if (lost.has(id)) this.#queue.put({ kind: "restore", item: id, text, completed });
+    }
+    return true;
   }
 
-  /** Ticks all that is to be done now, by one request. */
+  /** Ticks all that is to be done now, by one request for each {@link NAMED}. */
   async completeAll() {
-    const loaded = this.#whole(({ completed, removal }) => !completed && !removal);
-    const items = await this.#withOthers(loaded, "active");
+    const todos = await this.#all("active");
     this.#settledAt = performance.now();
-    return this.#queue.put({ kind: "all", completed: true, items, todos: items.map((id) => ({ id })) });
+    return inParts(todos).map((part) =>
+      this.#queue.put({ kind: "all", completed: true, items: idsOf(part), todos: part.map(({ id }) => ({ id })) }),
+    );
   }
 
   /** Unticks what a `completeAll` has ticked, but for what others changed since. */
-  uncompleteAll(change) {
-    const waiting = this.#queue.find(change.id);
-    if (waiting) this.#queue.cancel(waiting);
-    if (waiting && !waiting.tried) return;
-    const todos = this.#done.get(change.id) ?? change.todos;
-    this.#queue.put({ kind: "all", completed: false, items: todos.map(({ id }) => id), todos });
+  uncompleteAll(changes) {
+    for (const change of changes) {
+      const waiting = this.#queue.find(change.id);
+      if (waiting) this.#queue.cancel(waiting);
+      if (waiting && !waiting.tried) continue;
+      const todos = this.#done.get(change.id) ?? change.todos;
+      this.#queue.put({ kind: "all", completed: false, items: idsOf(todos), todos });
+    }
   }
 
-  /** The ids of the loaded todos that `wanted` picks; not what is not made yet. */
-  #whole(wanted) {
-    return this.items.filter((item) => item.server && !item.gone && wanted(item)).map((item) => item.server.id);
-  }
-
-  /** `ids`, and those of the todos that are not loaded; as far as they can be named. */
-  async #withOthers(ids, filter) {
-    const all = new Set(ids);
+  /**
+   * What is completed or active now, also what is not loaded, as far as it can be
+   * changed at once; not what is not made yet.
+   *
+   * @returns {Promise<{id: number, text: string, completed: boolean}[]>}
+   */
+  async #all(filter) {
+    const all = new Map();
+    for (const { server, gone, removal, text, completed } of this.items) {
+      const isMeant = server && !gone && !removal && completed === (filter === "completed");
+      if (isMeant) all.set(server.id, { id: server.id, text, completed });
+    }
     try {
-      for (let cursor = ""; (this.next || this.filter !== "all" || this.search) && all.size < NAMED; ) {
+      for (let cursor = ""; (this.next || this.filter !== "all" || this.search) && all.size < MOST_AT_ONCE; ) {
         const page = await this.#api.list({ filter, cursor, limit: 1000 });
-        for (const { id } of page.todos) if (!this.#byName.get(id)?.changes.length) all.add(id);
+        for (const todo of page.todos) if (!this.#byName.get(todo.id)?.changes.length) all.set(todo.id, todo);
         cursor = page.next;
         if (!cursor) break;
       }
     } catch {
       // Without a connection it is about what is in sight.
     }
-    return [...all].slice(0, NAMED);
+    return [...all.values()].slice(0, MOST_AT_ONCE);
   }
 
   /** Takes a removal back, whether it has been sent or not. */
@@ -335,28 +370,46 @@ export class Store {
     }
   }
 
-  /** The list anew, from its top to where it was loaded; tries until it is there. */
-  async reload() {
+  /**
+   * The list anew, from its top to where it was loaded; tries until it is there.
+   * Who asks while it is on its way gets one more, however many they are.
+   */
+  reload() {
+    if (this.#reading && this.#isAt(this.#reading.place)) {
+      this.#reading.again = true;
+      return this.#reading.done;
+    }
+    const reading = { place: this.#place(), again: true, done: null };
+    this.#reading = reading;
+    reading.done = this.#read(reading);
+    return reading.done;
+  }
+
+  async #read(reading) {
     this.#reloading += 1;
     this.#view.count();
     try {
-      await this.#replace();
+      while (reading.again && this.#isAt(reading.place)) {
+        reading.again = false;
+        await this.#replace(reading.place);
+      }
     } finally {
+      if (this.#reading === reading) this.#reading = null;
       this.#reloading -= 1;
       this.#view.count();
     }
   }
 
   /** Reads all that is in sight, however much that is, so that nobody loses their place. */
-  async #replace() {
-    const place = this.#place();
+  async #replace(place) {
     let cursor = "";
     let left = this.#view.size();
     let from = null;
     do {
       const limit = Math.min(1000, Math.max(50, left));
-      const { page, news } = await this.#try(() => this.#list({ ...place, cursor, limit }));
-      if (!this.#isAt(place)) return;
+      const answer = await this.#try(place, () => this.#list({ ...place, cursor, limit }));
+      if (!answer || !this.#isAt(place)) return;
+      const { page, news } = answer;
       this.#readAt = page.at - CLOCKS;
       left -= page.todos.length;
       const isLast = left <= 0 || !page.next;
@@ -450,7 +503,7 @@ export class Store {
     for (const change of this.#queue.changes) {
       let item = this.#byName.get(change.item);
       // What waits for the person is in sight, also where its todo is not.
-      if (!item && (change.held || change.kind === "add" || change.kind === "restore")) {
+      if (!item && (change.held || isMaking(change))) {
         item = new Item(null, change.item);
         item.gone = change.held?.why === "gone";
         this.#byName.set(change.item, item);
@@ -472,6 +525,12 @@ export class Store {
     }
     this.#view.count();
     this.#view.waiting(this.#queue);
+  }
+
+  /** How a todo is, which is not how somebody saw it who wants to change it. */
+  #found(todo) {
+    const item = this.#byName.get(todo.id);
+    if (item) this.#note(item, todo);
   }
 
   /** The server has made a change. */
@@ -639,9 +698,9 @@ export class Store {
     return filter === this.filter && search === this.search;
   }
 
-  /** Repeats `call` until it is answered. */
-  async #try(call) {
-    for (let tries = 1; ; tries += 1) {
+  /** Repeats `call` until it is answered; null where nobody is at `place` any more. */
+  async #try(place, call) {
+    for (let tries = 1; this.#isAt(place); tries += 1) {
       try {
         const result = await call();
         this.#view.reached();
@@ -652,5 +711,6 @@ export class Store {
         await this.#pauses.wait(tries, error.wait);
       }
     }
+    return null;
   }
 }

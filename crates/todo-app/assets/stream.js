@@ -1,12 +1,23 @@
 // One connection to the stream of changes, watched.
 
 import { Pauses } from "./pause.js";
+import { report } from "./run.js";
 
 /** How long the stream may be silent: it has a heartbeat every 10 seconds, and two may get lost. */
 export const SILENCE = 25_000;
 
 /** What the stream tells; `heartbeat` says nothing but that it is alive. */
 const KINDS = ["created", "updated", "deleted", "counts", "reset", "heartbeat"];
+
+/** An event; one that cannot be read is a change that was missed. */
+function read(kind, data) {
+  try {
+    return { kind, data: JSON.parse(data) };
+  } catch (error) {
+    report("stream", error);
+    return { kind: "reset" };
+  }
+}
 
 export class Stream {
   #url;
@@ -45,7 +56,7 @@ export class Stream {
     for (const kind of KINDS) {
       source.addEventListener(kind, ({ data }) => {
         this.#heard();
-        this.#tell({ kind, data: JSON.parse(data) });
+        this.#tell(read(kind, data));
       });
     }
     this.#heard();

@@ -7,13 +7,15 @@
 const SCOPE = registration.scope;
 const STORE = `${SCOPE} ${VERSION}`;
 const STATIC = `${SCOPE}static/`;
+/** What says that a page needs a connection, and leads back to the one that does not. */
+const OFFLINE = `${SCOPE}offline`;
 
 addEventListener("install", (event) => event.waitUntil(install()));
 addEventListener("activate", (event) => event.waitUntil(activate()));
 addEventListener("fetch", (event) => {
   const { request } = event;
   if (request.method !== "GET") return;
-  if (request.mode === "navigate" && isPage(request.url)) event.respondWith(page(request));
+  if (request.mode === "navigate") event.respondWith(isPage(request.url) ? page(request) : elsewhere(request));
   else if (request.url.startsWith(STATIC)) event.respondWith(file(request));
 });
 
@@ -21,7 +23,7 @@ const isPage = (address) => address.split(/[?#]/)[0] === SCOPE;
 
 async function install() {
   const store = await caches.open(STORE);
-  await store.addAll(FILES.map((name) => STATIC + name));
+  await store.addAll([OFFLINE, ...FILES.map((name) => STATIC + name)]);
   // As the browser has it: a look at the page that nobody takes is not counted.
   await fetch(SCOPE, { cache: "force-cache" }).then(keep, () => {});
   await skipWaiting();
@@ -46,6 +48,17 @@ async function page(request) {
   }
   if (request.url === SCOPE) await keep(response.clone()).catch(() => {});
   return response;
+}
+
+/** A page that is not kept: the print, the inbox, the docs. */
+async function elsewhere(request) {
+  try {
+    return await fetch(request);
+  } catch (error) {
+    const offline = await caches.match(OFFLINE);
+    if (offline) return offline;
+    throw error;
+  }
 }
 
 async function keptPage() {

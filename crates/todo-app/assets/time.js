@@ -1,4 +1,4 @@
-// Points in time for people, in the words that the server uses too.
+// Points in time for people, in the words that the server uses, too.
 
 const UNITS = [
   ["year", 365 * 24 * 3600],
@@ -7,14 +7,24 @@ const UNITS = [
   ["hour", 3600],
   ["minute", 60],
 ];
-const RELATIVE = new Intl.RelativeTimeFormat("en");
-const EXACT = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "long" });
+let format = null;
+
+/** Without the formats of the browser in the one of RFC 3339: no row fails for its time. */
+function exact(date) {
+  try {
+    format ??= new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "long" });
+    return format.format(date);
+  } catch {
+    return date.toISOString();
+  }
+}
 
 function relative(seconds) {
-  for (const [unit, length] of UNITS) {
-    if (Math.abs(seconds) >= length) return RELATIVE.format(Math.trunc(seconds / length), unit);
-  }
-  return seconds > 0 ? "in a moment" : "just now";
+  const [unit, length] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? [];
+  if (!unit) return seconds > 0 ? "in a moment" : "just now";
+  const count = Math.trunc(Math.abs(seconds) / length);
+  const words = `${count} ${unit}${count === 1 ? "" : "s"}`;
+  return seconds > 0 ? `in ${words}` : `${words} ago`;
 }
 
 /** Makes a `<time>` element say when `at` (RFC 3339) is, or nothing where it is no date. */
@@ -28,7 +38,7 @@ export function setTime(element, at) {
   }
   if (element.dateTime !== at || !element.title) {
     element.dateTime = at;
-    element.title = EXACT.format(date);
+    element.title = exact(date);
   }
   const words = relative((date - Date.now()) / 1000);
   if (element.textContent !== words) element.textContent = words;

@@ -180,6 +180,8 @@ pub(super) async fn delete(
 ) -> Response {
     match site.backend.delete(TodoId(id), &visit.context).await {
         Ok(todo) => changed_to(&visit, None, &Undo::Deleted(todo.into())),
+        // It is gone, as was wanted; with its undo, where the button was pressed twice.
+        Err(BackendError::NotFound) => back(&visit, None, None),
         Err(error) => failed(&site, &visit, &error, Draft::default()).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Pages that say what is wrong.
 
 use askama::Template;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -33,5 +34,17 @@ pub(super) fn page(
             heading,
             text,
         },
+    )
+}
+
+/// `GET /offline`: what the service worker shows in place of a page that needs a
+/// connection, while there is none.
+pub(super) async fn offline(State(site): State<Site>, visit: Visit) -> Response {
+    page(
+        &site,
+        &visit,
+        StatusCode::OK,
+        "There is no connection",
+        "This page needs one. The list works without, and keeps what you do until there is one again.",
     )
 }

@@ -72,6 +72,7 @@ pub(crate) fn routes(
         .route("/untick-all", post(actions::untick_all))
         .route("/clear-completed", post(actions::clear_completed))
         .route("/print", get(print::show))
+        .route("/offline", get(error::offline))
         .route("/picture.json", get(home::picture))
         .route("/manifest.webmanifest", get(manifest::show))
         .route("/version", get(version))
