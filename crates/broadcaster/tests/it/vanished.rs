@@ -191,3 +191,19 @@ async fn a_full_stream_of_dead_letters_keeps_the_event_in_its_place_and_holds_up
     world.jetstream.update_stream(config).await.unwrap();
     world.settled().await;
 }
+
+/// The server tells a wrong time of creation where a consumer is made that is there already.
+#[tokio::test]
+async fn a_consumer_that_survived_a_restart_of_the_server_is_opened_once() {
+    let mut world = World::new().await;
+    let broadcaster = world.broadcaster().start().await.unwrap();
+    delivers(&world, 1).await;
+    for restarts in 1..=3 {
+        world.nats.kill().await.unwrap();
+        readiness(&broadcaster, false).await;
+        world.nats.restart().await.unwrap();
+        readiness(&broadcaster, true).await;
+        let log = broadcaster.stdout();
+        assert_eq!(log.matches("pulling events").count(), 1 + restarts, "{log}");
+    }
+}

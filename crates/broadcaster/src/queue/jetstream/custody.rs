@@ -64,9 +64,12 @@ pub(super) async fn keep(
 /// so a `pin` of the former ones is given back.
 async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stream, SetupError> {
     let losses = shared.losses();
-    setup::bring_up_to_date(&shared.jetstream, &shared.environment, shared.remembers).await?;
-    shared.ensure_streams().await?;
-    let consumer = setup::ensure_consumer(&shared.jetstream, &shared.environment).await?;
+    let streams = async {
+        setup::bring_up_to_date(&shared.jetstream, &shared.environment, shared.remembers).await?;
+        shared.ensure_streams().await
+    };
+    let consumer = setup::ensure_consumer(&shared.jetstream, &shared.environment);
+    let ((), consumer) = tokio::try_join!(streams, consumer)?;
     let messages = setup::pull(&consumer).await?;
     if let Some(pin) = pin
         && let Err(error) = shared.take_from(pin).await

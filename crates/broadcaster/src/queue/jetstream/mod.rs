@@ -30,6 +30,7 @@ use std::time::Duration;
 use async_nats::jetstream::{consumer, kv};
 use async_nats::{Subject, jetstream};
 use backon::Retryable;
+use futures::FutureExt;
 use service_kit::nats::Connection;
 use service_kit::{Chain, backoff};
 use time::OffsetDateTime;
@@ -215,6 +216,8 @@ impl Shared {
 
     /// Ends the term, as nothing is pulled from any more; gives its pin.
     fn begin_anew(&self) -> Option<String> {
+        // Whoever asked for that before has got it.
+        let _ = self.reopen.notified().now_or_never();
         let mut term = self.term();
         let pin = term.holding.pin.take();
         self.renew(&mut term);

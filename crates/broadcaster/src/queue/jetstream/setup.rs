@@ -65,6 +65,9 @@ pub(crate) enum SetupError {
     /// The durable consumer.
     #[error("cannot create the durable consumer")]
     Consumer(#[source] stream::ConsumerError),
+    /// What the server knows of it.
+    #[error("cannot look at the durable consumer")]
+    ConsumerInfo(#[source] context::ConsumerInfoError),
     /// The pull requests.
     #[error("cannot pull from the consumer")]
     Pull(#[source] consumer::StreamError),
@@ -173,7 +176,7 @@ pub(super) async fn ensure_consumer(
         .get_stream(environment.stream())
         .await
         .map_err(SetupError::Events)?;
-    events
+    let mut consumer = events
         .create_consumer(consumer::pull::Config {
             durable_name: Some(environment.broadcaster_consumer()),
             description: Some("Delivers todo events to the webhook".to_owned()),
@@ -189,7 +192,11 @@ pub(super) async fn ensure_consumer(
             ..Default::default()
         })
         .await
-        .map_err(SetupError::Consumer)
+        .map_err(SetupError::Consumer)?;
+    // The answer above tells the present time as that of the creation, also
+    // where the consumer was there (nats-server 2.15.1, after a restart).
+    consumer.info().await.map_err(SetupError::ConsumerInfo)?;
+    Ok(consumer)
 }
 
 /// Pulls from `consumer`.
