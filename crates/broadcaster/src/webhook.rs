@@ -6,14 +6,11 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
-use service_kit::http::{Shown, install_tls_provider, send};
+use service_kit::http::{Shown, client, send};
 use service_kit::{Chain, TraceParent};
 
 /// How long an exchange may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long to wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The shortest wait after a 429, also where it does not say how long.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -66,14 +63,10 @@ impl Webhook {
     /// # Errors
     /// Where there is no HTTP client, for want of the roots of trust.
     pub fn new(url: SecretString) -> reqwest::Result<Self> {
-        install_tls_provider();
-        let client = Client::builder()
-            .user_agent(concat!("broadcaster/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            // A redirected POST becomes a GET, whose 200 would pass for a delivery.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let name = concat!("broadcaster/", env!("CARGO_PKG_VERSION"));
+        // It follows no redirect: a redirected POST becomes a GET, whose 200
+        // would pass for a delivery.
+        let client = client(name, TIMEOUT)?;
         Ok(Self { client, url })
     }
 

@@ -1,17 +1,22 @@
-//! Plays the delivery of events on a clock of its own: replicas of the
-//! broadcaster with the very engine that ships, a model of the server and of the
-//! webhook, and a script, made from a seed, of what fails when. The same seed
-//! plays the same way.
+//! Plays the delivery of events on a clock of its own: replicas of todo-backend
+//! with the very relay that ships and of the broadcaster with the very engine,
+//! models of the database, of the server and of the webhook between them, and a
+//! script, made from a seed, of what fails when. The same seed plays the same
+//! way.
 //!
 //! What must hold in every play: nothing is lost, the events of a todo arrive in
 //! order, a process posts once a second at most and waits when it is asked to,
 //! one refused event holds up no other todo, and nothing arrives twice where
 //! nothing failed.
 //!
-//! - `server`: the stream, its consumer, the bucket, and the relay before them;
-//! - `replica`: a process, with the tasks around its engine;
+//! - `database`: the outbox, and the lease of the relay;
+//! - `relay`: a process with the relay;
+//! - `server`: the stream, its consumer, and the bucket;
+//! - `replica`: a process of the broadcaster, with the tasks around its engine;
 //! - `webhook`: what gets the posts, and judges them.
 
+mod database;
+mod relay;
 mod replica;
 mod server;
 mod webhook;
@@ -23,14 +28,21 @@ use std::time::Duration;
 
 use broadcaster::message::Format;
 use todo_domain::Environment;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::database::Database;
+use crate::relay::RelayProcess;
 use crate::replica::Replica;
 use crate::server::{Change, Server};
 use crate::webhook::{Mood, Webhook};
 
 /// How many todos change.
 const TODOS: usize = 6;
+
+/// How many processes run the relay.
+const RELAYS: usize = 2;
 
 /// How long things fail.
 const TROUBLE: Duration = Duration::from_secs(25);
@@ -59,6 +71,8 @@ pub fn play(seed: u64) -> Play {
         .start_paused(true)
         .build()
         .expect("a runtime of one thread with a clock needs nothing of the system");
+    // The relay draws its pauses from the generator of the thread.
+    fastrand::seed(seed);
     runtime.block_on(async {
         let world = World::new(seed);
         let fault = world.play().await;
@@ -83,14 +97,30 @@ struct Life {
 pub(crate) struct World {
     pub(crate) environment: Environment,
     pub(crate) is_readable: bool,
+    database: Mutex<Database>,
+    /// Hints that the outbox has new rows.
+    changed: Notify,
     server: Mutex<Server>,
     webhook: Mutex<Webhook>,
+    /// What is on its way, whatever becomes of its sender.
+    messages: Mutex<JoinSet<()>>,
     random: Mutex<fastrand::Rng>,
     trace: Mutex<Vec<String>>,
     start: Instant,
     /// The processes that run.
     lives: Mutex<BTreeMap<u64, Life>>,
     refused: Option<Change>,
+    /// What was made and is not accepted yet.
+    waiting: Mutex<BTreeSet<Change>>,
+}
+
+/// What runs.
+#[derive(Default)]
+struct Processes {
+    relays: Vec<RelayProcess>,
+    replicas: Vec<Replica>,
+    /// How many were started.
+    names: u64,
 }
 
 impl World {
@@ -103,14 +133,28 @@ impl World {
         Arc::new(Self {
             environment: "test".parse().expect("a name of letters is valid"),
             is_readable: random.bool(),
+            database: Mutex::default(),
+            changed: Notify::new(),
             server: Mutex::default(),
             webhook: Mutex::default(),
+            messages: Mutex::default(),
             random: Mutex::new(random),
             trace: Mutex::default(),
             start: Instant::now(),
             lives: Mutex::default(),
             refused,
+            waiting: Mutex::default(),
         })
+    }
+
+    pub(crate) fn spawn(&self, message: impl Future<Output = ()> + Send + 'static) {
+        let mut messages = lock(&self.messages);
+        while messages.try_join_next().is_some() {}
+        messages.spawn(message);
+    }
+
+    pub(crate) fn database(&self) -> MutexGuard<'_, Database> {
+        lock(&self.database)
     }
 
     pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
@@ -164,55 +208,79 @@ impl World {
 
     pub(crate) fn accept(&self, changes: &[Change]) {
         self.webhook().accepted.extend(changes);
-        let mut server = self.server();
+        let mut waiting = lock(&self.waiting);
         for change in changes {
-            server.waiting_for.remove(change);
+            waiting.remove(change);
         }
     }
 
     /// Plays, and gives what must not happen and did.
     async fn play(self: &Arc<Self>) -> Option<String> {
-        let mut replicas = Vec::new();
-        let mut names = 0;
+        let mut processes = Processes::default();
         let wanted = self.random().usize(1..4);
         let mut changes = [0; TODOS];
         let mut is_calm = true;
-        let mut relay_at = Instant::now();
         let end = Instant::now() + TROUBLE;
         while Instant::now() < end {
-            self.replenish(&mut replicas, wanted, &mut names);
+            self.replenish(&mut processes, wanted);
             let pause = self.random().u64(1..200);
             sleep(Duration::from_millis(pause)).await;
-            if relay_at.elapsed() >= Duration::from_secs(1) && !self.server().is_down {
-                relay_at = Instant::now();
-                self.server().confirm();
-            }
             if self.random().u8(0..10) < 6 {
-                let todo = self.random().usize(0..changes.len());
-                let change = Change {
-                    todo: i64::try_from(todo).unwrap_or_default(),
-                    number: changes[todo],
-                };
-                changes[todo] += 1;
-                self.server().publish(change);
+                self.change(&mut changes);
             }
             if self.random().u8(0..30) == 0 {
                 is_calm = false;
-                self.trouble(&mut replicas);
+                self.trouble(&mut processes);
             }
         }
-        self.calm(&mut replicas);
+        self.calm(&processes);
         let mut left = PATIENCE;
         while left > Duration::ZERO && !self.is_done() {
-            self.replenish(&mut replicas, wanted, &mut names);
+            self.replenish(&mut processes, wanted);
             sleep(Duration::from_millis(500)).await;
             left = left.saturating_sub(Duration::from_millis(500));
         }
         self.verdict(&changes, is_calm)
     }
 
+    /// Changes a todo, if the database is there and nobody else changes it.
+    fn change(self: &Arc<Self>, changes: &mut [usize; TODOS]) {
+        let (which, delay) = {
+            let mut random = self.random();
+            let delay = Duration::from_millis(random.u64(0..40));
+            (random.usize(0..changes.len()), delay)
+        };
+        let todo = i64::try_from(which).unwrap_or_default();
+        let mut database = self.database();
+        if database.is_down || database.is_locked(todo) {
+            return;
+        }
+        let change = Change {
+            todo,
+            number: changes[which],
+        };
+        changes[which] += 1;
+        database.begin(change, delay);
+        lock(&self.waiting).insert(change);
+        let world = self.clone();
+        self.spawn(async move {
+            sleep(delay).await;
+            world.changed.notify_waiters();
+        });
+    }
+
     /// Starts new processes for those that have ended.
-    fn replenish(self: &Arc<Self>, replicas: &mut Vec<Replica>, wanted: usize, names: &mut u64) {
+    fn replenish(self: &Arc<Self>, processes: &mut Processes, wanted: usize) {
+        let Processes {
+            relays,
+            replicas,
+            names,
+        } = processes;
+        while relays.len() < RELAYS {
+            *names += 1;
+            self.note(format_args!("relay {names} starts"));
+            relays.push(RelayProcess::start(*names, self));
+        }
         replicas.retain_mut(|replica| !replica.has_ended());
         while replicas.len() < wanted {
             *names += 1;
@@ -233,8 +301,11 @@ impl World {
     }
 
     /// Something fails.
-    fn trouble(&self, replicas: &mut Vec<Replica>) {
-        let kind = self.random().u8(0..14);
+    fn trouble(&self, processes: &mut Processes) {
+        let Processes {
+            relays, replicas, ..
+        } = processes;
+        let kind = self.random().u8(0..21);
         let which = self.random().usize(0..replicas.len().max(1));
         let name = replicas.get(which).map(|replica| replica.name);
         match kind {
@@ -254,6 +325,9 @@ impl World {
                 for replica in &*replicas {
                     self.freeze(replica, false);
                 }
+                for relay in &*relays {
+                    relay.frozen.set(false);
+                }
             }
             6 => {
                 self.note(format_args!("the server is gone"));
@@ -265,12 +339,30 @@ impl World {
             10 => {
                 let by_backup = self.random().bool();
                 self.note(format_args!("another store, a backup: {by_backup}"));
-                self.server().confirm();
                 self.server().replace_store(by_backup);
             }
             11 => {
                 self.note(format_args!("a pin is taken away"));
                 self.server().unpin();
+            }
+            12 | 13 if !relays.is_empty() => {
+                let relay = relays.swap_remove(self.random().usize(0..relays.len()));
+                self.note(format_args!("relay {} is killed", relay.name));
+            }
+            14 | 15 if !relays.is_empty() => {
+                let relay = &relays[self.random().usize(0..relays.len())];
+                self.note(format_args!("relay {} is frozen", relay.name));
+                relay.frozen.set(true);
+            }
+            16 | 17 => {
+                let mut server = self.server();
+                server.is_full = !server.is_full;
+                self.note(format_args!("the stream is full: {}", server.is_full));
+            }
+            18 => {
+                let mut database = self.database();
+                database.is_down = !database.is_down;
+                self.note(format_args!("the database is gone: {}", database.is_down));
             }
             _ => {
                 let pause = Duration::from_secs(self.random().u64(1..4));
@@ -293,17 +385,21 @@ impl World {
         if server.is_down {
             self.note(format_args!("the server is back"));
             server.is_down = false;
-            server.relay();
         }
     }
 
     /// Nothing fails any more.
-    fn calm(&self, replicas: &mut [Replica]) {
+    fn calm(&self, processes: &Processes) {
         self.note(format_args!("calm"));
-        for replica in replicas {
+        for replica in &processes.replicas {
             self.freeze(replica, false);
         }
+        for relay in &processes.relays {
+            relay.frozen.set(false);
+        }
         self.bring_back();
+        self.server().is_full = false;
+        self.database().is_down = false;
         self.webhook().mood = Mood::Well;
     }
 
@@ -316,15 +412,15 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        let server = self.server();
-        let waits = server.waiting_for.keys();
-        let blocked = |change: &&Change| {
+        let blocked = |change: &Change| {
             self.refused.is_some_and(|refused| {
                 refused.todo == change.todo && change.number >= refused.number
             })
         };
-        let none_waits = waits.filter(|change| !blocked(change)).count() == 0;
-        none_waits && (self.refused.is_some() || server.is_settled())
+        let none_waits = lock(&self.waiting).iter().all(blocked);
+        // What is refused keeps everything behind it in the outbox.
+        let is_empty = self.database().depth() == 0 && self.server().is_settled();
+        none_waits && (self.refused.is_some() || is_empty)
     }
 
     fn verdict(&self, changes: &[usize], is_calm: bool) -> Option<String> {
@@ -359,6 +455,10 @@ impl World {
                     arrived.len()
                 ));
             }
+        }
+        let depth = self.database().depth();
+        if self.refused.is_none() && depth > 0 {
+            return Some(format!("{depth} rows stay in the outbox"));
         }
         if let Some(change) = server.dead.iter().find(|change| !self.is_refused(**change)) {
             return Some(format!("{change:?} was given up"));

@@ -1,8 +1,10 @@
 //! A process of the broadcaster: the very engine, over a model of its queue
 //! that keeps the rules of [`broadcaster::queue::term`].
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use broadcaster::engine::Engine;
@@ -55,6 +57,33 @@ impl Frozen {
             self.thaw.notify_waiters();
         }
     }
+
+    fn is_set(&self) -> bool {
+        self.is_frozen.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it does something.
+    pub(crate) async fn thawed(&self) {
+        loop {
+            let thaw = self.thaw.notified();
+            if !self.is_set() {
+                return;
+            }
+            thaw.await;
+        }
+    }
+
+    /// Ready, whenever it is polled, while the process does nothing.
+    pub(crate) async fn frozen(&self) {
+        let ready = || {
+            if self.is_set() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        };
+        poll_fn(|_| ready()).await;
+    }
 }
 
 /// What the tasks of a process share.
@@ -79,13 +108,7 @@ struct Term {
 impl Process {
     /// Nothing is done by a process that is frozen.
     pub(crate) async fn thawed(&self) {
-        loop {
-            let thaw = self.frozen.thaw.notified();
-            if !self.frozen.is_frozen.load(Ordering::Relaxed) {
-                return;
-            }
-            thaw.await;
-        }
+        self.frozen.thawed().await;
     }
 
     fn term(&self) -> MutexGuard<'_, Term> {

@@ -1,12 +1,16 @@
-//! A model of the server: the stream, its one consumer, and the bucket. Also of
-//! the relay, which brings again what the stream lacks.
+//! A model of the server: the stream, its one consumer, and the bucket.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// How many events may be out.
 const MAX_OUT: usize = 1000;
+
+/// How long an event is known that was stored.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// A change of a todo.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -53,20 +57,30 @@ struct Puller {
     messages: mpsc::UnboundedSender<Message>,
 }
 
+/// Why the stream took nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    /// It has no room.
+    Full,
+    /// Its last message is another one.
+    Sequence,
+    /// It has one of the events, from a moment ago.
+    Repeated,
+}
+
 /// What survives of the server in a backup.
 #[derive(Clone, Debug, Default)]
 struct Store {
+    /// Tells one stream from the next.
+    id: u64,
     stream: Vec<Change>,
+    recent: BTreeMap<Change, Instant>,
     floor: u64,
     bucket: BTreeSet<Change>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Server {
-    /// All changes that were made, in order.
-    outbox: Vec<Change>,
-    /// How many of them the relay has seen confirmed.
-    confirmed: usize,
     store: Store,
     backup: Store,
     next: u64,
@@ -78,47 +92,55 @@ pub(crate) struct Server {
     /// Tells one consumer from the next.
     pub(crate) created: u64,
     pub(crate) is_down: bool,
+    /// Whether the stream has no room.
+    pub(crate) is_full: bool,
+    /// Counts how often all connections were lost.
+    pub(crate) connections: u64,
     /// What the bucket holds beside the ids: from when on the webhook may be
     /// asked again. And when that was noted.
-    pub(crate) pause_until: Option<tokio::time::Instant>,
-    pub(crate) pause_noted: Option<tokio::time::Instant>,
+    pub(crate) pause_until: Option<Instant>,
+    pub(crate) pause_noted: Option<Instant>,
     /// Which changes were given up.
     pub(crate) dead: BTreeSet<Change>,
-    /// Whether anything was lost that had been noted.
-    pub(crate) forgot: bool,
-    pub(crate) waiting_for: BTreeMap<Change, tokio::time::Instant>,
 }
 
 impl Server {
-    pub(crate) fn publish(&mut self, change: Change) {
-        self.outbox.push(change);
-        self.waiting_for.insert(change, tokio::time::Instant::now());
-        if !self.is_down {
-            self.relay();
+    /// Stores all of `changes` right after message `after`, or nothing.
+    pub(crate) fn store(&mut self, changes: &[Change], after: usize) -> Result<(), Refusal> {
+        if self.is_full {
+            return Err(Refusal::Full);
         }
-    }
-
-    /// Brings what the stream lacks.
-    pub(crate) fn relay(&mut self) {
-        let known: BTreeSet<_> = self.store.stream.iter().copied().collect();
-        let missing = self.outbox[self.confirmed..].iter();
-        let missing: Vec<_> = missing
-            .filter(|change| !known.contains(change))
-            .copied()
-            .collect();
-        self.store.stream.extend(missing);
+        if self.last() != after {
+            return Err(Refusal::Sequence);
+        }
+        let recent = &mut self.store.recent;
+        recent.retain(|_, stored| stored.elapsed() < DUPLICATE_WINDOW);
+        if changes.iter().any(|change| recent.contains_key(change)) {
+            return Err(Refusal::Repeated);
+        }
+        recent.extend(changes.iter().map(|change| (*change, Instant::now())));
+        self.store.stream.extend(changes);
         self.deliver();
+        Ok(())
     }
 
-    /// Removes from the outbox what the floor has passed.
-    pub(crate) fn confirm(&mut self) {
-        let floor = usize::try_from(self.store.floor).unwrap_or(usize::MAX);
-        let passed: BTreeSet<_> = self.store.stream.iter().take(floor).copied().collect();
-        while let Some(change) = self.outbox.get(self.confirmed)
-            && passed.contains(change)
-        {
-            self.confirmed += 1;
-        }
+    /// Which stream it is.
+    pub(crate) fn stream(&self) -> u64 {
+        self.store.id
+    }
+
+    /// The sequence of the last message.
+    pub(crate) fn last(&self) -> usize {
+        self.store.stream.len()
+    }
+
+    /// All up to this sequence is acknowledged.
+    pub(crate) fn floor(&self) -> u64 {
+        self.store.floor
+    }
+
+    pub(crate) fn contents(&self) -> Vec<Change> {
+        self.store.stream.clone()
     }
 
     pub(crate) fn pull(&mut self, name: u64) -> mpsc::UnboundedReceiver<Message> {
@@ -211,24 +233,26 @@ impl Server {
         self.backup = self.store.clone();
     }
 
-    /// Another store: an empty one, or the backup. The relay comes after it.
+    /// Another store: an empty one, or the backup.
     pub(crate) fn replace_store(&mut self, by_backup: bool) {
         self.store = if by_backup {
             self.backup.clone()
         } else {
-            Store::default()
+            Store {
+                id: self.created + 1,
+                ..Store::default()
+            }
         };
-        self.forgot = true;
         self.created += 1;
         self.restart();
         self.next = self.store.floor;
         self.number = 0;
         self.out.clear();
-        self.relay();
     }
 
     /// The pin and whoever pulls are forgotten, what is on disk is not.
     pub(crate) fn restart(&mut self) {
+        self.connections += 1;
         self.pin = None;
         self.pullers.clear();
     }

@@ -182,7 +182,7 @@ fn retry() -> ExponentialBackoff {
 
 /// One second, more or less, so that environments do not poll in step.
 fn poll_interval() -> Duration {
-    Duration::from_millis(rand::random_range(900..=1100))
+    Duration::from_millis(fastrand::u64(900..=1100))
 }
 
 /// The work of one term.

@@ -25,7 +25,7 @@ use uuid::Uuid;
 pub use bulk::{Bulk, BulkChange, Seen};
 pub use error::StoreError;
 pub use open::{DatabaseUrl, InvalidDatabaseUrl, MAX_CONNECTIONS, PoolStatus, Store, open};
-pub use progress::Progress;
+pub use progress::{Progress, Transactions};
 
 /// How long a repeated POST with the same `Idempotency-Key` is recognised.
 pub const IDEMPOTENCY_TTL: time::Duration = time::Duration::hours(24);

@@ -29,19 +29,22 @@ struct Gap {
 /// The transactions at the time of a read: all below `oldest` have ended, and
 /// `newest` has just begun.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Transactions {
-    pub(super) oldest: i64,
-    pub(super) newest: i64,
+pub struct Transactions {
+    /// The oldest that has not ended.
+    pub oldest: i64,
+    /// One that began after all others.
+    pub newest: i64,
 }
 
 impl Progress {
     /// The greatest position that was read.
-    pub(super) fn after(&self) -> i64 {
+    #[must_use]
+    pub fn after(&self) -> i64 {
         self.after
     }
 
     /// Where positions up to [`Progress::after`] may still come.
-    pub(super) fn gaps(&self) -> impl Iterator<Item = &RangeInclusive<i64>> {
+    pub fn gaps(&self) -> impl Iterator<Item = &RangeInclusive<i64>> {
         self.gaps.iter().map(|gap| &gap.positions)
     }
 
@@ -53,7 +56,7 @@ impl Progress {
     /// Notes a read of what is in the gaps and after [`Progress::after`].
     /// `positions` are in order and, unless `truncated`, all that there are.
     /// `transactions` must be given where there are gaps.
-    pub(super) fn advance(
+    pub fn advance(
         &mut self,
         positions: &[i64],
         truncated: bool,

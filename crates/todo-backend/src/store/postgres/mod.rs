@@ -210,22 +210,30 @@ impl TodoStore for PostgresStore {
 
     async fn migration_pending(&self) -> Result<bool, StoreError> {
         self.pool.require_sessions().await?;
-        let applied = self.pool.run(|pool| async move {
-            let table: Option<String> =
-                sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
-                    .fetch_one(&pool)
-                    .await?;
-            if table.is_none() {
-                return Ok(Vec::new());
-            }
-            sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success")
-                .fetch_all(&pool)
-                .await
-        });
-        let applied: Vec<i64> = applied.await?;
-        Ok(MIGRATIONS
+        let wanted: Vec<i64> = MIGRATIONS
             .iter()
-            .any(|migration| !applied.contains(&migration.version)))
+            .map(|migration| migration.version)
+            .collect();
+        let missing = self.pool.run(|pool| {
+            let wanted = wanted.clone();
+            async move {
+                let table: Option<String> =
+                    sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
+                        .fetch_one(&pool)
+                        .await?;
+                if table.is_none() {
+                    return Ok(true);
+                }
+                sqlx::query_scalar(
+                    "SELECT count(*) < cardinality($1) FROM _sqlx_migrations
+                     WHERE success AND version = ANY($1)",
+                )
+                .bind(wanted)
+                .fetch_one(&pool)
+                .await
+            }
+        });
+        missing.await
     }
 
     fn pool_status(&self) -> PoolStatus {

@@ -188,7 +188,7 @@ impl Pool {
                 Some(ADMIN_SHUTDOWN) if ended < MAX_CONNECTIONS => ended += 1,
                 Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) if conflicts < CONFLICTS => {
                     conflicts += 1;
-                    sleep(CONFLICT_PAUSE.mul_f64(rand::random())).await;
+                    sleep(CONFLICT_PAUSE.mul_f64(fastrand::f64())).await;
                 }
                 Some(READ_ONLY_TRANSACTION) if !std::mem::replace(&mut read_only, true) => {
                     if !self.0.replace(number) {
