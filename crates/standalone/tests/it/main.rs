@@ -9,6 +9,7 @@ mod environments;
 mod events;
 #[cfg(feature = "otel")]
 mod operations;
+mod pages;
 mod support;
 #[cfg(feature = "otel")]
 mod system;
