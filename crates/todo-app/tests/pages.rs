@@ -84,6 +84,36 @@ async fn the_same_form_sent_twice_makes_one_todo() {
 }
 
 #[tokio::test]
+async fn a_second_press_changes_nothing_and_leaves_the_undo_of_the_first() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    pages.api.add("Bread", true);
+    for path in ["/complete-all", "/delete/1", "/clear-completed"] {
+        let first = pages.post(path, "").await;
+        let page = pages.follow(&first).await.text();
+        assert!(page.contains(">Undo<"), "{path}: {page}");
+        let second = pages.post(path, "").await;
+        assert_eq!(second.redirect(), "/");
+        assert!(!second.headers.contains_key(header::SET_COOKIE), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_press_of_delete_offers_the_undo_that_the_first_one_did() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk & <honey>", true);
+    let page = pages.get("/").await.text();
+    for _ in 0..2 {
+        let answer = pages.submit(&page, "/delete/1").await;
+        let page = pages.follow(&answer).await.text();
+        assert!(
+            page.contains("Deleted “<bdi>Milk &#38; &#60;honey&#62;</bdi>”"),
+            "{page}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_text_that_is_refused_is_still_in_its_field_beside_the_reason() {
     let pages = Pages::start().await;
     let answer = pages.post("/add", "text=++").await;

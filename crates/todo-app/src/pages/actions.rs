@@ -172,16 +172,36 @@ pub(super) async fn edit(
     }
 }
 
+/// The todo as the person saw it.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Seen {
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    completed: bool,
+}
+
 /// `POST /delete/{id}`: the page after it offers to make the todo again.
 pub(super) async fn delete(
     State(site): State<Site>,
     visit: Visit,
     Path(id): Path<i64>,
+    form: Filled<Seen>,
 ) -> Response {
     match site.backend.delete(TodoId(id), &visit.context).await {
         Ok(todo) => changed_to(&visit, None, &Undo::Deleted(todo.into())),
-        // It is gone, as was wanted; with its undo, where the button was pressed twice.
-        Err(BackendError::NotFound) => back(&visit, None, None),
+        // The button was pressed twice: who left the first answer behind gets its undo here.
+        Err(BackendError::NotFound) => match form {
+            Ok(Form(Seen { text, completed })) if !text.is_empty() => {
+                let gone = Gone {
+                    id,
+                    text,
+                    completed,
+                };
+                changed_to(&visit, None, &Undo::Deleted(gone))
+            }
+            _ => nothing_changed(&visit),
+        },
         Err(error) => failed(&site, &visit, &error, Draft::default()).await,
     }
 }
@@ -240,6 +260,9 @@ pub(super) async fn clear_completed(
         Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
     };
     let count = page.total.saturating_sub(page.active);
+    if count == 0 {
+        return nothing_changed(&visit);
+    }
     let named = names(&page.todos);
     let gone = page.todos.into_iter().map(Gone::from).collect();
     let undo = page.next.is_none().then_some(Undo::Cleared(gone));
@@ -288,10 +311,12 @@ pub(super) async fn complete_all(
         .into_iter()
         .filter_map(|todo| Some((todo.id, todo.version?)))
         .collect();
-    if fits && !changed.is_empty() {
-        changed_to(&visit, None, &Undo::Completed(changed))
-    } else {
+    if !fits {
         undone(&visit, None)
+    } else if changed.is_empty() {
+        nothing_changed(&visit)
+    } else {
+        changed_to(&visit, None, &Undo::Completed(changed))
     }
 }
 
@@ -365,6 +390,12 @@ fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) -> Response
 /// [`back`], where the change can be taken back.
 fn changed_to(visit: &Visit, id: Option<i64>, undo: &Undo) -> Response {
     back(visit, id, undo.cookie(&visit.prefix))
+}
+
+/// [`back`], where all is as it was wanted to be already: the button was pressed
+/// twice, and the first press can still be taken back.
+fn nothing_changed(visit: &Visit) -> Response {
+    back(visit, None, None)
 }
 
 /// [`back`], where there is nothing to be taken back any more.
