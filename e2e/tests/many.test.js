@@ -84,6 +84,27 @@ test("Complete all is one request with one Undo, which leaves alone what others 
   deepEqual(changes, ["PUT /staging/todos/?completed=false", "PUT /staging/todos/?completed=true"]);
 });
 
+test("Complete all can be undone, also where its answer got lost and it was sent again", async () => {
+  for (const text of ["c", "b", "a"]) await world.api.add(text);
+  const todo = await world.open();
+  await live(todo);
+  let lost = 0;
+  await todo.page.route("**/staging/todos/?completed=false", async (route) => {
+    lost += 1;
+    if (lost > 1) return route.continue();
+    await route.fetch();
+    return route.abort();
+  });
+  await todo.page.getByRole("button", { name: "Complete all" }).click();
+  await statesBecome(["a ✓", "b ✓", "c ✓"]);
+  await todo.alert.filter({ hasText: "not saved" }).waitFor();
+  await todo.alert.waitFor({ state: "detached" });
+  await todo.newTodo.press("Escape");
+  await todo.page.keyboard.press("u");
+  await statesBecome(["a", "b", "c"]);
+  await eventually(() => todo.left.textContent(), (left) => left === "3 items left");
+});
+
 test("Clear completed clears what is not loaded, too", { timeout: 60_000 }, async () => {
   for (let n = 0; n < 120; n += 20) await Promise.all(Array.from({ length: 20 }, (_, m) => world.api.add(`todo ${n + m}`, true)));
   await world.api.add("stays");

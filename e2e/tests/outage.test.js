@@ -69,9 +69,11 @@ describe("JavaScript on", () => {
     down();
     const todo = await world.open();
     await todo.alert.filter({ hasText: "The todos are unavailable" }).waitFor();
+    deepEqual(await todo.page.locator("[data-count]").allTextContents(), ["", "", ""], "nobody knows how many there are");
     await todo.newTodo.fill("Half a sen");
     up();
     await todo.row("Milk").waitFor();
+    await eventually(() => todo.page.locator("[data-count]").allTextContents(), (counts) => String(counts) === "1,1,0");
     equal(await todo.newTodo.inputValue(), "Half a sen");
     equal(await todo.alert.count(), 0);
   });

@@ -248,6 +248,16 @@ test("several lines that are pasted are several todos, in their order, with one 
   await todo.undo.click();
   await statesBecome([]);
 
+  await todo.newTodo.evaluate((field) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.setData("text/plain", "dragged\nhere");
+    field.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await statesBecome(["dragged", "here"]);
+  await todo.page.mouse.move(1, 1);
+  await todo.undo.click();
+  await statesBecome([]);
+
   await paste(Array.from({ length: 25 }, (_, n) => `line ${n}`).join("\n"));
   const dialog = todo.page.getByRole("dialog", { name: "Add 25 todos?" });
   await dialog.getByRole("button", { name: "Cancel" }).click();

@@ -223,6 +223,37 @@ test("events that come long after their change bring back nothing", async () => 
   equal(await todo.left.textContent(), "1 item left");
 });
 
+test("an event of before a change of ours, which comes after its answer, shows nothing old", async () => {
+  const milk = await world.api.add("Milk");
+  const answered = (response) => response.request().method() === "PUT";
+  let connections = 0;
+  const todo = await world.open({
+    prepare: (context) =>
+      context.route("**/todos/events", async (route) => {
+        connections += 1;
+        if (connections > 1) await context.waitForEvent("response", answered);
+        const body = connections === 1 ? "retry: 50\n\n" : `retry: 1000000\n\nevent: updated\ndata: ${JSON.stringify(milk)}\n\n`;
+        await route.fulfill({ contentType: "text/event-stream", body });
+      }),
+  });
+  await eventually(async () => connections, (count) => count === 2);
+  await todo.page.evaluate(() => {
+    window.seen = [];
+    const look = () => window.seen.push(document.querySelector("#todos .text").textContent);
+    new MutationObserver(look).observe(document.getElementById("todos"), { childList: true, characterData: true, subtree: true });
+  });
+  const asked = todo.page.waitForResponse((response) => response.url().endsWith(`/todos/${milk.id}`) && response.request().method() === "GET");
+  await todo.button("Edit", "Milk").click();
+  await todo.editor("Milk").fill("Oat milk");
+  await todo.page.evaluate(() => window.seen.splice(0));
+  await todo.editor("Milk").press("Enter");
+  // The page asks how it is now. Once before the change, to be sure of what it overwrites.
+  await asked;
+  await eventually(() => todo.page.evaluate(() => window.seen.at(-1)), (text) => text === "Oat milk");
+  await todo.page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 300)));
+  deepEqual(await todo.page.evaluate(() => window.seen.slice(window.seen.indexOf("Oat milk")).filter((text) => text !== "Oat milk")), []);
+});
+
 test("a late event of a todo that the page does not have shows it as it is now", async () => {
   const done = await world.api.add("Done", true);
   await world.api.add("Open");

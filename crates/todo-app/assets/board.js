@@ -106,7 +106,8 @@ const store = new Store(api, db, name, {
     notices.alert("unreached");
   },
   unreached() {
-    if (!$("trouble").hidden) return;
+    // One alert for one fault: what is not saved says it, too.
+    if (!$("trouble").hidden || late() > 0) return;
     notices.alert("unreached", ["The todos are unavailable. What you see may be out of date; retrying."], [
       button("Try now", () => store.retry()),
     ]);
@@ -115,15 +116,19 @@ const store = new Store(api, db, name, {
 
 const actions = new Actions(store, rows, notices);
 
+/** How many changes could not be sent. */
+const late = () => (store.queue.failure ? store.queue.changes.filter((change) => !change.held).length : 0);
+
 /** Says what waits, and what would be lost with the page. */
 function waiting(queue) {
-  const late = queue.failure ? queue.changes.filter((change) => !change.held).length : 0;
-  const changes = late === 1 ? "One change is" : `${late} changes are`;
+  const count = late();
+  const changes = count === 1 ? "One change is" : `${count} changes are`;
   const reason = queue.failure?.alone ? `the server says “${queue.failure.message}”` : "the todos are unavailable";
   const kept = queue.isKept
     ? "It is kept here and will be sent again automatically."
     : "This browser stores nothing for the page: keep it open until everything is saved.";
-  const words = late > 0 ? [`${changes} not saved: ${reason}. ${kept}`] : [];
+  const words = count > 0 ? [`${changes} not saved: ${reason}. ${kept}`] : [];
+  if (count > 0) notices.alert("unreached");
   notices.alert("unsaved", words, [button("Try now", () => store.retry())]);
   if (!queue.isFull) notices.alert("full");
 }
@@ -152,8 +157,9 @@ function count() {
     if ($("left").textContent !== words) $("left").textContent = words;
     const counts = { all: total, active, completed: total - active };
     for (const element of counters) {
-      // They are of the whole list, which a search does not show.
-      const text = store.search ? "" : String(counts[element.dataset.count]);
+      // They are of the whole list, which a search does not show; and none is known before it is there.
+      const isKnown = !store.search && $("trouble").hidden;
+      const text = isKnown ? String(counts[element.dataset.count]) : "";
       if (element.textContent !== text) element.textContent = text;
     }
     hide($("clear"), total <= active);

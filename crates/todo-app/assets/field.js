@@ -38,7 +38,8 @@ export class Field {
       if (event.key === "Escape") input.blur();
       if (event.key === "ArrowDown") on.down();
     });
-    input.addEventListener("paste", (event) => this.#paste(event));
+    input.addEventListener("paste", (event) => this.#insert(event, event.clipboardData));
+    input.addEventListener("drop", (event) => this.#insert(event, event.dataTransfer));
     this.#count();
   }
 
@@ -73,8 +74,8 @@ export class Field {
   }
 
   /** Several lines are several todos, in the order in which they were copied. */
-  async #paste(event) {
-    const pasted = event.clipboardData?.getData("text/plain") ?? "";
+  async #insert(event, data) {
+    const pasted = data?.getData("text/plain") ?? "";
     if (linesOf(pasted).length < 2) return;
     event.preventDefault();
     const { value, selectionStart, selectionEnd } = this.#input;

@@ -29,6 +29,7 @@ const READ_TRIES = 5;
  * @property {{text: string, completed: boolean}} [was] what the person saw
  * @property {number} [due] when it may be sent, in milliseconds since 1970
  * @property {boolean} [tried] it may have arrived
+ * @property {boolean} [again] it was sent more than once: an answer got lost
  * @property {{why: string, message?: string, theirs?: string}} [held] why it waits for the person; only a
  *   text does
  */
@@ -202,6 +203,7 @@ export class Queue {
       this.#forget(this.#ops.filter((other) => other.item === op.item));
       return;
     }
+    op.again = op.tried;
     if (!op.tried) {
       op.tried = true;
       await this.#write((store) => store.put(op), op);
@@ -217,8 +219,8 @@ export class Queue {
   #settle(op, todo, todos) {
     const followers = todo ? this.#ops.filter((other) => other.item === op.item && other.id !== op.id) : [];
     this.#on.sent(op, todo, todos);
-    const { id, item, items, kind, completed } = op;
-    this.#others.tell({ sent: { id, item, items, kind, completed }, todo, todos });
+    const { id, item, items, kind, completed, again } = op;
+    this.#others.tell({ sent: { id, item, items, kind, completed, again }, todo, todos });
     for (const follower of followers) follower.item = todo.id;
     this.#ops = this.#ops.filter((other) => other.id !== op.id);
     this.#changed();

@@ -82,6 +82,8 @@ export class Rows {
     this.#list = list;
     this.#rowTemplate = rowTemplate;
     this.#editorTemplate = editorTemplate;
+    // What the server needs of a form, the scripts know.
+    for (const field of rowTemplate.content.querySelectorAll("input")) field.remove();
     this.#limit = limit;
     this.#on = on;
   }

@@ -48,6 +48,8 @@ export class Item {
   changes = [];
   /** It is no more on the server, but a change of it waits. */
   gone = false;
+  /** When the server answered a change of ours. */
+  answeredAt = -Infinity;
 
   /** @param {number | string} name what the queue knows it by until it has an id */
   constructor(server, name = server.id) {
@@ -452,6 +454,9 @@ export class Store {
       this.#countStranger(kind, item.server);
       this.#lose(item, true);
     } else if (item) {
+      // Events of before a change of ours may come after its answer.
+      const isNews = todo.text !== item.server?.text || todo.completed !== item.server?.completed;
+      if (isNews && performance.now() - item.answeredAt < HOLD) return this.#doubts.ask(todo);
       this.#note(item, todo);
       this.#view.show(item);
     } else {
@@ -545,6 +550,7 @@ export class Store {
     if (todo) {
       this.#heldTodos = this.#heldTodos.filter(({ id }) => id !== todo.id);
       this.#note(item, todo);
+      item.answeredAt = performance.now();
     } else {
       this.#count(item.server, -1);
       item.server = null;
@@ -553,11 +559,13 @@ export class Store {
   }
 
   /** The server has made a change of many, but for what others changed meanwhile. */
-  #sentMany({ id, items, kind, completed }, todos) {
+  #sentMany({ id, items, kind, completed, again }, todos) {
     this.#settledAt = performance.now();
-    if (todos) this.#done.set(id, todos);
+    const named = new Map(todos?.map((todo) => [todo.id, todo]));
+    // What an answer that got lost had named is not changed once more, and not named again.
+    if (todos) this.#done.set(id, again ? items.map((name) => named.get(name) ?? { id: name }) : todos);
     if (this.#done.size > UNDO_LIMIT) this.#done.delete(this.#done.keys().next().value);
-    const changed = todos ? new Set(todos.map((todo) => todo.id)) : null;
+    const changed = todos && !again ? named : null;
     for (const name of items) {
       const item = this.#byName.get(name);
       if (changed && !changed.has(name)) continue;
