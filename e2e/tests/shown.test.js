@@ -131,6 +131,26 @@ test("a new row glows once, for 150 ms, and the others make room", async () => {
   ok(moved.length > 1 && moved.every(({ duration }) => duration === 150));
 });
 
+for (const viewport of [{ width: 412, height: 823 }, { width: 1280, height: 800 }]) {
+  test(`nothing jumps while the page starts (${viewport.width} pixels)`, async () => {
+    for (const text of ["Milk", "Bread", "Eggs"]) await world.api.add(text);
+    const todo = await world.open({
+      viewport,
+      prepare: (context) =>
+        context.addInitScript(() => {
+          window.shift = 0;
+          new PerformanceObserver((list) => {
+            for (const { value } of list.getEntries()) window.shift += value;
+          }).observe({ type: "layout-shift", buffered: true });
+        }),
+    });
+    await todo.page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 300)));
+    const shift = await todo.page.evaluate(() => window.shift);
+    // A good page has 0.1 at most (web.dev, Cumulative Layout Shift).
+    ok(shift < 0.02, `a shift of ${shift}`);
+  });
+}
+
 test("nothing moves for who does not want it", async () => {
   await world.api.add("Below");
   const todo = await world.open({ reducedMotion: "reduce" });
