@@ -63,6 +63,7 @@ let
         }";
         strictDeps = true;
         # What `cargo build --release` is not given: the time is paid once, in CI.
+        CARGO_PROFILE_RELEASE_OPT_LEVEL = "3";
         CARGO_PROFILE_RELEASE_LTO = "fat";
         CARGO_PROFILE_RELEASE_CODEGEN_UNITS = "1";
         # Tests have a check of their own.

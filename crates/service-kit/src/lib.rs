@@ -24,6 +24,7 @@ pub mod health;
 pub mod http;
 mod lifecycle;
 mod limits;
+mod log_json;
 mod log_lines;
 #[cfg(feature = "nats")]
 pub mod nats;

@@ -8,6 +8,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry};
 
 use crate::config::{LogFormat, RuntimeConfig};
+use crate::log_json::JsonLines;
 use crate::log_lines::{Flush, Lines};
 
 /// Starts logging. Lines that are still unwritten are written when the guard is
@@ -21,7 +22,7 @@ pub fn init(config: &RuntimeConfig) -> Result<Guard, InitError> {
         LogFormat::Json => {
             let (lines, flush) = Lines::new(Box::new(std::io::stdout()))?;
             guard.flush = Some(flush);
-            Box::new(json_layer(lines))
+            Box::new(JsonLines::new(lines))
         }
         LogFormat::Pretty => Box::new(
             tracing_subscriber::fmt::layer()
@@ -33,19 +34,6 @@ pub fn init(config: &RuntimeConfig) -> Result<Guard, InitError> {
         .with(lines.with_filter(config.log_filter.targets()))
         .try_init()?;
     Ok(guard)
-}
-
-fn json_layer<S>(lines: Lines) -> json_subscriber::JsonLayer<S, Lines>
-where
-    S: tracing::Subscriber + for<'lookup> tracing_subscriber::registry::LookupSpan<'lookup>,
-{
-    let mut layer = json_subscriber::JsonLayer::new(lines);
-    layer.with_timer("timestamp", tracing_subscriber::fmt::time::SystemTime);
-    layer.with_level("level");
-    layer.with_target("target");
-    layer.with_flattened_event();
-    layer.with_top_level_flattened_span_list();
-    layer
 }
 
 /// Writes what is left of the log when dropped.

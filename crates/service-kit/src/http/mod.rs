@@ -21,6 +21,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove};
@@ -67,37 +68,41 @@ pub fn stack(
     content_security_policy: &'static str,
     shutdown: CancellationToken,
 ) -> Router {
+    // All of it is one layer of the router, which boxes each of its layers and
+    // copies all boxes for each request, and again at each of them.
+    let middleware = ServiceBuilder::new()
+        .layer(from_fn_with_state(metrics, observe::observe))
+        .layer(default_header(
+            header::CONTENT_SECURITY_POLICY,
+            content_security_policy,
+        ))
+        .layer(default_header(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ))
+        .layer(default_header(header::REFERRER_POLICY, "same-origin"))
+        .layer(default_header(header::CACHE_CONTROL, "no-store"))
+        .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(from_fn_with_state(shutdown, close_when_stopping))
+        .layer(CatchPanicLayer::custom(|_| {
+            ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+                .into_response()
+        }))
+        .layer(from_fn(limit_time))
+        .layer(
+            CompressionLayer::new()
+                .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_ABOVE))),
+        )
+        .layer(CsrfLayer::new().with_rejection_response(refuse_cross_origin))
+        .layer(from_fn_with_state(budget, within::within_budget))
+        // The bodies that handlers see were read, and so bounded, before.
+        .layer(DefaultBodyLimit::disable());
     routes
         .fallback(async || ErrorBody::new(StatusCode::NOT_FOUND, "Not Found"))
         .method_not_allowed_fallback(async || {
             ErrorBody::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
-        // The bodies that they see were read, and so bounded, before.
-        .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(budget, within::within_budget))
-        .layer(CsrfLayer::new().with_rejection_response(refuse_cross_origin))
-        .layer(
-            CompressionLayer::new()
-                .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_ABOVE))),
-        )
-        .layer(from_fn(limit_time))
-        .layer(CatchPanicLayer::custom(|_| {
-            ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-                .into_response()
-        }))
-        .layer(from_fn_with_state(shutdown, close_when_stopping))
-        .layer(default_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(default_header(header::CACHE_CONTROL, "no-store"))
-        .layer(default_header(header::REFERRER_POLICY, "same-origin"))
-        .layer(default_header(
-            HeaderName::from_static("cross-origin-resource-policy"),
-            "same-origin",
-        ))
-        .layer(default_header(
-            header::CONTENT_SECURITY_POLICY,
-            content_security_policy,
-        ))
-        .layer(from_fn_with_state(metrics, observe::observe))
+        .layer(middleware)
 }
 
 fn default_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

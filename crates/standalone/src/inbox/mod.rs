@@ -13,20 +13,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::FromRow;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migration, Migrator};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
+use sqlx::{FromRow, Row};
 use time::OffsetDateTime;
 use todo_backend::store::OutboxRow;
+use todo_backend::store::migrations::migration;
 use todo_domain::Environment;
 use tokio::sync::watch;
 
 pub(crate) use page::{Source, routes};
 pub(crate) use queue::InboxQueue;
-
-static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// What the inbox is among systems that carry messages.
 pub(crate) const SYSTEM: &str = "inbox";
@@ -56,8 +56,7 @@ pub(crate) struct Inbox {
 }
 
 /// How far an event got.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, sqlx::Type)]
-#[sqlx(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum State {
     /// It was shown here, as there is no webhook.
     Kept,
@@ -69,8 +68,28 @@ pub(crate) enum State {
     Refused,
 }
 
+impl State {
+    /// As the file has it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Waiting => "waiting",
+            Self::Delivered => "delivered",
+            Self::Refused => "refused",
+        }
+    }
+
+    fn read(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        let text: &str = row.try_get("state")?;
+        [Self::Kept, Self::Waiting, Self::Delivered, Self::Refused]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| sqlx::Error::Decode(format!("unknown state {text}").into()))
+    }
+}
+
 /// An event in the inbox.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     position: i64,
     event_id: uuid::Uuid,
@@ -84,6 +103,23 @@ pub(crate) struct Entry {
     posted_at: Option<i64>,
     /// Where the bus sent it, in the trace of the request that made the change.
     traceparent: Option<String>,
+}
+
+impl FromRow<'_, SqliteRow> for Entry {
+    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            position: row.try_get("position")?,
+            event_id: row.try_get("event_id")?,
+            subject: row.try_get("subject")?,
+            data: row.try_get("data")?,
+            received_at: row.try_get("received_at")?,
+            state: State::read(row)?,
+            answer: row.try_get("answer")?,
+            post: row.try_get("post")?,
+            posted_at: row.try_get("posted_at")?,
+            traceparent: row.try_get("traceparent")?,
+        })
+    }
 }
 
 /// Events that Slack shows, or would show, as one message.
@@ -131,7 +167,7 @@ impl Inbox {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_with(options)
             .await?;
-        MIGRATIONS.run(&pool).await?;
+        Migrator::with_migrations(migrations()).run(&pool).await?;
         Ok(Self {
             environment,
             pool,
@@ -244,7 +280,7 @@ impl Inbox {
                  WHERE position = ?1",
             )
             .bind(position)
-            .bind(state)
+            .bind(state.as_str())
             .bind(answer)
             .bind(post)
             .bind(post.map(|_| now()))
@@ -257,6 +293,18 @@ impl Inbox {
     }
 }
 
+fn migrations() -> Vec<Migration> {
+    vec![
+        migration(1, "inbox", include_str!("../../migrations/0001_inbox.sql")),
+        migration(2, "posts", include_str!("../../migrations/0002_posts.sql")),
+        migration(
+            3,
+            "traceparent",
+            include_str!("../../migrations/0003_traceparent.sql"),
+        ),
+    ]
+}
+
 fn time(microseconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1000)
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -266,4 +314,21 @@ fn time(microseconds: i64) -> OffsetDateTime {
 pub(crate) fn now() -> i64 {
     let nanoseconds = OffsetDateTime::now_utc().unix_timestamp_nanos();
     i64::try_from(nanoseconds / 1000).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_program_has_the_migrations_of_the_folder() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"));
+        let files = Migrator::new(folder).await.unwrap();
+        let all = |migrations: &[Migration]| -> Vec<_> {
+            let all = migrations.iter();
+            all.map(|one| (one.version, one.checksum.clone())).collect()
+        };
+        let files: Vec<_> = files.iter().cloned().collect();
+        assert_eq!(all(&migrations()), all(&files));
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod bulk;
 mod error;
+pub mod migrations;
 mod open;
 mod postgres;
 mod progress;

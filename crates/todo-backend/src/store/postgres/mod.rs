@@ -20,10 +20,8 @@ use self::creates::{Creates, New};
 use self::pool::Pool;
 use super::{
     Bulk, Change, Count, CreatedOnce, Each, Guard, List, Origin, Page, PoolStatus, Seen,
-    StoreError, TodoStore, Versioned,
+    StoreError, TodoStore, Versioned, migrations,
 };
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// See the module.
 #[derive(Debug)]
@@ -187,7 +185,7 @@ impl TodoStore for PostgresStore {
 
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError> {
         self.pool.require_sessions().await?;
-        let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+        let mut migrator = Migrator::with_migrations(migrations::postgres());
         // A newer program may have been here while a deployment rolls.
         migrator.set_ignore_missing(true);
         let connection = self.pool.apart();
@@ -210,7 +208,7 @@ impl TodoStore for PostgresStore {
 
     async fn migration_pending(&self) -> Result<bool, StoreError> {
         self.pool.require_sessions().await?;
-        let wanted: Vec<i64> = MIGRATIONS
+        let wanted: Vec<i64> = migrations::postgres()
             .iter()
             .map(|migration| migration.version)
             .collect();

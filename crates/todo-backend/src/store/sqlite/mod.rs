@@ -21,10 +21,8 @@ use uuid::Uuid;
 use super::bulk::Named;
 use super::{
     BULK_ROWS, Bulk, BulkChange, Change, Count, CreatedOnce, Each, Guard, IDEMPOTENCY_TTL, List,
-    Origin, Page, PoolStatus, Seen, StoreError, TodoStore, Versioned, plan_update,
+    Origin, Page, PoolStatus, Seen, StoreError, TodoStore, Versioned, migrations, plan_update,
 };
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// One writes at a time; the others read beside it.
 const MAX_CONNECTIONS: u32 = 3;
@@ -315,7 +313,7 @@ impl TodoStore for SqliteStore {
     }
 
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError> {
-        let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+        let mut migrator = Migrator::with_migrations(migrations::sqlite());
         migrator.set_ignore_missing(true);
         // The write lock is the lock of the migrations: `sqlx` has none for
         // `SQLite`, and two that start together would both make the tables.
@@ -351,7 +349,7 @@ impl TodoStore for SqliteStore {
             sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success")
                 .fetch_all(&self.pool)
                 .await?;
-        Ok(MIGRATIONS
+        Ok(migrations::sqlite()
             .iter()
             .any(|migration| !applied.contains(&migration.version)))
     }
