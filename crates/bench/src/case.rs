@@ -1,17 +1,28 @@
 //! What is measured.
 
-/// A request, and the statements that it costs.
+/// A request, and the statement that it costs.
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
+    pub(crate) server: Server,
     /// How many todos there are.
     pub(crate) rows: u32,
     pub(crate) request: Request,
     /// What the service asks of the database for one request, in the language
-    /// of pgbench, where `:rows` is the number of todos.
-    pub(crate) statement: &'static str,
+    /// of pgbench, where `:rows` is the number of todos; `None` where pgbench
+    /// has nothing to compare with.
+    pub(crate) statement: Option<&'static str>,
     /// Whether the floor program answers it.
     pub(crate) has_floor: bool,
+}
+
+/// Which program is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Server {
+    /// todo-backend.
+    Api,
+    /// todo-app, which asks todo-backend.
+    Pages,
 }
 
 /// A request, as wrk sends it. `ID` in a path is the id of some todo.
@@ -75,59 +86,72 @@ pub(crate) const CREATE: &str = "WITH todo AS (
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "list of 0",
+        server: Server::Api,
         rows: 0,
         request: get("/todos/"),
-        statement: list!("501"),
+        statement: Some(list!("501")),
         has_floor: true,
     },
     Case {
         name: "list of 20",
+        server: Server::Api,
         rows: 20,
         request: get("/todos/"),
-        statement: list!("501"),
+        statement: Some(list!("501")),
         has_floor: true,
     },
     Case {
         name: "page of 20",
+        server: Server::Api,
         rows: 1000,
         request: get("/todos/?limit=20"),
-        statement: list!("21"),
+        statement: Some(list!("21")),
         has_floor: false,
     },
     Case {
         name: "page of 20 of 100000",
+        server: Server::Api,
         rows: 100_000,
         request: get("/todos/?limit=20"),
-        statement: list!("21"),
+        statement: Some(list!("21")),
         has_floor: false,
     },
     Case {
         name: "page of 1000",
+        server: Server::Api,
         rows: 1001,
         request: get("/todos/?limit=1000"),
-        statement: list!("1001"),
+        statement: Some(list!("1001")),
         has_floor: false,
     },
     Case {
         name: "known list",
+        server: Server::Api,
         rows: 1000,
         request: Request {
             is_conditional: true,
             ..get("/todos/?limit=20")
         },
-        statement: list!("21", "(SELECT sum(version)::bigint FROM todo_counts)"),
+        statement: Some(list!(
+            "21",
+            "(SELECT sum(version)::bigint FROM todo_counts)"
+        )),
         has_floor: false,
     },
     Case {
         name: "one todo",
+        server: Server::Api,
         rows: 1000,
         request: get("/todos/ID"),
-        statement: "\\set id random(1, :rows)
+        statement: Some(
+            "\\set id random(1, :rows)
             SELECT id, text, completed, created_at, version FROM todos WHERE id = :id;",
+        ),
         has_floor: false,
     },
     Case {
         name: "create",
+        server: Server::Api,
         rows: 1000,
         request: Request {
             method: "POST",
@@ -135,7 +159,8 @@ pub(crate) const CASES: &[Case] = &[
             body: r#"{\"text\": \"Water the plants\"}"#,
             is_conditional: false,
         },
-        statement: "WITH todo AS (
+        statement: Some(
+            "WITH todo AS (
                 INSERT INTO todos (text, completed, created_at)
                 VALUES ('Water the plants', false, now()) RETURNING id, created_at
             )
@@ -144,10 +169,12 @@ pub(crate) const CASES: &[Case] = &[
             SELECT gen_random_uuid(), 'created', id, 'Water the plants', false, created_at,
                 created_at, '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
             FROM todo RETURNING todo_id;",
+        ),
         has_floor: true,
     },
     Case {
         name: "change",
+        server: Server::Api,
         rows: 1000,
         request: Request {
             method: "PUT",
@@ -155,7 +182,8 @@ pub(crate) const CASES: &[Case] = &[
             body: r#"{\"text\": \"Water plant N\"}"#,
             is_conditional: false,
         },
-        statement: "\\set id random(1, :rows)
+        statement: Some(
+            "\\set id random(1, :rows)
             \\set n random(1, 1000000000)
             WITH changed AS (
                 UPDATE todos SET text = 'Water plant ' || :n, version = version + 1
@@ -167,6 +195,23 @@ pub(crate) const CASES: &[Case] = &[
                     '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' FROM changed
             )
             SELECT id, text, completed, created_at, version FROM changed;",
+        ),
+        has_floor: false,
+    },
+    Case {
+        name: "the page, 20 todos",
+        server: Server::Pages,
+        rows: 20,
+        request: get("/"),
+        statement: None,
+        has_floor: false,
+    },
+    Case {
+        name: "the picture",
+        server: Server::Pages,
+        rows: 20,
+        request: get("/image"),
+        statement: None,
         has_floor: false,
     },
 ];

@@ -48,10 +48,25 @@ impl Cpu {
 
 /// Resident memory of a process in MiB.
 pub(crate) fn resident(pid: i32) -> f64 {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that it was since [`reset_peak`], in MiB.
+pub(crate) fn peak(pid: i32) -> f64 {
+    memory(pid, "VmHWM:")
+}
+
+/// Begins a new measurement of [`peak`] (`proc_pid_clear_refs(5)`).
+pub(crate) fn reset_peak(pid: i32) {
+    // Where that is not allowed the peak is that since the start, which is more.
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+fn memory(pid: i32, what: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kilobytes = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        .find_map(|line| line.strip_prefix(what)?.split_whitespace().next());
     let kilobytes: f64 = kilobytes.and_then(|kb| kb.parse().ok()).unwrap_or(0.0);
     kilobytes / 1024.0
 }

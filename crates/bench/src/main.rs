@@ -3,6 +3,8 @@
 
 mod case;
 mod floor;
+mod footprint;
+mod http;
 mod load;
 mod machine;
 mod report;
@@ -18,7 +20,7 @@ use crate::case::CASES;
 use crate::report::Report;
 use crate::system::System;
 
-/// Measures the release programs that lie beside this one.
+/// Measures the programs that lie beside this one.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
@@ -37,6 +39,10 @@ struct Arguments {
     /// Only cases whose name has this in it
     #[arg(long, default_value = "")]
     only: String,
+
+    /// Only the requests, not the start, the memory and the overload
+    #[arg(long)]
+    requests: bool,
 
     /// Write the figures here, as JSON
     #[arg(long)]
@@ -129,5 +135,9 @@ async fn measure(arguments: &Arguments) -> Result<(), Error> {
             report.add(&system.measure(case, plan, arguments.rounds).await?);
         }
     }
-    report.finish(arguments.baseline.as_deref(), arguments.save.as_deref())
+    report.finish(arguments.baseline.as_deref(), arguments.save.as_deref())?;
+    if !arguments.requests && arguments.only.is_empty() {
+        footprint::measure(&system, arguments.seconds).await?;
+    }
+    Ok(())
 }

@@ -19,7 +19,7 @@ const SLOWER: f64 = 0.9;
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Round {
     pub(crate) per_second: f64,
-    pub(crate) of_pgbench: f64,
+    pub(crate) of_pgbench: Option<f64>,
     pub(crate) of_floor: Option<f64>,
     /// Median, 99 %, 99.9 %.
     pub(crate) latency_ms: [f64; 3],
@@ -48,10 +48,12 @@ impl Outcome {
         }
     }
 
-    /// The turn in the middle by its ratio to pgbench; with the errors of all.
+    /// The turn in the middle by its ratio to pgbench, else by its requests a
+    /// second; with the errors of all.
     fn median(&self) -> Round {
         let mut rounds = self.rounds.clone();
-        rounds.sort_by(|a, b| a.of_pgbench.total_cmp(&b.of_pgbench));
+        let rank = |round: &Round| round.of_pgbench.unwrap_or(round.per_second);
+        rounds.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
         let median = rounds.get(rounds.len() / 2).copied().unwrap_or_default();
         Round {
             errors: rounds.iter().map(|round| round.errors).sum(),
@@ -82,16 +84,14 @@ impl Report {
     pub(crate) fn add(&mut self, outcome: &Outcome) {
         let round = outcome.median();
         let [p50, p99, p999] = round.latency_ms;
-        let floor = round
-            .of_floor
-            .map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
         let noisy = if round.others > NOISE { " noisy" } else { "" };
         println!(
-            "| {} | {:.0} | {:.2} | {floor} | {p50:.1}, {p99:.1}, {p999:.1} | {:.3} | {:.2} | \
+            "| {} | {:.0} | {} | {} | {p50:.1}, {p99:.1}, {p999:.1} | {:.3} | {:.2} | \
              {:.1} | {:.0} | {:.0} %{noisy} |",
             outcome.name,
             round.per_second,
-            round.of_pgbench,
+            ratio(round.of_pgbench),
+            ratio(round.of_floor),
             round.cpu_ms,
             round.transactions,
             round.resident_mib,
@@ -124,11 +124,14 @@ impl Report {
             let Some(before) = before.get(case) else {
                 continue;
             };
-            let is_slower = now.of_pgbench < before.of_pgbench * SLOWER;
+            let is_slower = match (before.of_pgbench, now.of_pgbench) {
+                (Some(before), Some(now)) => now < before * SLOWER,
+                _ => now.per_second < before.per_second * SLOWER,
+            };
             println!(
-                "| {case} | {:.2} → {:.2} | {:.3} → {:.3} | {} |",
-                before.of_pgbench,
-                now.of_pgbench,
+                "| {case} | {} → {} | {:.3} → {:.3} | {} |",
+                ratio(before.of_pgbench),
+                ratio(now.of_pgbench),
                 before.cpu_ms,
                 now.cpu_ms,
                 if is_slower { "slower" } else { "" }
@@ -136,4 +139,8 @@ impl Report {
         }
         Ok(())
     }
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
 }

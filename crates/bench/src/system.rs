@@ -7,25 +7,29 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use testkit::postgres::DURABLE;
-use testkit::service::Endpoint;
+use testkit::service::{Builder, Endpoint};
 use testkit::{Nats, Postgres, Service, TestDatabase};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::Error;
-use crate::case::Case;
+use crate::case::{Case, Server};
+use crate::http;
 use crate::load::{self, Plan};
 use crate::machine::{self, Cpu};
 use crate::report::{Outcome, Round};
 
 /// PostgreSQL and NATS as in production: acknowledged is on disk.
 pub(crate) struct System {
-    backend: Service,
+    pub(crate) backend: Service,
+    pages: Service,
     floor: Service,
-    database: TestDatabase,
+    /// Of the service.
+    pub(crate) database: TestDatabase,
+    /// The same tables for pgbench and the floor program, in which nobody takes
+    /// the events away and the machine with it.
+    reference: TestDatabase,
     folder: TempDir,
     _postgres: Postgres,
-    _nats: Nats,
+    pub(crate) nats: Nats,
 }
 
 impl System {
@@ -38,47 +42,53 @@ impl System {
         let postgres = Postgres::start_with(&settings).await?;
         let nats = Nats::start_with_jetstream(testkit::nats::SYNC_ALWAYS).await?;
         let database = postgres.empty_database().await?;
-        let backend = Service::builder(beside("todo-backend"))
-            .env("DATABASE_URL", database.url())
-            .env("NATS_URL", nats.url())
-            .env("MIGRATE_ON_START", "true")
-            .env("MAX_TODOS", "100000000")
-            .env("LOG_FORMAT", "json")
-            .start_deadline(Duration::from_mins(2))
-            .start()
-            .await?;
+        let reference = postgres.empty_database().await?;
+        let migration = backend(&reference, &nats).arg("migrate").spawn()?;
+        migration.wait(Duration::from_mins(1)).await?;
+        let backend = backend(&database, &nats).start().await?;
         let floor = Service::builder(beside("bench"))
             .arg("floor")
-            .env("DATABASE_URL", database.url())
+            .env("DATABASE_URL", reference.url())
             .ready_at(Endpoint::Main, "/todos/")
+            .start()
+            .await?;
+        let pages = pages(&backend.url(""), &floor.url("/picture"))
             .start()
             .await?;
         Ok(Self {
             backend,
+            pages,
             floor,
             database,
+            reference,
             folder: tempfile::tempdir().map_err(Error::io("a folder"))?,
             _postgres: postgres,
-            _nats: nats,
+            nats,
         })
     }
 
-    /// Makes the list one of `rows` todos with the ids 1 to `rows`.
+    /// Makes both lists one of `rows` todos with the ids 1 to `rows`.
     pub(crate) async fn fill(&self, rows: u32) -> Result<(), Error> {
-        let mut connection = PgConnection::connect(self.database.url()).await?;
-        let fill = format!(
-            "TRUNCATE todos RESTART IDENTITY;
-             DELETE FROM outbox;
-             INSERT INTO todos (text, completed, created_at)
-             SELECT 'Water the plants, number ' || n, n % 3 = 0, now() - n * interval '1 s'
-             FROM generate_series(1, {rows}) AS n;
-             ANALYZE todos;"
-        );
-        sqlx::raw_sql(AssertSqlSafe(fill))
-            .execute(&mut connection)
-            .await?;
-        // Of what was written, nothing is left for the measurement to write.
-        sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
+        for database in [&self.database, &self.reference] {
+            let mut connection = PgConnection::connect(database.url()).await?;
+            let fill = format!(
+                "TRUNCATE todos RESTART IDENTITY;
+                 DELETE FROM outbox;
+                 INSERT INTO todos (text, completed, created_at)
+                 SELECT 'Water the plants, number ' || n, n % 3 = 0, now() - n * interval '1 s'
+                 FROM generate_series(1, {rows}) AS n;
+                 VACUUM ANALYZE todos;
+                 VACUUM ANALYZE todo_counts;
+                 VACUUM ANALYZE outbox;"
+            );
+            for statement in fill.split_inclusive(';') {
+                sqlx::raw_sql(AssertSqlSafe(statement))
+                    .execute(&mut connection)
+                    .await?;
+            }
+            // Of what was written, nothing is left for the measurement to write.
+            sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
+        }
         Ok(())
     }
 
@@ -90,7 +100,7 @@ impl System {
         rounds: usize,
     ) -> Result<Outcome, Error> {
         let etag = if case.request.is_conditional {
-            etag(&self.backend.url(case.request.path)).await?
+            self.etag(case.request.path).await?
         } else {
             String::new()
         };
@@ -103,13 +113,24 @@ impl System {
 
     async fn round(&self, case: &Case, etag: &str, plan: Plan) -> Result<Round, Error> {
         let folder = self.folder.path();
+        let service = match case.server {
+            Server::Api => &self.backend,
+            Server::Pages => &self.pages,
+        };
         let committed = self.transactions().await?;
-        let before = Cpu::now(pid(&self.backend));
-        let seen = load::wrk(case, &self.backend.url(""), etag, folder, plan).await?;
-        let cpu = Cpu::now(pid(&self.backend)).process_since(&before);
+        let start = Cpu::now(pid(service));
+        let seen = load::wrk(case, &service.url(""), etag, folder, plan).await?;
+        let cpu = Cpu::now(pid(service)).process_since(&start);
+        let resident = machine::resident(pid(service));
         let committed = self.transactions().await? - committed;
-        let resident = machine::resident(pid(&self.backend));
-        let pgbench = load::pgbench(case, self.database.url(), folder, plan).await?;
+        self.clear().await?;
+        let pgbench = match case.statement {
+            Some(statement) => {
+                let url = self.reference.url();
+                Some(load::pgbench(statement, case.rows, url, folder, plan).await?)
+            }
+            None => None,
+        };
         let floor = if case.has_floor {
             let seen = load::wrk(case, &self.floor.url(""), "", folder, plan).await?;
             Some(seen.per_second)
@@ -118,20 +139,20 @@ impl System {
         };
         Ok(Round {
             per_second: seen.per_second,
-            of_pgbench: seen.per_second / pgbench,
+            of_pgbench: pgbench.map(|pgbench| seen.per_second / pgbench),
             of_floor: floor.map(|floor| seen.per_second / floor),
             latency_ms: seen.latency,
             cpu_ms: cpu.as_secs_f64() * 1e3 / seen.requests.max(1.0),
             transactions: committed / seen.requests.max(1.0),
             resident_mib: resident,
             errors: seen.errors,
-            others: Cpu::now(pid(&self.backend)).others_since(&before),
+            others: Cpu::now(pid(service)).others_since(&start),
         })
     }
 
     /// How many transactions the database has committed.
     async fn transactions(&self) -> Result<f64, Error> {
-        // Backends tell of theirs a second after the last one at the latest.
+        // Its processes tell of theirs a second after the last one at the latest.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let mut connection = PgConnection::connect(self.database.url()).await?;
         let committed = sqlx::query_scalar(
@@ -141,40 +162,57 @@ impl System {
         .await?;
         Ok(committed)
     }
+
+    /// Takes away the events of a measurement. An event waits until a broadcaster
+    /// has delivered it, and none runs here: it would take a share
+    /// of the machine that pgbench does not have to give.
+    pub(crate) async fn clear(&self) -> Result<(), Error> {
+        let mut connection = PgConnection::connect(self.database.url()).await?;
+        for statement in ["DELETE FROM outbox", "VACUUM outbox"] {
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
+        }
+        Ok(())
+    }
+
+    /// The version part of the `ETag` of `path`, without what surrounds it.
+    async fn etag(&self, path: &str) -> Result<String, Error> {
+        let answer = http::get(&self.backend.url(path)).await?;
+        let etag = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("etag: W/\"")?.strip_suffix('"'));
+        etag.map(str::to_owned).ok_or(Error::NoFigures {
+            program: "todo-backend",
+            output: answer.clone(),
+        })
+    }
 }
 
-/// The version part of the `ETag` of `url`, without what surrounds it.
-async fn etag(url: &str) -> Result<String, Error> {
-    let (host, path) = url
-        .trim_start_matches("http://")
-        .split_once('/')
-        .unwrap_or((url, ""));
-    let mut stream = TcpStream::connect(host).await.map_err(Error::io(host))?;
-    let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .map_err(Error::io(host))?;
-    stream
-        .read_to_string(&mut answer)
-        .await
-        .map_err(Error::io(host))?;
-    let etag = answer
-        .lines()
-        .find_map(|line| line.strip_prefix("etag: W/\"")?.strip_suffix('"'));
-    etag.map(str::to_owned).ok_or(Error::NoFigures {
-        program: "todo-backend",
-        output: answer.clone(),
-    })
+/// todo-backend on `database`.
+pub(crate) fn backend(database: &TestDatabase, nats: &Nats) -> Builder {
+    Service::builder(beside("todo-backend"))
+        .env("DATABASE_URL", database.url())
+        .env("NATS_URL", nats.url())
+        .env("MIGRATE_ON_START", "true")
+        .env("MAX_TODOS", "100000000")
+        .env("OUTBOX_MAX_ROWS", "100000000")
+        .env("LOG_FORMAT", "json")
+        .start_deadline(Duration::from_mins(2))
+}
+
+/// todo-app in front of `backend`.
+pub(crate) fn pages(backend: &str, picture: &str) -> Builder {
+    Service::builder(beside("todo-app"))
+        .env("TODO_BACKEND_URL", backend)
+        .env("IMG_URL", picture)
+        .env("LOG_FORMAT", "json")
 }
 
 /// A program that cargo put beside this one.
-fn beside(name: &str) -> PathBuf {
+pub(crate) fn beside(name: &str) -> PathBuf {
     let this = env::current_exe().unwrap_or_default();
     this.parent().unwrap_or(Path::new(".")).join(name)
 }
 
-fn pid(service: &Service) -> i32 {
+pub(crate) fn pid(service: &Service) -> i32 {
     service.pid().as_raw_nonzero().get()
 }

@@ -10,8 +10,8 @@ pub(crate) fn measure(workspace: &Workspace, arguments: &[String]) -> Result<(),
     let sh = workspace.shell();
     cmd!(
         sh,
-        "cargo build --release --package todo-backend --package bench"
+        "cargo build --profile fast --package todo-backend --package todo-app --package standalone --package bench"
     )
     .run()?;
-    Ok(cmd!(sh, "target/release/bench {arguments...}").run()?)
+    Ok(cmd!(sh, "target/fast/bench {arguments...}").run()?)
 }

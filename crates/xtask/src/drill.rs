@@ -11,7 +11,7 @@ pub(crate) fn hold(workspace: &Workspace, debug: bool, arguments: &[String]) -> 
     let (profile, folder) = if debug {
         ("dev", "debug")
     } else {
-        ("release", "release")
+        ("fast", "fast")
     };
     cmd!(
         sh,

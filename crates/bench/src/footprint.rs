@@ -1,0 +1,209 @@
+//! What is not a matter of requests a second: the start, memory, event streams,
+//! and what happens beyond the capacity.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use testkit::Service;
+use testkit::service::Builder;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::task::JoinSet;
+
+use crate::case::CASES;
+use crate::load::{self, Plan};
+use crate::machine;
+use crate::system::{self, System, pid};
+use crate::{Error, http};
+
+/// How long any of this may take.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long a service is left alone before its memory counts as idle.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// As many event streams as one backend has (docs/operations.md).
+const STREAMS: usize = 500;
+
+/// Measures all of it and prints a line each.
+pub(crate) async fn measure(system: &System, seconds: u64) -> Result<(), Error> {
+    println!("\n| what | figure |\n| --- | --- |");
+    starts(system).await?;
+    event_streams(system).await?;
+    long_lists(system).await?;
+    for connections in [512, 1024, 4096] {
+        for name in ["list of 20", "create"] {
+            overload(system, name, connections, seconds).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints the time to the first 200 and the memory of idle services.
+async fn starts(system: &System) -> Result<(), Error> {
+    let data = tempfile::tempdir().map_err(Error::io("a folder"))?;
+    let standalone = || {
+        Service::builder(system::beside("standalone"))
+            .env("DATA_DIR", data.path())
+            .env("LOG_FORMAT", "json")
+            .ready_at(testkit::service::Endpoint::Main, "/staging")
+    };
+    let backend = || system::backend(&system.database, &system.nats);
+    let pages = || system::pages(&system.backend.url(""), &system.backend.url("/nothing"));
+    start("todo-backend", backend).await?;
+    start("todo-app", pages).await?;
+    start("standalone", standalone).await
+}
+
+async fn start(name: &str, program: impl Fn() -> Builder) -> Result<(), Error> {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        let service = program().start().await?;
+        times.push(start.elapsed());
+        if times.len() == 5 {
+            tokio::time::sleep(IDLE).await;
+            let resident = machine::resident(pid(&service));
+            println!("| {name}, idle | {resident:.1} MiB |");
+        }
+        service.terminate(DEADLINE).await?;
+    }
+    times.sort_unstable();
+    println!(
+        "| {name}, start to first 200, median of 5 | {:?} |",
+        times[2]
+    );
+    Ok(())
+}
+
+/// Prints what open event streams cost, and when the last one has an event.
+async fn event_streams(system: &System) -> Result<(), Error> {
+    system.fill(20).await?;
+    let before = machine::resident(pid(&system.backend));
+    let mut readers = JoinSet::new();
+    for _ in 0..STREAMS {
+        let stream = http::send("GET", &system.backend.url("/todos/events"), "").await?;
+        let mut lines = BufReader::new(stream).lines();
+        // Its head is there: it hears everything from now on.
+        while lines.next_line().await.map_err(Error::io("a stream"))? != Some(String::new()) {}
+        readers.spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.contains("fan-out") {
+                    return true;
+                }
+            }
+            false
+        });
+    }
+    let open = machine::resident(pid(&system.backend));
+    let start = Instant::now();
+    let body = r#"{"text": "fan-out"}"#;
+    let url = system.backend.url("/todos/");
+    let mut answer = http::send("POST", &url, body).await?;
+    let mut text = String::new();
+    let read = answer.read_to_string(&mut text);
+    read.await.map_err(Error::io("an answer"))?;
+    let all = tokio::time::timeout(DEADLINE, readers.join_all());
+    let reached = all.await.unwrap_or_default();
+    let reached = reached.iter().filter(|reached| **reached).count();
+    println!(
+        "| {STREAMS} event streams | {:.1} MiB, {:.1} KiB each; {reached} have an event after {:?} |",
+        open,
+        (open - before) * 1024.0 / 500.0,
+        start.elapsed()
+    );
+    Ok(())
+}
+
+/// Prints the most memory while 8 clients read 100 000 todos each.
+async fn long_lists(system: &System) -> Result<(), Error> {
+    system.fill(100_000).await?;
+    machine::reset_peak(pid(&system.backend));
+    let start = Instant::now();
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        let url = system.backend.url("/todos/");
+        clients.spawn(async move {
+            http::get(&url)
+                .await
+                .map(|list| list.matches("\"id\"").count())
+        });
+    }
+    let mut todos = String::new();
+    for client in clients.join_all().await {
+        let _ = write!(todos, " {}", client?);
+    }
+    println!(
+        "| lists of{todos} todos at once | at most {:.1} MiB, {:?} |",
+        machine::peak(pid(&system.backend)),
+        start.elapsed()
+    );
+    Ok(())
+}
+
+/// Prints what a visitor sees while `connections` ask for as much as they get.
+async fn overload(
+    system: &System,
+    name: &str,
+    connections: usize,
+    seconds: u64,
+) -> Result<(), Error> {
+    let Some(case) = CASES.iter().find(|case| case.name == name) else {
+        return Ok(());
+    };
+    system.fill(case.rows).await?;
+    let plan = Plan {
+        duration: Duration::from_secs(seconds),
+        connections,
+    };
+    let folder = tempfile::tempdir().map_err(Error::io("a folder"))?;
+    let end = Instant::now() + plan.duration;
+    let (list, health) = (
+        system.backend.url("/todos/?limit=20"),
+        system.backend.admin_url("/readyz"),
+    );
+    let url = system.backend.url("");
+    let (seen, visits, checks) = tokio::join!(
+        load::wrk(case, &url, "", folder.path(), plan),
+        visit(&list, end),
+        visit(&health, end),
+    );
+    let seen = seen?;
+    let start = Instant::now();
+    while !http::get(&list)
+        .await
+        .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!(
+        "| {name}, {connections} connections | {:.0}/s, {:.0} refused or cut; a visitor: {visits}; \
+         health: {checks}; normal again after {:?} |",
+        seen.per_second,
+        seen.errors,
+        start.elapsed()
+    );
+    system.clear().await
+}
+
+/// Asks for `url` again and again, on new connections, and tells how that went.
+async fn visit(url: &str, end: Instant) -> String {
+    let (mut times, mut refused, mut failed) = (Vec::new(), 0, 0);
+    while Instant::now() < end {
+        let start = Instant::now();
+        match http::get(url).await {
+            Ok(answer) if answer.starts_with("HTTP/1.1 200") => times.push(start.elapsed()),
+            Ok(answer) if answer.starts_with("HTTP/1.1 503") => refused += 1,
+            _ => failed += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    times.sort_unstable();
+    let p99 = times
+        .get(times.len() * 99 / 100)
+        .copied()
+        .unwrap_or_default();
+    format!(
+        "{} answers, p99 {p99:?}, {refused} refused, {failed} cut",
+        times.len()
+    )
+}
