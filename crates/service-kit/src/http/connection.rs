@@ -30,9 +30,17 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// request is sent into a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long a client may leave an answer, or the server a body, without taking
-/// or giving a byte of it.
+/// How long the server waits for a client in the middle of a body or an answer,
+/// all in all, before it has to be as quick as [`SLOWEST`].
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How quick a client has to be with an answer that does not fit into the
+/// buffers on its way, in bytes a second. That of a modem is enough.
+const SLOWEST: u64 = 8 * 1024;
+
+/// How quick a client has to be so as not to be the first to go when others
+/// need the room that it takes, in bytes a second.
+const UNNOTICED: u64 = 32 * 1024;
 
 /// What the server waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,6 +70,11 @@ impl Awaited {
             Self::Us => None,
         }
     }
+
+    /// Whether the client takes or gives bytes of which there are more.
+    pub(super) fn is_transfer(self) -> bool {
+        matches!(self, Self::Body | Self::Reader)
+    }
 }
 
 /// What is known of a connection. Everything but the held memory is one word,
@@ -72,6 +85,11 @@ pub(super) struct Watch {
     /// An [`Awaited`] in the last three bits, and since when before that, in
     /// milliseconds after `opened`.
     state: AtomicU64,
+    /// For how long this body or answer has had the server wait before the
+    /// present wait, in milliseconds.
+    waited: AtomicU64,
+    /// How many bytes of it have come or gone since the first wait.
+    moved: AtomicU64,
     /// The answer is complete but for what is still to be written.
     answered: AtomicBool,
     /// Whether there is something in `held`.
@@ -89,6 +107,8 @@ impl Watch {
         Self {
             opened: Instant::now(),
             state: AtomicU64::new(Awaited::FirstHead as u64),
+            waited: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             answered: AtomicBool::new(false),
             holds: AtomicBool::new(false),
             held: Mutex::new(None),
@@ -98,17 +118,40 @@ impl Watch {
         }
     }
 
-    /// What is awaited, and for how long it has been.
+    /// What is awaited, and for how long it has been. In the middle of a body
+    /// or an answer it is as if all the waiting for it had been in one piece,
+    /// less what a client that nobody notices would have taken: a byte now and
+    /// then does not start the clock anew.
     pub(super) fn awaited(&self) -> (Awaited, Duration) {
+        let (awaited, waited) = self.present_wait();
+        (awaited, waited.max(self.behind(UNNOTICED)))
+    }
+
+    /// Whether the client has kept the server waiting for too long.
+    pub(super) fn is_overdue(&self) -> bool {
+        let (awaited, waited) = self.present_wait();
+        let waited = waited.max(self.behind(SLOWEST));
+        awaited.limit().is_some_and(|limit| waited > limit)
+    }
+
+    fn present_wait(&self) -> (Awaited, Duration) {
         let state = self.state.load(Ordering::Relaxed);
         let since = Duration::from_millis(state >> 3);
         (awaited(state), self.opened.elapsed().saturating_sub(since))
     }
 
-    /// Whether the client has kept the server waiting for too long.
-    pub(super) fn is_overdue(&self) -> bool {
-        let (awaited, waited) = self.awaited();
-        awaited.limit().is_some_and(|limit| waited > limit)
+    /// How much longer the server has waited for this body or answer than it
+    /// would have for a client of `rate` bytes a second. An event stream has
+    /// no rate.
+    fn behind(&self, rate: u64) -> Duration {
+        let (awaited, waited) = self.present_wait();
+        if !awaited.is_transfer() || self.is_stream.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let before = Duration::from_millis(self.waited.load(Ordering::Relaxed));
+        let moved = self.moved.load(Ordering::Relaxed);
+        let granted = Duration::from_millis(moved.saturating_mul(1000) / rate);
+        (before + waited).saturating_sub(granted)
     }
 
     fn is_awaiting(&self, what: Awaited) -> bool {
@@ -122,9 +165,34 @@ impl Watch {
             .store(millis << 3 | what as u64, Ordering::Relaxed);
     }
 
-    /// Notes that it is the server's turn.
+    /// Notes that it is the server's turn, with a body or an answer of which
+    /// nothing has come or gone.
     pub(super) fn work(&self) {
         self.state.store(Awaited::Us as u64, Ordering::Relaxed);
+        self.waited.store(0, Ordering::Relaxed);
+        self.moved.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes what became of a try to move bytes: how many, or that the server
+    /// waits for `what`.
+    fn transfer(&self, what: Awaited, moved: Poll<usize>) {
+        let blocked = self.is_awaiting(what);
+        match moved {
+            Poll::Pending if blocked => {}
+            Poll::Pending => self.wait_for(what),
+            Poll::Ready(bytes) => {
+                if blocked {
+                    let (_, waited) = self.present_wait();
+                    let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+                    add(&self.waited, waited);
+                    self.state.store(Awaited::Us as u64, Ordering::Relaxed);
+                }
+                // What fits into the buffers on the way says nothing of the client.
+                if blocked || self.waited.load(Ordering::Relaxed) > 0 {
+                    add(&self.moved, u64::try_from(bytes).unwrap_or(u64::MAX));
+                }
+            }
+        }
     }
 
     /// Keeps `held` until the answer is written.
@@ -147,12 +215,11 @@ impl Watch {
     }
 
     fn write(&self, result: &Poll<io::Result<usize>>) {
-        let blocked = self.is_awaiting(Awaited::Reader);
-        if result.is_ready() && blocked {
-            self.work();
-        } else if result.is_pending() && !blocked {
-            self.wait_for(Awaited::Reader);
-        }
+        let written = match result {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(written) => Poll::Ready(*written.as_ref().unwrap_or(&0)),
+        };
+        self.transfer(Awaited::Reader, written);
     }
 
     fn flushed(&self) {
@@ -171,6 +238,12 @@ impl Drop for Watch {
             self.streams.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Adds to what nobody else writes.
+fn add(to: &AtomicU64, amount: u64) {
+    let sum = to.load(Ordering::Relaxed).saturating_add(amount);
+    to.store(sum, Ordering::Relaxed);
 }
 
 fn awaited(state: u64) -> Awaited {
@@ -264,11 +337,12 @@ impl hyper::body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_pending() {
-            self.watch.wait_for(Awaited::Body);
-        } else {
-            self.watch.work();
-        }
+        let come = match &frame {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(_) => Poll::Ready(0),
+        };
+        self.watch.transfer(Awaited::Body, come);
         frame
     }
 
@@ -289,6 +363,7 @@ pub(super) struct AnswerBody {
 
 impl AnswerBody {
     pub(super) fn new(body: Body, watch: Arc<Watch>) -> Self {
+        watch.work();
         Self { body, watch }
     }
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use service_kit::http::{BODY_LIMIT, Limits};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
 use crate::server::{AT_ONCE, LARGE, SOON, Server, read_to, rest};
 
@@ -215,6 +216,84 @@ async fn unfinished_bodies_stay_within_their_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_drip_take_no_memory_from_others() {
+    let server = Server::start(few());
+    let head = format!("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: {BODY_LIMIT}\r\n\r\n");
+    let mut dripping = JoinSet::new();
+    for _ in 0..8 {
+        let mut stream = server.send(&head).await;
+        dripping.spawn(async move {
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    let full = r#"budget_used{resource="buffered_bytes"}"#;
+    let start = Instant::now();
+    while server.metric(full) < 256 * 1024 {
+        assert!(start.elapsed() < SOON, "{}", server.metric(full));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let start = Instant::now();
+    let mut large = server.send(&head).await;
+    large.write_all(&vec![b'x'; BODY_LIMIT]).await.unwrap();
+    let answer = read_to(&mut large, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+}
+
+/// Reads `bytes` at a time from a connection that keeps next to nothing for it.
+async fn sip(
+    server: &Server,
+    ask: &str,
+    bytes: usize,
+    pause: Duration,
+) -> impl Future<Output = ()> + use<> {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(2048).unwrap();
+    let mut stream = socket.connect(server.address).await.unwrap();
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    async move {
+        let mut part = vec![0; bytes];
+        while stream.read_exact(&mut part).await.is_ok() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn responses_that_are_sipped_take_no_memory_from_others() {
+    let server = Server::start(few());
+    let ask = "GET /stream HTTP/1.1\r\nhost: test\r\n\r\n";
+    let mut sipping = JoinSet::new();
+    for _ in 0..8 {
+        sipping.spawn(sip(&server, ask, 1024, Duration::from_millis(40)).await);
+    }
+    let start = Instant::now();
+    let mut large = server
+        .send("GET /large HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await;
+    let head = read_to(&mut large, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_sips_a_response_is_closed() {
+    let server = Server::start(Limits::default());
+    let start = Instant::now();
+    let ask = "GET /stream HTTP/1.1\r\nhost: test\r\n\r\n";
+    // 4 KiB a second.
+    let sipping = sip(&server, ask, 1024, Duration::from_millis(250)).await;
+    tokio::time::timeout(Duration::from_mins(2), sipping)
+        .await
+        .expect("16 MiB would take more than an hour");
+    assert!(start.elapsed() >= PROGRESS_TIMEOUT);
+    let used = server.metric(r#"budget_used{resource="buffered_bytes"}"#);
+    assert_eq!(used, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_responses_take_no_memory_from_others() {
     let server = Server::start(Limits {
         buffered_bytes: 1 << 20,
@@ -270,9 +349,7 @@ async fn memory_of_a_response_is_released_once_it_is_written() {
         let head = read_to(&mut stream, "\r\n\r\n").await;
         let read = head.split("\r\n\r\n").nth(1).unwrap().len();
         let mut left = vec![0; LARGE - read];
-        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut left)
-            .await
-            .unwrap();
+        stream.read_exact(&mut left).await.unwrap();
     }
     let used = r#"budget_used{resource="buffered_bytes"}"#;
     let deadline = Instant::now() + SOON;
