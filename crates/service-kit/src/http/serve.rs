@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use hyper::body::{Body as _, Incoming};
@@ -53,8 +53,8 @@ const MAX_HEADERS: usize = 100;
 /// How often overdue connections are looked for.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// For how long a client may read or write nothing while others need the
-/// memory that it keeps.
+/// For how long a client may have the server wait while others need the memory
+/// that it keeps.
 const PRESSED_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How many connections are closed at once when memory is needed.
@@ -70,6 +70,25 @@ const LAST_CONNECTIONS: Duration = Duration::from_millis(100);
 /// After the listener is closed: how long a connection that is new may take to
 /// show its request.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Headers that are one value and decide what a request may do. Of two, a proxy
+/// may have read the one and we the other (RFC 9110, section 5.3).
+static SINGLE: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_TYPE,
+        "Content-Type should be given once at most",
+    ),
+    (
+        HeaderName::from_static("idempotency-key"),
+        "Idempotency-Key should be given once at most",
+    ),
+    (header::ORIGIN, "Origin should be given once at most"),
+    (header::RANGE, "Range should be given once at most"),
+    (
+        HeaderName::from_static("sec-fetch-site"),
+        "Sec-Fetch-Site should be given once at most",
+    ),
+];
 
 /// What is written to a client when every connection is at work.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
@@ -280,15 +299,13 @@ impl Server {
         true
     }
 
-    /// Closes some of those that keep memory and do not read or write.
+    /// Closes some of those that keep memory and read or write slowly.
     fn relieve(&mut self) {
         let mut waiting: Vec<_> = self
             .open
             .iter()
             .map(|(id, open)| (open.watch.awaited(), *id))
-            .filter(|((awaited, waited), _)| {
-                matches!(awaited, Awaited::Body | Awaited::Reader) && *waited > PRESSED_PATIENCE
-            })
+            .filter(|((awaited, waited), _)| awaited.is_transfer() && *waited > PRESSED_PATIENCE)
             .map(|((_, waited), id)| (waited, id))
             .collect();
         waiting.sort_unstable_by_key(|(waited, _)| std::cmp::Reverse(*waited));
@@ -366,7 +383,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         self.watch.work();
-        let answer = if has_valid_host(&request) {
+        let answer = if let Some(fault) = fault(&request) {
+            Answer::Refused { fault }
+        } else {
             let request = request.map(|body| {
                 if body.is_end_stream() {
                     Body::empty()
@@ -378,14 +397,28 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
             Answer::Route {
                 future: self.router.clone().call(request),
             }
-        } else {
-            Answer::Refused
         };
         Answering {
             answer,
             watch: self.watch.clone(),
         }
     }
+}
+
+/// What is wrong with the head of `request`, so that nobody who reads it can
+/// be sure what it means.
+fn fault(request: &Request<Incoming>) -> Option<&'static str> {
+    if !has_valid_host(request) {
+        return Some("The request should have one valid Host header");
+    }
+    let headers = request.headers();
+    // Nothing is given twice: the common case needs no more than a look.
+    if headers.len() == headers.keys_len() {
+        return None;
+    }
+    let given_twice = |(name, _): &&(HeaderName, _)| headers.get_all(name).iter().nth(1).is_some();
+    let (_, fault) = SINGLE.iter().find(given_twice)?;
+    Some(fault)
 }
 
 /// Whether `request` names one host and only one, as HTTP/1.1 demands
@@ -429,7 +462,7 @@ pin_project! {
     #[project = AnswerProjection]
     enum Answer {
         Route { #[pin] future: RouteFuture<Infallible> },
-        Refused,
+        Refused { fault: &'static str },
     }
 }
 
@@ -440,11 +473,8 @@ impl Future for Answering {
         let this = self.project();
         let mut response = match this.answer.project() {
             AnswerProjection::Route { future } => ready!(future.poll(cx))?,
-            AnswerProjection::Refused => {
-                let body = ErrorBody::new(
-                    StatusCode::BAD_REQUEST,
-                    "The request should have one valid Host header",
-                );
+            AnswerProjection::Refused { fault } => {
+                let body = ErrorBody::new(StatusCode::BAD_REQUEST, *fault);
                 ([(header::CONNECTION, "close")], body).into_response()
             }
         };

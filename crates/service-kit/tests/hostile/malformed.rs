@@ -3,6 +3,7 @@
 //! of another (RFC 9112, section 11.2).
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use service_kit::http::Limits;
@@ -89,6 +90,54 @@ async fn an_invalid_chunk_closes_the_connection() {
             answer.is_empty() || answer.starts_with("HTTP/1.1 400 "),
             "{chunks:?}: {answer}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_that_decides_is_given_once() {
+    let server = Server::start(Limits::default());
+    let ask = async |fields: &str| {
+        let head = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 1\r\n";
+        server.answers(format!("{head}{fields}\r\nx")).await
+    };
+    for name in [
+        "Content-Type",
+        "Idempotency-Key",
+        "Origin",
+        "Range",
+        "Sec-Fetch-Site",
+    ] {
+        let answer = ask(&format!("{name}: a\r\n{}: a\r\n", name.to_lowercase())).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        let said = format!("{name} should be given once at most");
+        assert!(answer.contains(&said), "{answer}");
+    }
+    let answer = ask("accept: a\r\naccept: b\r\norigin: http://a\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_half_closes_has_gone() {
+    let server = Server::start(Limits::default());
+    let open = r#"budget_used{resource="connections"}"#;
+    for sent in [
+        "",
+        "GET / HT",
+        "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /events HTTP/1.1\r\nhost: a\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nx",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nx",
+    ] {
+        let mut stream = server.send(sent).await;
+        stream.shutdown().await.unwrap();
+        let start = Instant::now();
+        let answer = rest(&mut stream).await;
+        assert!(!answer.contains("HTTP/1.1 5"), "{sent:?}: {answer}");
+        assert!(start.elapsed() < AT_ONCE, "{sent:?}: {:?}", start.elapsed());
+        while server.metric(open) > 0 {
+            assert!(start.elapsed() < AT_ONCE, "{sent:?} is still open");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
