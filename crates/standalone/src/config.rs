@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use broadcaster::message::{Format, Messages};
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, RuntimeArgs, RuntimeConfig};
+use service_kit::http::AllowedHosts;
 use service_kit::nats::{NatsArgs, NatsConfig};
 use todo_app::{PictureArgs, PictureConfig};
 use todo_backend::store::DatabaseUrl;
 use todo_domain::Environment;
 use url::Url;
-
-use crate::hosts::AllowedHosts;
 
 /// The environments that are served.
 const ENVIRONMENTS: [&str; 2] = ["staging", "production"];

@@ -6,18 +6,16 @@ use std::convert::Infallible;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use broadcaster::message::Messages;
 use prometheus_client::registry::Registry;
-use service_kit::http::{Budget, HttpMetrics, errors_for_people};
+use service_kit::http::{AllowedHosts, Budget, HttpMetrics, errors_for_people, only_for};
 use todo_domain::Environment;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
 
 use crate::environment::Services;
 use crate::home;
-use crate::hosts::{AllowedHosts, only_allowed};
 use crate::inbox::{self, Source};
 
 /// What a proxy says of the request that it passes on, so far as a service of
@@ -84,9 +82,10 @@ impl Ingress {
             self.sources,
             shutdown.clone(),
         );
-        self.routes
-            .fallback_service(stack(home.merge(inbox), budget, shutdown))
-            .layer(from_fn_with_state(hosts, only_allowed))
+        let routes = self
+            .routes
+            .fallback_service(stack(home.merge(inbox), budget, shutdown));
+        only_for(hosts, routes)
     }
 }
 

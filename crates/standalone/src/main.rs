@@ -10,7 +10,6 @@ mod config;
 mod data;
 mod environment;
 mod home;
-mod hosts;
 mod inbox;
 mod ingress;
 

@@ -114,7 +114,7 @@ fn words(status: StatusCode, detail: &str) -> (&'static str, Cow<'_, str>) {
 
 /// Whether the client prefers HTML to JSON. One that takes anything, as `curl`
 /// does, is a program.
-fn asks_for_html(headers: &HeaderMap) -> bool {
+pub(super) fn asks_for_html(headers: &HeaderMap) -> bool {
     let weight = |wanted: &str| {
         let accepted = headers.get_all(header::ACCEPT).into_iter();
         let weights = accepted

@@ -211,6 +211,18 @@ async fn requests_for_other_host_names_are_refused() {
             "{text}"
         );
     }
+    let person = client().get(service.url("/staging/"));
+    let person = person.header("host", "evil.example:8081");
+    let page = person.header("accept", "text/html").send().await.unwrap();
+    assert_eq!(page.status(), 421);
+    assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+    let page = page.text().await.unwrap();
+    assert!(
+        page.contains("ALLOWED_HOSTS=127.0.0.1,todo.example"),
+        "{page}"
+    );
+    assert!(page.contains(r#"href="http://127.0.0.1:8081/""#), "{page}");
+    assert!(!page.contains("evil.example"), "{page}");
     let rebound = ask(post(), "/staging/todos/", "evil.example:8081").await;
     assert_eq!(rebound.status(), 421);
     let ours = ask(post(), "/staging/todos/", "Todo.Example.:8081").await;

@@ -9,20 +9,27 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use askama::Template;
+use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Response};
 use url::Host;
+
+use super::ErrorBody;
+use super::people::asks_for_html;
 
 /// Names that are compared without regard to how they are written: case, a dot
 /// at the end, the many forms of an address.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct AllowedHosts(Arc<[Host]>);
+pub struct AllowedHosts(Arc<[Host]>);
 
 impl AllowedHosts {
     /// The same, and `address` where it is a particular one.
-    pub(crate) fn with(self, address: IpAddr) -> Self {
+    #[must_use]
+    pub fn with(self, address: IpAddr) -> Self {
         let host = canonical_address(address);
         if address.is_unspecified() || self.0.contains(&host) {
             return self;
@@ -31,13 +38,21 @@ impl AllowedHosts {
     }
 
     /// Whether `authority`, a host with or without a port, is one of them.
-    fn allow(&self, authority: &str) -> bool {
-        let name = match authority.rsplit_once(':') {
-            // The colons of an address are inside of its brackets.
-            Some((name, port)) if !port.contains(']') => name,
-            _ => authority,
-        };
+    #[must_use]
+    pub fn allow(&self, authority: &str) -> bool {
+        let (name, _) = split_port(authority);
         parse(name).is_some_and(|host| self.0.contains(&host))
+    }
+
+    /// Where the one who asked `authority` finds this server, most likely.
+    fn address(&self, authority: &str) -> Option<String> {
+        let (_, port) = split_port(authority);
+        let port = port.and_then(|port| port.parse::<u16>().ok());
+        let host = self.0.first()?;
+        Some(match port {
+            Some(port) => format!("http://{host}:{port}/"),
+            None => format!("http://{host}/"),
+        })
     }
 }
 
@@ -55,7 +70,16 @@ impl FromStr for AllowedHosts {
 /// A part of the list is no name.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("should be names or addresses with commas between, such as localhost,todo.example")]
-pub(crate) struct InvalidHost;
+pub struct InvalidHost;
+
+/// A host, and the port after it.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        // The colons of an address are inside of its brackets.
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (authority, None),
+    }
+}
 
 /// `name` as the URL standard reads it, an IPv6 address in brackets.
 fn parse(name: &str) -> Option<Host> {
@@ -84,35 +108,69 @@ impl fmt::Display for AllowedHosts {
     }
 }
 
-/// Answers a request for another name with 421 (RFC 9110, section 15.5.20).
-pub(crate) async fn only_allowed(
+/// A request for a name that is not ours, for the person who made it. Under
+/// that name nothing else is served, so the page brings its style along.
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct Refusal<'a> {
+    style: &'static str,
+    allowed: &'a AllowedHosts,
+    address: Option<String>,
+}
+
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Lets no request for a name that is not one of `allowed` come to `routes`: it
+/// is answered with 421 (RFC 9110, section 15.5.20).
+pub fn only_for(allowed: AllowedHosts, routes: Router) -> Router {
+    routes.layer(from_fn_with_state(allowed, refuse_others))
+}
+
+async fn refuse_others(
     State(allowed): State<AllowedHosts>,
     request: Request,
     next: Next,
 ) -> Response {
     // The target may name a host as well; whoever reads either must find ours.
-    let target = request
-        .uri()
-        .authority()
-        .map(axum::http::uri::Authority::as_str);
+    let target = request.uri().authority().map(Authority::as_str);
     let field = request.headers().get(header::HOST);
     let field = field.map(|name| name.to_str().unwrap_or_default());
     let mut names = target.into_iter().chain(field);
-    if names.all(|name| allowed.allow(name)) {
-        return next.run(request).await;
+    match names.find(|name| !allowed.allow(name)) {
+        None => next.run(request).await,
+        Some(name) => refusal(&allowed, name, request.headers()),
     }
-    let text = format!(
-        "This address is not one that this server answers to.\n\n\
-         It answers to: {allowed}\n\
-         If the address is yours, add its name to the variable ALLOWED_HOSTS and start again:\n\n\
-         \x20   ALLOWED_HOSTS={allowed},todo.example standalone\n"
-    );
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+}
+
+fn refusal(allowed: &AllowedHosts, name: &str, headers: &HeaderMap) -> Response {
+    let status = StatusCode::MISDIRECTED_REQUEST;
+    let page = Refusal {
+        style: crate::design::STYLE,
+        allowed,
+        address: allowed.address(name),
+    };
+    let mut response = match page.render() {
+        Ok(html) if asks_for_html(headers) => (status, Html(html)).into_response(),
+        _ => {
+            let detail = format!(
+                "This server answers to {allowed} only; if the name in the address is yours, \
+                 start it with ALLOWED_HOSTS={allowed},todo.example"
+            );
+            ErrorBody::new(status, detail).into_response()
+        }
+    };
+    let of_ours = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "accept"),
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     ];
-    (StatusCode::MISDIRECTED_REQUEST, headers, text).into_response()
+    for (name, value) in of_ours {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 #[cfg(test)]
