@@ -206,18 +206,16 @@ pub(super) fn guard(headers: &HeaderMap) -> Result<Guard, ApiError> {
     if condition.is_any() {
         return Ok(Guard::Any);
     }
-    let mut values = headers.get_all(header::IF_MATCH).into_iter();
-    let tags = values.by_ref().filter_map(|value| value.to_str().ok());
-    let versions = tags
+    let values = headers.get_all(header::IF_MATCH).into_iter();
+    let versions = values
+        .filter_map(|value| value.to_str().ok())
         .flat_map(|tags| tags.split(','))
         .filter_map(|tag| {
-            tag.trim()
-                .strip_prefix('"')?
-                .strip_suffix('"')?
-                .parse()
-                .ok()
-        })
-        .filter(|version| condition.precondition_passes(&etag(*version)));
+            let version = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
+            // A tag is compared by its bytes: "03" is another one than "3".
+            let number: i64 = version.parse().ok()?;
+            (number.to_string() == version).then_some(number)
+        });
     Ok(Guard::OneOf(versions.collect()))
 }
 

@@ -10,6 +10,8 @@ use crate::client::{Answer, Client, request};
 crate::on_both_stores!(
     an_answer_that_still_holds_is_not_sent_again,
     a_change_is_made_only_to_the_version_that_was_seen,
+    a_tag_is_compared_by_its_bytes,
+    a_list_of_tags_costs_no_more_than_its_length,
     a_repeated_post_makes_one_todo,
     posts_with_one_key_at_once_make_one_todo,
     a_key_is_for_one_text,
@@ -177,4 +179,48 @@ async fn a_key_that_is_none_is_refused(store: Store) {
         201
     );
     assert_eq!(client.get("/todos/").await.header("x-total-count"), "2");
+}
+
+async fn a_tag_is_compared_by_its_bytes(store: Store) {
+    let client = Client::new(&store);
+    let change = async |condition: &str| {
+        let body = r#"{"completed": false}"#;
+        let change = with(Method::PUT, "/todos/1", "if-match", condition, body);
+        client.send(change).await.status.as_u16()
+    };
+    for condition in [
+        "\"01\"",
+        "\"+1\"",
+        "\"1 \"",
+        "W/\"1\"",
+        "w/\"1\"",
+        "\"2\", \"-1\"",
+    ] {
+        assert_eq!(change(condition).await, 412, "{condition}");
+    }
+    for condition in ["\"1\"", "\"2\",\"1\"", "W/\"2\" , \"1\"", "*"] {
+        assert_eq!(change(condition).await, 200, "{condition}");
+    }
+    // Several fields are one list (RFC 9110, section 5.3).
+    let several = request(Method::PUT, "/todos/1")
+        .header("if-match", "\"2\"")
+        .header("if-match", "\"1\"")
+        .body(Body::from(r#"{"completed": false}"#));
+    assert_eq!(client.send(several.unwrap()).await.status, 200);
+}
+
+async fn a_list_of_tags_costs_no_more_than_its_length(store: Store) {
+    let client = Client::new(&store);
+    // As many as fit into the head of a request.
+    let tags: Vec<_> = (10..2600).map(|version| format!("\"{version}\"")).collect();
+    let change = |condition: &str| {
+        let body = r#"{"completed": true}"#;
+        with(Method::PUT, "/todos/1", "if-match", condition, body)
+    };
+    let start = std::time::Instant::now();
+    for _ in 0..10 {
+        assert_eq!(client.send(change(&tags.join(","))).await.status, 412);
+    }
+    // Comparing each tag with each took nine seconds a request.
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
