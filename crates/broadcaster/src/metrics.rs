@@ -3,10 +3,12 @@
 use async_nats::jetstream::stream;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use service_kit::trace::Exemplar;
 use std::sync::atomic::AtomicU64;
 use todo_domain::budget;
 
@@ -38,7 +40,7 @@ pub struct Metrics {
     pub(crate) unheard: Counter,
     dead_letters_stored: Gauge,
     dead_letters_fill: Gauge<f64, AtomicU64>,
-    pub(crate) delivery_duration: Histogram,
+    pub(crate) delivery_duration: HistogramWithExemplars<Exemplar>,
     pub(crate) delivery_delay: Histogram,
 }
 
@@ -65,7 +67,7 @@ impl Metrics {
             unheard: Counter::default(),
             dead_letters_stored: Gauge::default(),
             dead_letters_fill: Gauge::default(),
-            delivery_duration: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            delivery_duration: HistogramWithExemplars::new(exponential_buckets(0.001, 2.0, 14)),
             delivery_delay: Histogram::new(exponential_buckets(0.001, 4.0, 12)),
         };
         let registry = registry.sub_registry_with_prefix("broadcaster");

@@ -284,6 +284,12 @@ async fn without_an_exporter_a_trace_is_passed_on_as_it_came() {
     let (one, other) = (ask("00-nonsense").await, ask("00-nonsense").await);
     assert_ne!(one, other);
     assert!(one.ends_with("-00"), "{one}");
+    // Nor does one of several that came.
+    let twice = request("/context")
+        .header("traceparent", TRACE)
+        .header("traceparent", TRACE.replace("0af7", "1af7"));
+    let answer = server.send(twice.body(Body::empty()).unwrap()).await;
+    assert!(answer.text().ends_with("-00"), "{}", answer.text());
 }
 
 #[tokio::test]

@@ -277,10 +277,11 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         drop(last_post);
         let spans = Spans::start(&self.tries, &events);
         let answer = self.outlet.post(&text, spans.context()).await;
+        let exemplar = spans.exemplar();
         spans.end(&answer);
         self.metrics
             .delivery_duration
-            .observe(start.elapsed().as_secs_f64());
+            .observe(start.elapsed().as_secs_f64(), exemplar);
         (known, self.outcome(&events, answer).await)
     }
 

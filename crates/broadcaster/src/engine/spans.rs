@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use service_kit::TraceParent;
-use service_kit::trace::{Kind, Span, is_exporting, names};
+use service_kit::trace::{Exemplar, Kind, Span, is_exporting, names};
 
 use crate::queue::Event;
 use crate::webhook::Answer;
@@ -82,6 +82,11 @@ impl<'a> Spans<'a> {
 
     pub(super) fn context(&self) -> Option<TraceParent> {
         self.context
+    }
+
+    /// What leads from the measurement of the post to its trace.
+    pub(super) fn exemplar(&self) -> Option<Exemplar> {
+        self.all.first().and_then(|(_, span)| span.exemplar())
     }
 
     pub(super) fn end(self, answer: &Answer) {

@@ -18,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::TraceParent;
-use crate::trace::{Kind, Span, names, within};
+use crate::trace::{Exemplar, Kind, Span, names, within};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -108,21 +108,6 @@ struct Labels {
     http_request_method: &'static str,
     http_route: Route,
     http_response_status_code: u16,
-}
-
-/// The trace that an exemplar leads to.
-#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
-struct Exemplar {
-    trace_id: TraceId,
-}
-
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct TraceId(TraceParent);
-
-impl EncodeLabelValue for TraceId {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        encoder.write_str(&self.0.trace_id())
-    }
 }
 
 /// The template of a route, `/todos/{id}`, so that there are as many series as
@@ -224,7 +209,12 @@ fn plain(original: &str, is_plain: fn(char) -> bool) -> Cow<'_, str> {
 /// The span of `request`, which the caller may have put into a trace.
 fn span_of(request: &Request, method: &'static str, route: &Route) -> Span {
     let headers = request.headers();
-    let parent = text(headers, "traceparent").and_then(|value| value.parse().ok());
+    // Of several none can be told to be the caller's.
+    let mut parents = headers.get_all("traceparent").into_iter();
+    let parent = match (parents.next(), parents.next()) {
+        (Some(parent), None) => parent.to_str().ok().and_then(|value| value.parse().ok()),
+        _ => None,
+    };
     let name = match &route.0 {
         Some(route) => format!("{method} {}", route.as_str()).into(),
         None => Cow::Borrowed(method),
@@ -258,9 +248,7 @@ fn end(mut span: Span, status: u16) -> Option<Exemplar> {
     if status >= 500 {
         span.fail(status.to_string());
     }
-    let context = span.context().filter(|_| span.is_recorded())?;
-    let trace_id = TraceId(context);
-    Some(Exemplar { trace_id })
+    span.exemplar()
 }
 
 pub(super) async fn observe(

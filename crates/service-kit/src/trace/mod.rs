@@ -12,6 +12,7 @@
 //! recorded. The propagator of OpenTelemetry is not used for that: it wants a
 //! context of its own, which a build without the feature `otel` does not have.
 
+mod exemplar;
 #[cfg(not(feature = "otel"))]
 mod none;
 #[cfg(feature = "otel")]
@@ -28,6 +29,7 @@ use otel as recorder;
 /// spans and their schema URL are of.
 pub use opentelemetry_semantic_conventions::attribute as names;
 
+pub use exemplar::Exemplar;
 pub use parent::{InvalidTraceParent, TraceParent};
 pub use recorder::is_exporting;
 pub(crate) use recorder::{register, start};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::recorder::Recorded;
-use super::{TraceParent, names};
+use super::{Exemplar, TraceParent, names};
 
 /// What a span says of its two ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,6 +84,14 @@ impl Span {
     #[must_use]
     pub fn context(&self) -> Option<TraceParent> {
         self.context
+    }
+
+    /// What leads from a metric to it; `None` where it is not recorded.
+    #[must_use]
+    pub fn exemplar(&self) -> Option<Exemplar> {
+        self.context
+            .filter(|_| self.is_recorded())
+            .map(Exemplar::of)
     }
 
     /// Whether attributes are of any use.

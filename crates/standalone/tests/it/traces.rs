@@ -64,10 +64,22 @@ async fn a_create_is_one_trace_from_the_page_to_the_webhook() {
         assert_eq!(span.schema, "https://opentelemetry.io/schemas/1.42.0");
     }
     // A latency leads to its trace.
-    let metrics = client().get(system.backend.admin_url("/metrics")).send();
-    let metrics = metrics.await.unwrap().text().await.unwrap();
     let exemplar = format!("# {{trace_id=\"{TRACE}\"}}");
-    assert!(metrics.contains(&exemplar), "{metrics}");
+    for (service, metric) in [
+        (
+            &system.backend,
+            "http_server_request_duration_seconds_bucket",
+        ),
+        (
+            &system.broadcaster,
+            "broadcaster_delivery_duration_seconds_bucket",
+        ),
+    ] {
+        let metrics = client().get(service.admin_url("/metrics")).send();
+        let metrics = metrics.await.unwrap().text().await.unwrap();
+        let mut lines = metrics.lines().filter(|line| line.starts_with(metric));
+        assert!(lines.any(|line| line.contains(&exemplar)), "{metrics}");
+    }
     let post = &system.webhook.requests()[0];
     let sent = post.headers["traceparent"].to_str().unwrap();
     let last = spans
