@@ -21,4 +21,5 @@ pub use app::App;
 pub use backend::{Backend, BackendError};
 pub use config::{AppConfig, Args, Command, Config, PictureArgs, PictureConfig};
 pub use error::AppError;
+pub use picture::{ImageType, NotShown};
 pub use service::start;

@@ -16,6 +16,8 @@ use time::OffsetDateTime;
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::format::ImageType;
+
 const METADATA: &str = "picture.json";
 
 /// The folder of the picture.
@@ -49,52 +51,6 @@ pub(super) struct Download {
     pub(super) content_type: ImageType,
     pub(super) size: u64,
     pub(super) hash: u128,
-}
-
-/// The formats that are shown. None of them can hold a script.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(super) enum ImageType {
-    #[serde(rename = "image/avif")]
-    Avif,
-    #[serde(rename = "image/gif")]
-    Gif,
-    #[serde(rename = "image/jpeg")]
-    Jpeg,
-    #[serde(rename = "image/png")]
-    Png,
-    #[serde(rename = "image/webp")]
-    Webp,
-}
-
-impl ImageType {
-    /// The format of a file by its first bytes, whatever anybody says of it.
-    pub(super) fn of(signature: &[u8]) -> Option<Self> {
-        let found = infer::get(signature)?.mime_type();
-        [Self::Avif, Self::Gif, Self::Jpeg, Self::Png, Self::Webp]
-            .into_iter()
-            .find(|format| format.as_str() == found)
-    }
-
-    /// The media type.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Avif => "image/avif",
-            Self::Gif => "image/gif",
-            Self::Jpeg => "image/jpeg",
-            Self::Png => "image/png",
-            Self::Webp => "image/webp",
-        }
-    }
-
-    fn extension(self) -> &'static str {
-        match self {
-            Self::Avif => "avif",
-            Self::Gif => "gif",
-            Self::Jpeg => "jpg",
-            Self::Png => "png",
-            Self::Webp => "webp",
-        }
-    }
 }
 
 impl Entry {
@@ -275,23 +231,5 @@ mod hexadecimal {
     ) -> Result<u128, D::Error> {
         let digits = String::deserialize(deserializer)?;
         u128::from_str_radix(&digits, 16).map_err(D::Error::custom)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_that_a_browser_would_run_is_no_picture() {
-        for content in [
-            &b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>"[..],
-            b"<?xml version='1.0'?><svg/>",
-            b"<!doctype html><script></script>",
-            b"%PDF-1.7",
-            b"",
-        ] {
-            assert_eq!(ImageType::of(content), None);
-        }
     }
 }

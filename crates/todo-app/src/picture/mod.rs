@@ -7,6 +7,7 @@
 //! picture of our own stands in.
 
 mod cache;
+mod format;
 mod http;
 mod metrics;
 mod origin;
@@ -28,6 +29,7 @@ use self::origin::{FetchError, Origin};
 use crate::config::AppConfig;
 use crate::error::AppError;
 
+pub use self::format::{ImageType, NotShown};
 pub(crate) use self::http::serve;
 
 /// How often the counts of views are written to disk, where they changed.

@@ -9,14 +9,11 @@ use tokio::io::AsyncWriteExt;
 use url::Url;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::cache::{Cache, Download, ImageType};
+use super::cache::{Cache, Download};
+use super::format::{ImageType, NotShown};
 
 /// The largest picture that is kept, in bytes.
 const SIZE_LIMIT: u64 = 10 * 1024 * 1024;
-
-/// The largest picture that is kept, in pixels a side: a small file can hold
-/// more than the memory of whoever looks at it.
-const SIDE_LIMIT: usize = 8192;
 
 /// How many bytes at the start of a file tell what it is and how large: a JPEG
 /// may have as many of metadata before its size.
@@ -48,7 +45,7 @@ impl Origin {
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
         if !declared.is_some_and(|declared| declared.starts_with("image/")) {
-            return Err(FetchError::NotAPicture);
+            return Err(NotShown::NotAPicture.into());
         }
         if response.content_length() > Some(SIZE_LIMIT) {
             return Err(FetchError::TooLarge);
@@ -68,11 +65,7 @@ impl Origin {
             hash.update(&chunk);
             file.write_all(&chunk).await?;
         }
-        let content_type = ImageType::of(&start).ok_or(FetchError::NotAPicture)?;
-        let sides = imagesize::blob_size(&start).map_err(|_| FetchError::NotAPicture)?;
-        if sides.width > SIDE_LIMIT || sides.height > SIDE_LIMIT {
-            return Err(FetchError::TooManyPixels);
-        }
+        let content_type = ImageType::of(&start)?;
         // The file writes in the background: only `flush` tells of an error.
         file.flush().await?;
         file.sync_all().await?;
@@ -93,12 +86,10 @@ impl Origin {
 pub(super) enum FetchError {
     #[error("the origin returned none: {}", Chain(.0))]
     Origin(reqwest::Error),
-    #[error("the answer is not a JPEG, PNG, WebP, GIF or AVIF picture")]
-    NotAPicture,
+    #[error(transparent)]
+    NotShown(#[from] NotShown),
     #[error("the picture has more than {SIZE_LIMIT} bytes")]
     TooLarge,
-    #[error("the picture has more than {SIDE_LIMIT} pixels a side")]
-    TooManyPixels,
     #[error("cannot store it: {0}")]
     Cache(#[from] io::Error),
 }
