@@ -2,16 +2,21 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use reqwest::RequestBuilder;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
 use tempfile::TempDir;
 use testkit::Service;
+use testkit::service::Builder;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{client, create, start};
+use crate::support::{client, create, program_of, start};
 
 /// How much the memory of the process may grow, in KiB: with the 16 MiB that it
 /// has when idle, it then fits a pod of 64 MiB.
@@ -37,6 +42,9 @@ async fn leave(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     Some(stream)
 }
 
+/// How long the attacks go on that are made of many requests.
+const ATTACK: Duration = Duration::from_secs(5);
+
 /// Has `count` connections that send `bytes` and do nothing after that, and
 /// checks what it costs the process and the others.
 async fn attack(count: usize, bytes: &[u8]) {
@@ -45,25 +53,78 @@ async fn attack(count: usize, bytes: &[u8]) {
     setrlimit(Resource::Nofile, files).unwrap();
 
     let data = TempDir::new().unwrap();
-    let service = start(&data).await;
-    create(&service, "staging", &"x".repeat(140)).await;
-    let usual = ask(&service).await;
-    assert!(usual < AT_ONCE, "{usual:?}");
-    let before = peak(&service);
-    let address: SocketAddr = service
-        .url("")
-        .strip_prefix("http://")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let mut left = Vec::new();
-    for _ in 0..count / 100 {
-        left.extend(join_all((0..100).map(|_| leave(address, bytes))).await);
-        let took = ask(&service).await;
-        assert!(took < AT_ONCE, "{took:?} beside {} connections", left.len());
+    let mut victim = Victim::of(start(&data).await).await;
+    victim.leave_many(count, bytes).await;
+    victim.check();
+}
+
+/// A program under attack.
+struct Victim {
+    service: Service,
+    /// The most memory that it had before, in KiB.
+    before: u64,
+    /// For how long an ordinary client waited at most.
+    slowest: Duration,
+}
+
+impl Victim {
+    async fn of(service: Service) -> Self {
+        create(&service, "staging", &"x".repeat(140)).await;
+        let slowest = ask(&service).await;
+        let before = peak(&service);
+        Self {
+            service,
+            before,
+            slowest,
+        }
     }
-    let grown = peak(&service) - before;
-    assert!(grown < GROWTH, "{grown} KiB");
+
+    /// Has `count` connections that send `bytes` and do nothing after that.
+    async fn leave_many(&mut self, count: usize, bytes: &[u8]) {
+        let address = self.service.url("");
+        let address: SocketAddr = address.strip_prefix("http://").unwrap().parse().unwrap();
+        let mut left = Vec::new();
+        for _ in 0..count / 100 {
+            left.extend(join_all((0..100).map(|_| leave(address, bytes))).await);
+            self.slowest = self.slowest.max(ask(&self.service).await);
+        }
+    }
+
+    /// Has `count` clients that send what `request` makes of a number, one
+    /// after the other, for as long as [`ATTACK`]. Others go on.
+    async fn loops(&mut self, count: usize, request: impl Fn(usize) -> RequestBuilder) {
+        let end = Instant::now() + ATTACK;
+        let number = AtomicUsize::new(0);
+        let client = async || {
+            while Instant::now() < end {
+                let request = request(number.fetch_add(1, Ordering::Relaxed));
+                // It may be refused, and cut, but it breaks nothing.
+                if let Ok(answer) = request.send().await {
+                    assert_ne!(answer.status(), 500);
+                    let _ = answer.bytes().await;
+                }
+            }
+        };
+        let mut attack = pin!(join_all((0..count).map(|_| client())));
+        loop {
+            let ask = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                ask(&self.service).await
+            };
+            tokio::select! {
+                _ = &mut attack => break,
+                took = ask => self.slowest = self.slowest.max(took),
+            }
+        }
+    }
+
+    fn check(&self) {
+        let (peak, slowest) = (peak(&self.service), self.slowest);
+        let grown = peak - self.before;
+        eprintln!("peak {peak} KiB, {grown} of them by the attack; slowest answer {slowest:?}");
+        assert!(grown < GROWTH, "{grown} KiB");
+        assert!(slowest < AT_ONCE, "{slowest:?}");
+    }
 }
 
 /// How long an ordinary client waits.
@@ -107,4 +168,61 @@ async fn unread_responses_fit_the_memory() {
 async fn event_streams_fit_the_memory() {
     let ask = "GET /staging/todos/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
     attack(2_000, ask.as_bytes()).await;
+}
+
+#[tokio::test]
+async fn changes_long_reads_and_clears_fit_the_memory() {
+    let data = TempDir::new().unwrap();
+    let mut victim = Victim::of(start(&data).await).await;
+    let (client, todos) = (client(), victim.service.url("/staging/todos/"));
+    let text = "😀".repeat(140);
+    let post = |number| {
+        let request = client.post(&todos).json(&json!({ "text": text }));
+        request.header("idempotency-key", format!("{number}"))
+    };
+    victim.loops(32, post).await;
+    victim.loops(30, |_| client.get(&todos)).await;
+    let turn = |number| {
+        client
+            .put(&todos)
+            .json(&json!({ "completed": number % 2 == 0 }))
+    };
+    victim.loops(4, turn).await;
+    let clear = |_| client.delete(format!("{todos}?completed=true"));
+    victim.loops(4, clear).await;
+    victim.check();
+}
+
+#[tokio::test]
+async fn what_is_written_into_pages_fits_the_memory() {
+    let data = TempDir::new().unwrap();
+    let mut victim = Victim::of(start(&data).await).await;
+    let (client, page) = (client(), victim.service.url("/staging/"));
+    let zeros = format!(
+        "{page}?cursor={}&q={}",
+        "0".repeat(6_000),
+        "0".repeat(6_000)
+    );
+    victim.loops(20, |_| client.get(&zeros)).await;
+    let prefix = format!("/{}", "a".repeat(14_000));
+    let long = |_| client.get(&page).header("x-forwarded-prefix", &prefix);
+    victim.loops(20, long).await;
+    victim.check();
+}
+
+#[tokio::test]
+async fn where_few_files_may_be_open_idle_sockets_lock_nobody_out() {
+    let data = TempDir::new().unwrap();
+    let few = [
+        "-c",
+        "ulimit -n 1024; exec \"$0\"",
+        env!("CARGO_BIN_EXE_standalone"),
+    ];
+    let program = few.into_iter().fold(Service::builder("sh"), Builder::arg);
+    let service = program_of(program, &data).start().await.unwrap();
+    let mut victim = Victim::of(service).await;
+    victim.leave_many(1_500, b"").await;
+    victim.check();
+    let said = victim.service.stdout() + &victim.service.stderr();
+    assert!(!said.contains("accepting a connection failed"), "{said}");
 }

@@ -12,7 +12,12 @@ pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The program on `data`, with a picture's origin that refuses.
 pub(crate) fn program(data: &TempDir) -> Builder {
-    Service::builder(env!("CARGO_BIN_EXE_standalone"))
+    program_of(Service::builder(env!("CARGO_BIN_EXE_standalone")), data)
+}
+
+/// `program`, which becomes the program, on `data`.
+pub(crate) fn program_of(program: Builder, data: &TempDir) -> Builder {
+    program
         .env("DATA_DIR", data.path())
         .env("IMG_URL", "http://127.0.0.1:9/")
         .ready_at(Endpoint::Main, "/staging/")
