@@ -6,6 +6,7 @@ mod cargo_test;
 mod documents;
 mod drill;
 mod e2e;
+mod fuzz;
 mod prerequisites;
 mod report;
 mod schemas;
@@ -57,6 +58,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Sends what strangers may send to everything that parses it; needs nightly and cargo-fuzz
+    Fuzz {
+        /// For how long each target runs
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+        /// Only these; `ls crates/fuzz/fuzz/fuzz_targets` lists them
+        targets: Vec<String>,
+    },
     /// The scores of Lighthouse for the page, median of three runs
     Lighthouse,
     /// The pictures of the README, taken anew
@@ -106,6 +115,9 @@ fn main() -> ExitCode {
             Command::Simulate { arguments } => {
                 report.step("simulate", || simulate(workspace.shell(), &arguments))
             }
+            Command::Fuzz { seconds, targets } => {
+                report.step("fuzz", || fuzz::run(&workspace, seconds, &targets))
+            }
             Command::E2e => browser(&workspace, &mut report, e2e::test),
             Command::Lighthouse => browser(&workspace, &mut report, e2e::lighthouse),
             Command::Screenshots => browser(&workspace, &mut report, e2e::screenshots),
@@ -148,6 +160,19 @@ fn setup(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     })
 }
 
+/// What `deny.toml` says of the dependencies, but for the advisories: their
+/// database may be out of reach, and Nix has one (`checks.audit`).
+fn dependencies(sh: &Shell, report: &mut Report) -> Result<(), Error> {
+    let version = cmd!(sh, "cargo deny --version").quiet();
+    if version.ignore_stderr().read().is_err() {
+        eprintln!("\n== dependencies: not checked, `cargo install cargo-deny` is missing");
+        return Ok(());
+    }
+    report.step("dependencies", || {
+        Ok(cmd!(sh, "cargo deny check bans licenses sources").run()?)
+    })
+}
+
 /// Builds the simulation and plays.
 fn simulate(sh: &Shell, arguments: &[String]) -> Result<(), Error> {
     let simulation = cmd!(
@@ -158,6 +183,7 @@ fn simulate(sh: &Shell, arguments: &[String]) -> Result<(), Error> {
 }
 
 fn lint(sh: &Shell, report: &mut Report) -> Result<(), Error> {
+    dependencies(sh, report)?;
     report.step("format", || Ok(cmd!(sh, "cargo fmt --all --check").run()?))?;
     report.step("clippy", || {
         Ok(cmd!(
