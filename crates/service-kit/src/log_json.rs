@@ -1,8 +1,8 @@
 //! Log lines for machines: one JSON object a line, with the level, the target,
 //! the time, the fields of the event and those of the spans around it.
 //!
-//! A request writes a line, so a line is written straight into its bytes.
-//! Layers that build a map of values first cost more than all other middleware.
+//! A request writes a line, so a line is written straight into its bytes,
+//! without a map of values before.
 
 use std::cell::Cell;
 use std::fmt;
