@@ -84,6 +84,8 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 /// `name` as the URL standard reads it, an IPv6 address in brackets.
 fn parse(name: &str) -> Option<Host> {
     Some(match Host::parse(name).ok()? {
+        // A dot alone is the root of all names, and no name.
+        Host::Domain(name) if name == "." => return None,
         Host::Domain(name) => Host::Domain(name.strip_suffix('.').unwrap_or(&name).to_owned()),
         Host::Ipv4(address) => Host::Ipv4(address),
         Host::Ipv6(address) => canonical_address(address.into()),
@@ -206,6 +208,7 @@ mod tests {
     fn lookalike_names_do_not_match() {
         for name in [
             "",
+            ".",
             ":8081",
             "evil.example",
             "localhost.evil.example",
@@ -228,7 +231,7 @@ mod tests {
 
     #[test]
     fn the_list_is_of_names_and_takes_the_address_that_is_listened_on() {
-        for list in ["a b", "localhost,[::1", "http://a", "a:80"] {
+        for list in ["a b", "localhost,[::1", "http://a", "a:80", ".", "a,."] {
             assert!(list.parse::<AllowedHosts>().is_err(), "{list}");
         }
         let listening = usual().with("192.168.1.2".parse().unwrap());
