@@ -271,6 +271,20 @@ async fn a_request_keeps_the_id_that_it_came_with() {
 }
 
 #[tokio::test]
+async fn an_entity_tag_with_a_blank_is_refused() {
+    let server = Server::new();
+    for name in ["if-match", "if-none-match", "if-range"] {
+        let ask = async |value: &str| {
+            let request = request("/context").header(name, value);
+            let answer = server.send(request.body(Body::empty()).unwrap()).await;
+            answer.status.as_u16()
+        };
+        assert_eq!(ask("\"a\", \" x\"").await, 400, "{name}");
+        assert_eq!(ask("\"a\", \"x\"").await, 200, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn without_an_exporter_a_trace_is_passed_on_as_it_came() {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let server = Server::new();

@@ -5,6 +5,7 @@ mod address;
 mod budget;
 mod call;
 mod client;
+mod conditions;
 mod connection;
 mod error;
 mod hosts;
@@ -59,6 +60,7 @@ const COMPRESS_ABOVE: u64 = 1024;
 ///   an unknown path a 404, all with an [`ErrorBody`];
 /// - gzip for what is worth it, never for images and event streams;
 /// - a change that a page of another site asks for is refused with 403;
+/// - an entity tag with a blank in it is refused with 400;
 /// - bodies are read within `budget` before the handler runs: 413 over
 ///   [`BODY_LIMIT`], 408 where one does not come in time;
 /// - answers are counted in `budget` until they are written, and event streams

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 
 use super::budget::{Budget, Exhausted, Held};
+use super::conditions::have_blank_tags;
 use super::error::ErrorBody;
 
 /// The largest body that a request may have, in bytes.
@@ -54,6 +55,9 @@ pub(super) async fn within_budget(
     request: Request,
     next: Next,
 ) -> Response {
+    if have_blank_tags(request.headers()) {
+        return Refusal::BlankTag.into_response();
+    }
     let (request, _held) = match read(&budget, request).await {
         Ok(read) => read,
         Err(refusal) => return refusal.into_response(),
@@ -126,6 +130,8 @@ enum Refusal {
     Slow,
     /// The body is not what its head says, or the client left.
     Broken,
+    /// An entity tag has a blank in it.
+    BlankTag,
     /// There is no room in memory.
     Busy,
     /// There are as many event streams as there may be.
@@ -152,6 +158,10 @@ impl IntoResponse for Refusal {
             Self::Broken => ErrorBody::new(
                 StatusCode::BAD_REQUEST,
                 "There was an error reading the body",
+            ),
+            Self::BlankTag => ErrorBody::new(
+                StatusCode::BAD_REQUEST,
+                "An entity tag should have no blank in it",
             ),
             Self::Busy => ErrorBody::new(
                 StatusCode::SERVICE_UNAVAILABLE,
