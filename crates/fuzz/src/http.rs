@@ -83,7 +83,7 @@ impl World {
     }
 }
 
-/// A request to the API, as [`request`] reads it.
+/// A request to the API: `METHOD target`, headers, an empty line, the body.
 pub fn api(data: &[u8]) {
     let Some(request) = request(data) else { return };
     let conditions: Vec<_> = request.headers().get_all("if-match").into_iter().collect();
@@ -108,7 +108,7 @@ pub fn api(data: &[u8]) {
     }
 }
 
-/// A request to the pages, as [`request`] reads it.
+/// A request to the pages, written as for [`api`].
 pub fn pages(data: &[u8]) {
     let Some(request) = request(data) else { return };
     let answer = ask(&WORLD.pages, request);
