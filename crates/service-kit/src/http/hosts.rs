@@ -84,9 +84,14 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 /// `name` as the URL standard reads it, an IPv6 address in brackets.
 fn parse(name: &str) -> Option<Host> {
     Some(match Host::parse(name).ok()? {
-        // A dot alone is the root of all names, and no name.
-        Host::Domain(name) if name == "." => return None,
-        Host::Domain(name) => Host::Domain(name.strip_suffix('.').unwrap_or(&name).to_owned()),
+        Host::Domain(name) => {
+            let name = name.strip_suffix('.').unwrap_or(&name);
+            // Nothing resolves a name with nothing between two dots.
+            if name.split('.').any(str::is_empty) {
+                return None;
+            }
+            Host::Domain(name.to_owned())
+        }
         Host::Ipv4(address) => Host::Ipv4(address),
         Host::Ipv6(address) => canonical_address(address.into()),
     })
@@ -231,7 +236,17 @@ mod tests {
 
     #[test]
     fn the_list_is_of_names_and_takes_the_address_that_is_listened_on() {
-        for list in ["a b", "localhost,[::1", "http://a", "a:80", ".", "a,."] {
+        for list in [
+            "a b",
+            "localhost,[::1",
+            "http://a",
+            "a:80",
+            ".",
+            "a,.",
+            "a..",
+            ".a",
+            "a..b",
+        ] {
             assert!(list.parse::<AllowedHosts>().is_err(), "{list}");
         }
         let listening = usual().with("192.168.1.2".parse().unwrap());
