@@ -40,8 +40,10 @@ impl AllowedHosts {
     /// Whether `authority`, a host with or without a port, is one of them.
     #[must_use]
     pub fn allow(&self, authority: &str) -> bool {
-        let (name, _) = split_port(authority);
-        parse(name).is_some_and(|host| self.0.contains(&host))
+        let (name, port) = split_port(authority);
+        // What is no number may be a password, with the true host after it.
+        port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+            && parse(name).is_some_and(|host| self.0.contains(&host))
     }
 
     /// Where the one who asked `authority` finds this server, most likely.
@@ -220,6 +222,8 @@ mod tests {
             "evil-localhost",
             "localhost@evil.example",
             "evil.example@localhost",
+            "localhost:x@evil.example",
+            "localhost:+1",
             "localhost:80:80",
             "localhost/",
             "127.0.0.1.evil.example",
