@@ -622,7 +622,11 @@ fn service_port<'a>(
 fn endpoints(container: Container<'_>) -> Vec<(String, u64)> {
     let environment = container.environment();
     let mut endpoints = Vec::new();
-    for value in environment.values() {
+    // The address of the list is for people, who come from outside.
+    let inside = environment
+        .iter()
+        .filter(|(name, _)| **name != "PUBLIC_URL");
+    for (_, value) in inside {
         let address = value
             .split_once("://")
             .filter(|(scheme, _)| ["http", "nats"].contains(scheme));

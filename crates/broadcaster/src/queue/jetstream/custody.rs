@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::header::{NATS_MESSAGE_ID, NATS_PIN_ID};
@@ -19,6 +20,10 @@ use crate::queue::{Arrival, Event};
 
 /// The pause before pulling is begun again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a standby leaves the server to the replica that was active when it
+/// went away. That one alone knows what it had delivered and could not note.
+const PRECEDENCE: Duration = Duration::from_millis(300);
 
 /// Pulls until `stop`, whatever becomes of the consumer.
 pub(super) async fn keep(
@@ -64,12 +69,16 @@ pub(super) async fn keep(
 /// so a `pin` of the former ones is given back.
 async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stream, SetupError> {
     let losses = shared.losses();
+    let is_back = losses != shared.term().losses;
     let streams = async {
         setup::bring_up_to_date(&shared.jetstream, &shared.environment, shared.remembers).await?;
         shared.ensure_streams().await
     };
     let consumer = setup::ensure_consumer(&shared.jetstream, &shared.environment);
     let ((), consumer) = tokio::try_join!(streams, consumer)?;
+    if is_back && !shared.was_active.load(Ordering::Relaxed) {
+        sleep(PRECEDENCE).await;
+    }
     let messages = setup::pull(&consumer).await?;
     if let Some(pin) = pin
         && let Err(error) = shared.take_from(pin).await
@@ -190,6 +199,7 @@ impl Custody<'_> {
         match self.shared.connection.client().subscribe(subject).await {
             Ok(questions) => {
                 info!(pin, "became the active replica");
+                self.shared.was_active.store(true, Ordering::Relaxed);
                 self.alive = Some((pin.to_owned(), questions));
             }
             Err(error) => warn!(%error, "subscribing to standby checks failed"),

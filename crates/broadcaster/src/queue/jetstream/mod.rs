@@ -23,7 +23,7 @@ mod setup;
 mod vigil;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -91,6 +91,7 @@ impl JetStreamQueue {
             delivered: watch::Sender::new(None),
             term: Mutex::default(),
             terms: AtomicU64::new(0),
+            was_active: AtomicBool::new(false),
             start_over: Notify::new(),
             reopen: Notify::new(),
             confirming: tokio::sync::Mutex::new(()),
@@ -162,6 +163,8 @@ struct Shared {
     delivered: watch::Sender<Option<kv::Store>>,
     term: Mutex<Term>,
     terms: AtomicU64,
+    /// Whether no other replica has been active since this one was.
+    was_active: AtomicBool,
     /// The term is over; what was handed out is void.
     start_over: Notify,
     /// The pull requests are void as well.

@@ -2,6 +2,7 @@
 //! streams beside it, and the active replica.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::Request;
@@ -133,6 +134,9 @@ impl Vigil {
             shared.end(term.number);
         }
         let other = pin.filter(|_| !is_active).map(ToOwned::to_owned);
+        if other.is_some() {
+            shared.was_active.store(false, Ordering::Relaxed);
+        }
         if other != self.other {
             self.silence = None;
             self.other = other;
