@@ -88,8 +88,13 @@ fn parse(name: &str) -> Option<Host> {
     Some(match Host::parse(name).ok()? {
         Host::Domain(name) => {
             let name = name.strip_suffix('.').unwrap_or(&name);
-            // Nothing resolves a name with nothing between two dots.
-            if name.split('.').any(str::is_empty) {
+            // The URL standard lets more pass, a comma for instance, than any
+            // name that resolves has (RFC 1123, section 2.1, and `_`).
+            let is_label = |label: &str| {
+                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+                !label.is_empty() && label.bytes().all(is_plain)
+            };
+            if !name.split('.').all(is_label) {
                 return None;
             }
             Host::Domain(name.to_owned())
@@ -250,6 +255,8 @@ mod tests {
             "a..",
             ".a",
             "a..b",
+            "a\u{ff0c}b",
+            "a`b",
         ] {
             assert!(list.parse::<AllowedHosts>().is_err(), "{list}");
         }
