@@ -6,6 +6,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import { launch } from "./lib/browser.js";
+import { addExamples } from "./lib/example.js";
 import { startCluster } from "./lib/ingress.js";
 import { eventually, started } from "./lib/suite.js";
 import { startStandalone, startTodoApp } from "./lib/system.js";
@@ -17,14 +18,6 @@ const SCHEMES = {
   dark: { colorScheme: "dark" },
   forced: { colorScheme: "dark", forcedColors: "active" },
 };
-const TODOS = [
-  ["Return the library books", true],
-  ["Ask Ming about the outbox metrics", false],
-  ["Book a table for six on Friday", true],
-  ["Renew the certificate of the staging cluster before the end of the month, and write down how", false],
-  ["שלום עולם: לקנות לחם", false],
-  ["Water the plants", false],
-];
 
 const cluster = await startCluster({ startStandalone, startTodoApp });
 const browser = await launch();
@@ -33,11 +26,7 @@ const call = async (method, path, body) => {
   const headers = { "content-type": "application/json" };
   return (await fetch(api + path, { method, headers, body: body && JSON.stringify(body) })).json();
 };
-const made = {};
-for (const [text, completed] of TODOS) {
-  made[text] = await call("POST", "", { text });
-  if (completed) await call("PUT", String(made[text].id), { completed });
-}
+const made = await addExamples(api);
 const plants = made["Water the plants"];
 
 const edit = (page, text) => page.getByRole("button", { name: `Edit ${text}`, exact: true }).evaluate((button) => button.click());

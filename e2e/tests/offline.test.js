@@ -33,12 +33,18 @@ const isKept = (todo) =>
     Boolean,
   );
 
-test("the page opens without a connection, says that it is old, takes a todo, and saves it later", async () => {
+/** A kept page with one todo, whose server is gone since. */
+async function openAndCutOff() {
   await world.api.add("Milk");
   const todo = await openKept();
   await todo.page.reload();
   await isKept(todo);
   world.system.setGone(true);
+  return todo;
+}
+
+test("the page opens without a connection, says that it is old, takes a todo, and saves it later", async () => {
+  const todo = await openAndCutOff();
   await todo.page.goto(`${world.system.url}/staging/`);
   await started(todo.page);
   await todo.row("Milk").waitFor();
@@ -53,11 +59,7 @@ test("the page opens without a connection, says that it is old, takes a todo, an
 });
 
 test("a page that needs a connection says so while there is none, and leads back to the list", async () => {
-  await world.api.add("Milk");
-  const todo = await openKept();
-  await todo.page.reload();
-  await isKept(todo);
-  world.system.setGone(true);
+  const todo = await openAndCutOff();
   await todo.page.getByRole("link", { name: "Print" }).click();
   await todo.page.getByRole("heading", { name: "There is no connection" }).waitFor();
   await todo.page.getByRole("link", { name: "To the todos" }).click();
