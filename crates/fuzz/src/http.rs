@@ -86,9 +86,8 @@ impl World {
 /// A request to the API: `METHOD target`, headers, an empty line, the body.
 pub fn api(data: &[u8]) {
     let Some(request) = request(data) else { return };
-    let conditions: Vec<_> = request.headers().get_all("if-match").into_iter().collect();
+    let conditions = request.headers().get_all("if-match").into_iter();
     let conditions: Vec<_> = conditions
-        .into_iter()
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         .collect();
     let method = request.method().clone();
