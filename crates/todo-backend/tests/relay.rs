@@ -521,6 +521,26 @@ async fn a_stream_that_somebody_removes_or_empties_gets_again_what_was_not_deliv
     until_empty(store).await;
 }
 
+/// As a stream does that is removed while the events are on their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_are_taken_in_and_never_acknowledged_are_in_doubt_within_three_seconds() {
+    let fixture = postgres().await;
+    let nats = Nats::start().await.unwrap();
+    let client = async_nats::connect(nats.url()).await.unwrap();
+    let _silent = client.subscribe("staging.todos.>").await.unwrap();
+    client.flush().await.unwrap();
+    let publisher = publisher(&nats).await;
+    publisher.reachable().await;
+    count_up(&fixture.store, 3).await;
+    let batch = waiting(&fixture.store).await;
+    for carefully in [false, true] {
+        let publish = publisher.publish(&batch, 0, carefully);
+        let published = timeout(Duration::from_secs(3), publish).await.unwrap();
+        assert_eq!(published.acknowledged, 0);
+        assert!(matches!(published.error, Some(PublishError::InDoubt(_))));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_full_makes_events_wait_until_there_is_room() {
     let fixture = postgres().await;

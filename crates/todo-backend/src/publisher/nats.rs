@@ -28,6 +28,11 @@ use crate::store::OutboxRow;
 /// How long a whole batch may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the server may take to acknowledge. A stream that is just being
+/// removed takes messages in and never answers; and doubt costs little, as it
+/// only makes the relay compare the stream with the outbox.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+
 /// How long the next message may take while the stream is read.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -141,7 +146,7 @@ impl NatsPublisher {
         let request = Request::new()
             .headers(headers)
             .payload(payload)
-            .timeout(Some(DEADLINE));
+            .timeout(Some(ANSWER_DEADLINE));
         let client = self.connection.client();
         let answer = client.send_request(subject, request).await;
         match serde_json::from_slice(&answer.map_err(in_doubt)?.payload).map_err(in_doubt)? {
