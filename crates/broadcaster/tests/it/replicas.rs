@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testkit::{Answer, eventually};
 
-use crate::world::{PATIENCE, World, active, replicas};
+use crate::world::{PATIENCE, World, accepted, active, payload, replicas};
 
 const TODOS: i64 = 10;
 
@@ -148,4 +148,34 @@ async fn replicas_that_hold_events_of_one_another_do_not_wait_for_ever() {
     }
     world.webhook.answer(Answer::status(200));
     assert_eq!(assert_all_delivered(&world, 20).await, 0, "came twice");
+}
+
+/// As after the loss of a store, which is filled again from the outbox.
+#[tokio::test]
+async fn what_another_replica_delivered_takes_no_turn_of_a_post() {
+    const KNOWN: i64 = 300;
+    let world = World::without_stream().await;
+    world.create_stream_that_repeats().await;
+    let publish_all = async || {
+        for todo in 1..=KNOWN {
+            let id = format!("known-{todo}");
+            world.publish("updated", &id, &payload(todo, 0)).await;
+        }
+    };
+    let first = world.broadcaster().start().await.unwrap();
+    publish_all().await;
+    world.settled().await;
+    first.kill().await.unwrap();
+    assert_eq!(accepted(&world.webhook.take()).len(), 300);
+
+    // Now there is a post a second at most.
+    let limited = Answer::too_many_requests(1);
+    world.webhook.answer_about("change 777", limited);
+    world.change(0, 777).await;
+    publish_all().await;
+    world.change(KNOWN + 1, 0).await;
+    let _second = world.broadcaster().start().await.unwrap();
+    let new = |requests: &[_]| accepted(requests) == [(KNOWN + 1, 0)];
+    let soon = Duration::from_secs(20);
+    world.webhook.wait_until(soon, new).await.unwrap();
 }

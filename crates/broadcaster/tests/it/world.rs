@@ -38,11 +38,20 @@ impl World {
 
     /// What the backend does at its start.
     pub(crate) async fn create_stream(&self) {
+        self.create(Duration::from_mins(2)).await;
+    }
+
+    /// A stream that takes an event twice.
+    pub(crate) async fn create_stream_that_repeats(&self) {
+        self.create(Duration::from_millis(100)).await;
+    }
+
+    async fn create(&self, duplicate_window: Duration) {
         self.jetstream
             .create_stream(stream::Config {
                 name: "STAGING_TODOS".to_owned(),
                 subjects: vec!["staging.todos.>".to_owned()],
-                duplicate_window: Duration::from_mins(2),
+                duplicate_window,
                 ..Default::default()
             })
             .await
