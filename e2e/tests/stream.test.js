@@ -17,6 +17,12 @@ beforeEach(async () => {
 const live = (todo) => todo.page.locator("#live[data-connected=true]").waitFor();
 const notLive = (todo) => todo.page.locator("#live[data-connected=false]").waitFor();
 
+function deferred() {
+  let resolve;
+  const promise = new Promise((done) => (resolve = done));
+  return { promise, resolve };
+}
+
 /** Every request of the browser, as `METHOD path`. */
 function requestsOf(context) {
   const requests = [];
@@ -262,6 +268,50 @@ test("a late event of a todo that the page does not have shows it as it is now",
   equal(asked.status(), 200);
   deepEqual(await todo.texts(), ["Open"]);
 });
+
+for (const [kind, act, texts, left] of [
+  ["add", (todo) => todo.newTodo.fill("New").then(() => todo.newTodo.press("Enter")), ["New", "Second", "First"], 3],
+  ["tick", (todo) => todo.tick("First").click(), ["Second", "First"], 1],
+  ["delete", (todo) => todo.button("Delete", "First").click(), ["Second"], 1],
+  ["complete all", (todo) => todo.page.getByRole("button", { name: "Complete all" }).click(), ["Second", "First"], 0],
+]) {
+  test(`a list that is read while the answer of a change is on its way counts the change once (${kind})`, async () => {
+    await world.api.add("First");
+    await world.api.add("Second");
+    const done = deferred();
+    const answer = deferred();
+    const todo = await world.open({
+      async prepare(context) {
+        await withSight(context);
+        await context.route("**/todos/events", (route) => route.fulfill({ status: 404 }));
+        await context.route("**/todos/**", async (route) => {
+          if (route.request().method() === "GET") return route.fallback();
+          const response = await route.fetch();
+          done.resolve();
+          await answer.promise;
+          return route.fulfill({ response });
+        });
+      },
+    });
+    /** Reads the list, which shows something of somebody else, and gives the rest. */
+    const readAnew = async (text) => {
+      await world.api.add(text);
+      await todo.page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
+      await todo.row(text).waitFor();
+      return (await todo.texts()).filter((text) => !text.startsWith("Of somebody"));
+    };
+    await act(todo);
+    // It is sent at once, also where there would be time for an Undo.
+    await setHidden(todo, true);
+    await done.promise;
+    deepEqual(await readAnew("Of somebody else"), texts);
+    equal(parseInt(await todo.left.textContent()), left + 1);
+    answer.resolve();
+    await eventually(() => todo.left.textContent(), (words) => parseInt(words) === left + 1);
+    deepEqual(await readAnew("Of somebody again"), texts);
+    await eventually(() => todo.left.textContent(), (words) => parseInt(words) === left + 2);
+  });
+}
 
 test("an event that cannot be read makes the page read the list, and no more often than it is answered", async () => {
   await world.api.add("Milk");

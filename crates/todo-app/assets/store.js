@@ -48,6 +48,8 @@ export class Item {
   changes = [];
   /** It is no more on the server, but a change of it waits. */
   gone = false;
+  /** Whether the last list had it: it lacks what is just being deleted. */
+  isListed = true;
   /** When the server answered a change of ours. */
   answeredAt = -Infinity;
 
@@ -109,6 +111,9 @@ export class Store {
   #settledAt = -Infinity;
   #countTimer = 0;
   #areCountsTold = false;
+  /** How many changes the server has made, and whether a list was read beside one. */
+  #answers = 0;
+  #areCountsInDoubt = false;
   #heldTodos = [];
   /** The todos that changed while lists were on their way, which are older. @type {Set<Set<number>>} */
   #news = new Set();
@@ -170,8 +175,9 @@ export class Store {
     let { total, active } = this.#counts;
     for (const item of this.#changing) {
       const stays = !item.removal && !item.gone;
-      total += Number(stays) - Number(Boolean(item.server));
-      active += Number(stays && !item.completed) - Number(Boolean(item.server && !item.server.completed));
+      const was = item.isListed ? item.server : null;
+      total += Number(stays) - Number(Boolean(was));
+      active += Number(stays && !item.completed) - Number(Boolean(was && !was.completed));
     }
     // What is not loaded, and changes with many others.
     for (const change of this.#queue.changes) {
@@ -365,8 +371,8 @@ export class Store {
     try {
       const place = this.#place();
       const cursor = this.next;
-      const { page, news } = await this.#list({ ...place, cursor, limit: 100 });
-      if (this.#isAt(place) && cursor === this.next) this.#takePage(page, news);
+      const answer = await this.#list({ ...place, cursor, limit: 100 });
+      if (this.#isAt(place) && cursor === this.next) this.#takePage(answer);
     } finally {
       this.#loading = false;
     }
@@ -421,20 +427,31 @@ export class Store {
         if (!item.server || listed.has(item.server.id) || news.has(item.server.id)) continue;
         const isBefore = from && !from.isAbove(item);
         const isAfter = to && !item.isAbove(to);
-        if (!isBefore && !isAfter) this.#lose(item, false);
+        if (!isBefore && !isAfter) {
+          item.isListed = false;
+          this.#lose(item, false);
+        }
       }
-      this.#takePage(page, news);
+      this.#takePage(answer);
       from = to;
       cursor = page.next;
     } while (from);
   }
 
-  /** A page of the list, and what changed while it was on its way. */
+  /** Whether the server may have made a change that it has not answered yet. */
+  get #isSending() {
+    return !this.#queue.failure && this.#queue.changes.some((change) => change.tried && !change.held);
+  }
+
+  /** A page of the list, what changed while it was on its way, and whether a change of ours may have. */
   async #list(options) {
     const news = new Set();
     this.#news.add(news);
+    const answers = this.#answers;
+    const wasSending = this.#isSending;
     try {
-      return { page: await this.#api.list(options), news };
+      const page = await this.#api.list(options);
+      return { page, news, isMixed: wasSending || this.#isSending || answers !== this.#answers };
     } finally {
       this.#news.delete(news);
     }
@@ -460,13 +477,7 @@ export class Store {
       this.#note(item, todo);
       this.#view.show(item);
     } else {
-      // It may be our own new todo, whose answer is still on its way.
-      const mine = this.#queue.changes.some((change) => change.text === todo.text && !change.held && change.kind !== "text");
-      if (mine) {
-        this.#heldTodos.push(todo);
-        setTimeout(() => this.#release(todo), HOLD);
-        return;
-      }
+      if (this.#holds(todo)) return;
       if (!this.#isInReach(todo)) return this.#countStranger(kind, todo);
       if (!isNew) return this.#doubts.ask(todo);
       this.#countStranger(kind, todo);
@@ -479,8 +490,7 @@ export class Store {
   learnCounts(counts) {
     this.#areCountsTold = true;
     clearTimeout(this.#countTimer);
-    const isSending = !this.#queue.failure && this.#queue.changes.some((change) => change.tried && !change.held);
-    const wait = isSending ? SETTLE : this.#settledAt + SETTLE - performance.now();
+    const wait = this.#isSending ? SETTLE : this.#settledAt + SETTLE - performance.now();
     if (wait > 0) {
       this.#countTimer = setTimeout(() => this.learnCounts(counts), wait);
     } else {
@@ -530,6 +540,7 @@ export class Store {
     }
     this.#view.count();
     this.#view.waiting(this.#queue);
+    this.#countAnew();
   }
 
   /** How a todo is, which is not how somebody saw it who wants to change it. */
@@ -540,6 +551,7 @@ export class Store {
 
   /** The server has made a change. */
   #sent(change, todo) {
+    this.#answers += 1;
     this.#settledAt = performance.now();
     for (const news of this.#news) news.add(todo?.id ?? change.item);
     const item = this.#byName.get(change.item);
@@ -552,7 +564,7 @@ export class Store {
       this.#note(item, todo);
       item.answeredAt = performance.now();
     } else {
-      this.#count(item.server, -1);
+      if (item.isListed) this.#count(item.server, -1);
       item.server = null;
       item.gone = true;
     }
@@ -560,6 +572,7 @@ export class Store {
 
   /** The server has made a change of many, but for what others changed meanwhile. */
   #sentMany({ id, items, kind, completed, again }, todos) {
+    this.#answers += 1;
     this.#settledAt = performance.now();
     const named = new Map(todos?.map((todo) => [todo.id, todo]));
     // What an answer that got lost had named is not changed once more, and not named again.
@@ -570,7 +583,7 @@ export class Store {
       const item = this.#byName.get(name);
       if (changed && !changed.has(name)) continue;
       if (kind === "clear" && (!item || item.server?.completed)) {
-        this.#count(item ? item.server : { completed: true }, -1);
+        if (item?.isListed ?? true) this.#count(item ? item.server : { completed: true }, -1);
         if (item) Object.assign(item, { server: null, gone: true });
       } else if (kind === "all" && item?.server) {
         this.#note(item, { ...item.server, completed });
@@ -579,6 +592,16 @@ export class Store {
       }
       for (const news of this.#news) news.add(name);
     }
+  }
+
+  /** Keeps back what may be our own new todo, whose answer is still on its way. */
+  #holds(todo) {
+    const mine = this.#queue.changes.some((change) => change.text === todo.text && !change.held && change.kind !== "text");
+    if (mine) {
+      this.#heldTodos.push(todo);
+      setTimeout(() => this.#release(todo), HOLD);
+    }
+    return mine;
   }
 
   #release(todo) {
@@ -650,22 +673,35 @@ export class Store {
     return false;
   }
 
-  #takePage({ todos, next, total, active }, news) {
+  #takePage({ page: { todos, next, total, active }, news, isMixed }) {
     for (const todo of todos) {
       if (news.has(todo.id)) continue;
       const item = this.#byName.get(todo.id);
       if (!item) {
-        this.#keep(new Item(todo));
+        if (!this.#holds(todo)) this.#keep(new Item(todo));
       } else {
         item.server = todo;
         item.gone = false;
+        item.isListed = true;
         this.#view.show(item);
       }
     }
     this.next = next;
     // What the stream tells is newer than any list.
-    if (!this.#areCountsTold) this.#counts = { total, active };
+    if (!this.#areCountsTold) {
+      const held = this.#heldTodos;
+      this.#counts = { total: total - held.length, active: active - held.filter(({ completed }) => !completed).length };
+      if (isMixed) this.#areCountsInDoubt = true;
+    }
     this.#view.count();
+    this.#countAnew();
+  }
+
+  /** Counts that may be of before or after a change of ours are asked for again once it is answered. */
+  #countAnew() {
+    if (!this.#areCountsInDoubt || this.#isSending) return;
+    this.#areCountsInDoubt = false;
+    this.reload().catch(() => {});
   }
 
   /** The server has `todo` now. */
@@ -683,6 +719,7 @@ export class Store {
     }
     item.server = todo;
     item.gone = false;
+    item.isListed = true;
   }
 
   #count(todo, step) {
