@@ -166,3 +166,18 @@ test("the inbox shows what happens while it is open, as a person reads it", asyn
   await world.api.add("<!channel> & <b>bold</b>");
   await page.getByText("Added: <!channel> & <b>bold</b>").waitFor();
 });
+
+test("an inbox whose stream was answered with an error asks again, and shows what it missed", async () => {
+  let asked = 0;
+  const { page } = await world.open({
+    path: "/staging/inbox",
+    prepare: (context) =>
+      context.route("**/inbox/live", (route) => {
+        asked += 1;
+        return asked < 3 ? route.fulfill({ status: 503 }) : route.fallback();
+      }),
+  });
+  await world.api.add("Meanwhile");
+  await page.getByText("Added: Meanwhile").waitFor();
+  equal(asked, 3);
+});
