@@ -534,10 +534,10 @@ async fn events_that_are_taken_in_and_never_acknowledged_are_in_doubt_within_thr
     count_up(&fixture.store, 3).await;
     let batch = waiting(&fixture.store).await;
     for carefully in [false, true] {
-        let publish = publisher.publish(&batch, 0, carefully);
-        let published = timeout(Duration::from_secs(3), publish).await.unwrap();
-        assert_eq!(published.acknowledged, 0);
-        assert!(matches!(published.error, Some(PublishError::InDoubt(_))));
+        let attempt = publisher.publish(&batch, 0, carefully);
+        let outcome = timeout(Duration::from_secs(3), attempt).await.unwrap();
+        assert_eq!(outcome.acknowledged, 0);
+        assert!(matches!(outcome.error, Some(PublishError::InDoubt(_))));
     }
 }
 

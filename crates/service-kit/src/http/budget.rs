@@ -1,5 +1,5 @@
-//! What strangers may use up, all together: connections, event streams, and
-//! the bytes that wait in memory for a slow client.
+//! What strangers may use up, all together: connections, event streams, the
+//! bytes that wait in memory for a slow client, and requests at work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -28,6 +28,10 @@ const OWN_FILES: u64 = 256;
 /// How long to wait for room in memory before a client gets 503.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a request may wait for others to be done. Together with what those
+/// take it keeps an answer within 100 ms, however many clients there are.
+const QUEUE: Duration = Duration::from_millis(50);
+
 /// For how long after it turned a client away a process counts as exhausted.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(5);
 
@@ -41,6 +45,7 @@ struct Inner {
     /// In KiB: a semaphore has no room for all bytes of a large machine.
     memory: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
     /// Requests and answers that wait for memory.
     waiting: AtomicUsize,
     /// Somebody began to wait for memory.
@@ -60,6 +65,8 @@ pub struct Limits {
     pub event_streams: usize,
     /// Bytes of bodies and answers that may be in memory at once.
     pub buffered_bytes: u64,
+    /// Requests that a handler works on at once.
+    pub requests: usize,
 }
 
 impl Limits {
@@ -70,6 +77,9 @@ impl Limits {
     /// event streams and 16 MiB of bodies: together less than what the
     /// process leaves of its memory. More memory does not make them grow: it
     /// takes more replicas, not more clients of one, to use it.
+    ///
+    /// Of the requests, 128 are at work: more than what the database does at
+    /// once, so that it never waits, and few enough that all are done soon.
     #[must_use]
     pub fn of(memory: u64, files: u64) -> Self {
         let for_clients = files.saturating_sub(OWN_FILES).max(24);
@@ -80,6 +90,7 @@ impl Limits {
             connections: within(connections, 1024),
             event_streams: within(event_streams, 512),
             buffered_bytes: (memory / 4).clamp(MIB, 16 * MIB),
+            requests: within(memory / (512 * KIB), 128),
         }
     }
 
@@ -88,6 +99,7 @@ impl Limits {
         connections: 64,
         event_streams: 0,
         buffered_bytes: MIB,
+        requests: 64,
     };
 }
 
@@ -117,6 +129,7 @@ impl Budget {
             limits,
             memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             streams: Arc::new(Semaphore::new(limits.event_streams)),
+            requests: Arc::new(Semaphore::new(limits.requests)),
             waiting: AtomicUsize::new(0),
             pressure: Notify::new(),
             started: Instant::now(),
@@ -142,6 +155,7 @@ impl Budget {
             connections = limits.connections,
             event_streams = limits.event_streams,
             buffered_bytes = limits.buffered_bytes,
+            requests = limits.requests,
             "budget"
         );
         Self::new(limits)
@@ -203,7 +217,7 @@ impl Budget {
         };
         self.0.metrics.bytes.inc_by(i64::from(kib) * 1024);
         Ok(Held {
-            bytes: i64::from(kib) * 1024,
+            amount: i64::from(kib) * 1024,
             gauge: self.0.metrics.bytes.clone(),
             _permit: permit,
         })
@@ -215,8 +229,32 @@ impl Budget {
         let permit = permit.map_err(|_| self.count(Resource::EventStreams, Outcome::Refused))?;
         self.0.metrics.streams.inc();
         Ok(Held {
-            bytes: 1,
+            amount: 1,
             gauge: self.0.metrics.streams.clone(),
+            _permit: permit,
+        })
+    }
+
+    /// The right to work on a request, until it is dropped. Who gets none within
+    /// 50 ms is to be turned away: there is more to do than can be done.
+    ///
+    /// # Errors
+    /// [`Exhausted`] after the 50 ms.
+    pub async fn request(&self) -> Result<Held, Exhausted> {
+        let requests = self.0.requests.clone();
+        let permit = if let Ok(permit) = requests.clone().try_acquire_owned() {
+            permit
+        } else {
+            tokio::time::timeout(QUEUE, requests.acquire_owned())
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or_else(|| self.count(Resource::Requests, Outcome::Refused))?
+        };
+        self.0.metrics.requests.inc();
+        Ok(Held {
+            amount: 1,
+            gauge: self.0.metrics.requests.clone(),
             _permit: permit,
         })
     }
@@ -241,9 +279,11 @@ impl Budget {
     pub(super) fn count(&self, resource: Resource, outcome: Outcome) -> Exhausted {
         let labels = ExhaustedLabels::of(resource, outcome);
         self.0.metrics.exhausted.get_or_create(&labels).inc();
-        // A page without its event stream still works: that is no reason to
-        // send everybody elsewhere.
-        if outcome == Outcome::Refused && resource != Resource::EventStreams {
+        // A page without its event stream still works, and too many requests are
+        // too many for the other replicas, too: no reasons to send everybody
+        // elsewhere.
+        let is_local = matches!(resource, Resource::Connections | Resource::BufferedBytes);
+        if outcome == Outcome::Refused && is_local {
             let now = self.0.started.elapsed().as_millis();
             let now = u64::try_from(now).unwrap_or(u64::MAX).max(1);
             self.0.turned_away.store(now, Ordering::Relaxed);
@@ -254,15 +294,15 @@ impl Budget {
 
 /// A part of a budget that is given back when dropped.
 #[derive(Debug)]
-pub(super) struct Held {
-    bytes: i64,
+pub struct Held {
+    amount: i64,
     gauge: Gauge,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.gauge.dec_by(self.bytes);
+        self.gauge.dec_by(self.amount);
     }
 }
 
@@ -290,6 +330,7 @@ pub(super) enum Resource {
     Connections,
     EventStreams,
     BufferedBytes,
+    Requests,
 }
 
 impl Resource {
@@ -298,6 +339,7 @@ impl Resource {
             Self::Connections => "connections",
             Self::EventStreams => "event_streams",
             Self::BufferedBytes => "buffered_bytes",
+            Self::Requests => "requests",
         }
     }
 }
@@ -342,6 +384,7 @@ struct Metrics {
     connections: Gauge,
     streams: Gauge,
     bytes: Gauge,
+    requests: Gauge,
 }
 
 impl Metrics {
@@ -365,6 +408,7 @@ impl Metrics {
             connections: add(Resource::Connections, limits.connections as u64),
             streams: add(Resource::EventStreams, limits.event_streams as u64),
             bytes: add(Resource::BufferedBytes, limits.buffered_bytes),
+            requests: add(Resource::Requests, limits.requests as u64),
             exhausted,
             limit,
             used,
@@ -386,7 +430,8 @@ mod tests {
             Limits {
                 connections: 1024,
                 event_streams: 512,
-                buffered_bytes: 16 * MIB
+                buffered_bytes: 16 * MIB,
+                requests: 128,
             }
         );
         // More memory makes no difference, few files do.
@@ -427,5 +472,21 @@ mod tests {
         // More than all of it is as much as all of it.
         budget.reserve(MIB).await.unwrap();
         assert!(!budget.is_pressed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_more_than_there_may_be_waits_for_50_ms() {
+        let budget = Budget::new(Limits {
+            requests: 2,
+            ..Limits::default()
+        });
+        let first = budget.request().await.unwrap();
+        let _second = budget.request().await.unwrap();
+        let start = tokio::time::Instant::now();
+        assert!(budget.request().await.is_err());
+        assert_eq!(start.elapsed(), QUEUE);
+        let (third, ()) = tokio::join!(budget.request(), async { drop(first) });
+        assert!(third.is_ok());
+        assert!(budget.check().is_ok(), "other replicas have no less to do");
     }
 }

@@ -30,7 +30,7 @@ use tower_http::compression::predicate::{DefaultPredicate, Predicate, SizeAbove}
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-pub use budget::{Budget, Exhausted, Limits};
+pub use budget::{Budget, Exhausted, Held, Limits};
 pub use call::{Shown, send};
 pub use client::{client, client_of, install_tls_provider, without_secrets};
 pub use error::ErrorBody;

@@ -20,6 +20,7 @@ fn few() -> Limits {
         connections: 32,
         event_streams: 4,
         buffered_bytes: 256 * 1024,
+        requests: 8,
     }
 }
 

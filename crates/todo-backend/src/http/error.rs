@@ -30,8 +30,8 @@ pub(super) enum ApiError {
     Method(&'static str),
     /// There are so many todos, and may not be more.
     Full(u64),
-    /// Too many long lists are being read.
-    Busy,
+    /// There is too much to do, of what this says.
+    Busy(&'static str),
     /// A fault of ours, which has a log line of its own.
     Internal,
     /// The outbox has this many rows, and takes no more.
@@ -136,8 +136,8 @@ impl IntoResponse for ApiError {
                 let body = ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 ([(header::RETRY_AFTER, "10")], body).into_response()
             }
-            Self::Busy => {
-                let detail = "Too many searches and long lists are being read; try again";
+            Self::Busy(what) => {
+                let detail = format!("The service is busy with {what}; try again");
                 let body = ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 ([(header::RETRY_AFTER, "1")], body).into_response()
             }

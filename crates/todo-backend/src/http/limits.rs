@@ -15,6 +15,8 @@ const LONG_READS: usize = 8;
 /// How long a further one waits for its turn.
 const TURN: Duration = Duration::from_secs(1);
 
+const BUSY: ApiError = ApiError::Busy("searches and long lists");
+
 /// The limits of one environment. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -39,7 +41,7 @@ impl Limits {
     pub(super) async fn long_read(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         match tokio::time::timeout(TURN, self.next_part()).await {
             Ok(place) => place,
-            Err(_) => Err(ApiError::Busy),
+            Err(_) => Err(BUSY),
         }
     }
 
@@ -47,7 +49,7 @@ impl Limits {
     /// takes.
     pub(super) async fn next_part(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         let place = self.long_reads.clone().acquire_owned().await;
-        place.map_err(|_| ApiError::Busy)
+        place.map_err(|_| BUSY)
     }
 }
 
@@ -70,7 +72,7 @@ mod tests {
         }
         let start = tokio::time::Instant::now();
         let refused = limits.long_read().await;
-        assert!(matches!(refused, Err(ApiError::Busy)));
+        assert!(matches!(refused, Err(ApiError::Busy(_))));
         assert_eq!(start.elapsed(), TURN);
         places.pop();
         assert!(limits.clone().long_read().await.is_ok());

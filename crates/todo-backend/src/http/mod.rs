@@ -53,19 +53,22 @@ pub fn routes(
     };
     let one = || get(todos::read).put(todos::update).delete(todos::delete);
     let routes = Router::new()
+        .route("/todos", all())
+        .route("/todos/", all())
+        .route("/todos/{id}", one())
+        .route("/todos/{id}/", one())
+        .route_layer(from_fn_with_state(
+            (budget.clone(), api.outbox.clone()),
+            admit,
+        ))
         .route("/", get(todos::root))
         .route("/test", get(todos::test))
         .route("/test/", get(todos::test))
-        .route("/todos", all())
-        .route("/todos/", all())
         .route("/todos/events", get(events::events))
         .route("/todos/events/", get(events::events))
         .route("/todos/healthz", get(todos::health))
         .route("/todos/healthz/", get(todos::health))
         .route("/todos/version", get(version))
-        .route("/todos/{id}", one())
-        .route("/todos/{id}/", one())
-        .route_layer(from_fn_with_state(api.outbox.clone(), refuse_when_full))
         .with_state(api.clone())
         .merge(docs::routes(&api.prefix));
     let routes =
@@ -82,12 +85,16 @@ pub fn routes(
     errors_for_people(routes, error_pages)
 }
 
-/// Refuses what may change something while the outbox takes no more events.
-async fn refuse_when_full(
-    State(outbox): State<OutboxBound>,
+/// Refuses what may change something while the outbox takes no more events, and
+/// what would have to wait for long behind the requests of others.
+async fn admit(
+    State((budget, outbox)): State<(Budget, OutboxBound)>,
     request: Request,
     next: Next,
 ) -> Response {
+    let Ok(_place) = budget.request().await else {
+        return ApiError::Busy("other requests").into_response();
+    };
     if outbox.is_full() && !request.method().is_safe() {
         return ApiError::Backlog(outbox.most()).into_response();
     }

@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// Sends requests to the API on one store.
-pub(crate) struct Client(Router);
+pub(crate) struct Client {
+    routes: Router,
+    pub(crate) budget: Budget,
+}
 
 impl Client {
     pub(crate) fn new(store: &Store) -> Self {
@@ -42,12 +45,12 @@ impl Client {
             OutboxBound::new(OUTBOX_ROWS),
         );
         let metrics = HttpMetrics::register(&mut Registry::default());
-        Self(routes(
-            api,
-            metrics,
-            Budget::default(),
-            CancellationToken::new(),
-        ))
+        let budget = Budget::default();
+        let shutdown = CancellationToken::new();
+        Self {
+            routes: routes(api, metrics, budget.clone(), shutdown),
+            budget,
+        }
     }
 
     /// Sends `request` and checks what holds for every answer.
@@ -55,7 +58,7 @@ impl Client {
         let asked = format!("{} {}", request.method(), request.uri());
         let accept = request.headers().get("accept");
         let is_person = accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
-        let response = self.0.clone().oneshot(request).await.unwrap();
+        let response = self.routes.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         // A stream of events goes on for ever.
         let body = match head.headers.get("content-type") {
@@ -76,7 +79,7 @@ impl Client {
     /// Asks for `path` and reads nothing of the answer's body.
     pub(crate) async fn open(&self, path: &str) -> Response {
         let request = request(Method::GET, path).body(Body::empty()).unwrap();
-        self.0.clone().oneshot(request).await.unwrap()
+        self.routes.clone().oneshot(request).await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

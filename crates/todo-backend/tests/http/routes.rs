@@ -20,6 +20,7 @@ crate::on_both_stores!(
     a_method_that_is_not_there_is_told_with_those_that_are,
     a_path_that_is_not_there_is_told_as_json,
     a_database_that_is_down_is_told_as_503,
+    a_request_that_would_have_to_wait_for_long_gets_503,
 );
 
 async fn the_routes_without_todos_answer(store: Store) {
@@ -249,4 +250,20 @@ async fn a_database_that_is_down_is_told_as_503(store: Store) {
     assert_eq!(client.get("/").await.status, 200);
     assert_eq!(client.post("{}").await.status, 422);
     assert_eq!(client.put("/todos/1", "[]").await.status, 422);
+}
+
+async fn a_request_that_would_have_to_wait_for_long_gets_503(store: Store) {
+    let client = Client::new(&store);
+    let mut places = Vec::new();
+    for _ in 0..client.budget.limits().requests {
+        places.push(client.budget.request().await.unwrap());
+    }
+    for answer in [client.get("/todos/").await, client.delete("/todos/1").await] {
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    // What needs no database is answered all the same.
+    assert_eq!(client.get("/todos/healthz").await.status, 200);
+    drop(places.pop());
+    assert_eq!(client.get("/todos/").await.status, 200);
 }
