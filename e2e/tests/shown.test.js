@@ -44,13 +44,17 @@ test("a search finds whatever the case, as the server does, and what is live, to
 });
 
 for (const javaScriptEnabled of [true, false]) {
-  test(`the counts of the filters are not shown beside a search, which has others (JavaScript ${javaScriptEnabled ? "on" : "off"})`, async () => {
+  test(`what is about the whole list is not shown beside a search (JavaScript ${javaScriptEnabled ? "on" : "off"})`, async () => {
     for (const text of ["Milk", "Bread"]) await world.api.add(text);
+    await world.api.add("Done", true);
     const todo = await world.open({ path: "/staging/?q=Mi", javaScriptEnabled });
+    const completeAll = todo.page.getByRole("button", { name: "Complete all" });
     deepEqual(await todo.page.locator("[data-count]").allTextContents(), ["", "", ""]);
+    deepEqual([await completeAll.isVisible(), await todo.clear.isVisible()], [false, false]);
     await todo.page.getByRole("link", { name: "Show all" }).click();
     await todo.row("Bread").waitFor();
-    deepEqual(await todo.page.locator("[data-count]").allTextContents(), ["2", "2", "0"]);
+    deepEqual(await todo.page.locator("[data-count]").allTextContents(), ["3", "2", "1"]);
+    deepEqual([await completeAll.isVisible(), await todo.clear.isVisible()], [true, true]);
   });
 }
 

@@ -162,8 +162,9 @@ function count() {
       const text = isKnown ? String(counts[element.dataset.count]) : "";
       if (element.textContent !== text) element.textContent = text;
     }
-    hide($("clear"), total <= active);
-    hide($("complete"), active === 0);
+    // They are about the whole list, too.
+    hide($("clear"), total <= active || store.search !== "");
+    hide($("complete"), active === 0 || store.search !== "");
     $("loading").hidden = !store.loading || rows.size > 0;
     $("empty").hidden = store.loading || rows.size > 0 || Boolean(store.next);
     older.hidden = !store.next;
