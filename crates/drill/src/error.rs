@@ -19,6 +19,10 @@ pub enum Error {
     #[error("NATS")]
     Nats(#[source] Box<dyn StdError + Send + Sync>),
 
+    /// The logs of a scenario that failed could not be kept.
+    #[error("cannot write the logs")]
+    Logs(#[source] std::io::Error),
+
     /// A program that is not where it should be.
     #[error("{0} is not there: `cargo build --workspace` makes it")]
     NotBuilt(String),

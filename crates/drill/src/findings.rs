@@ -28,6 +28,8 @@ pub struct Findings {
     /// acknowledgement or from the end of the fault, whichever came later. Nor was any change
     /// acknowledged later than this after the end of the fault.
     pub recovery: Duration,
+    /// What the programs wrote, where this is not what the scenario promises.
+    pub logs: String,
 }
 
 /// What is known of a fault when its outcome is judged.

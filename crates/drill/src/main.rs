@@ -75,7 +75,9 @@ async fn play_all(programs: &Programs, only: &str) -> Result<bool, Error> {
                 let bound = Some(scenario.recovery);
                 print_findings(scenario.name, &findings, bound);
                 if !holds {
-                    println!("{}: FAILED", scenario.name);
+                    let file = env::temp_dir().join("drill.log");
+                    std::fs::write(&file, &findings.logs).map_err(Error::Logs)?;
+                    println!("{}: FAILED, see {}", scenario.name, file.display());
                 }
             }
             Err(error) => {

@@ -34,7 +34,7 @@ impl Scale {
         rate: 50,
         margin: 25,
         outage: Duration::from_secs(2),
-        allowance: Duration::from_secs(8),
+        allowance: Duration::from_secs(3),
     };
 
     /// For the drill. The outage is longer than the stream recognises an event that is published
@@ -91,11 +91,14 @@ impl Scenario {
             known,
             ..
         } = scene;
-        let findings = system.settle(load, known).await?;
+        let mut findings = system.settle(load, known).await?;
         let given_up = system.dead_letters().await?;
         if given_up != self.dead_letters {
             let found = format!("{given_up} messages were given up");
             return Err(Error::Unexpected(found));
+        }
+        if !self.holds(&findings, scale) {
+            findings.logs = system.logs();
         }
         Ok(findings)
     }

@@ -135,6 +135,14 @@ impl System {
         Ok(system)
     }
 
+    /// What all services have written, one after the other.
+    pub(crate) fn logs(&self) -> String {
+        let services = self.backends.iter().chain(&self.broadcasters);
+        services
+            .map(|service| service.stdout() + &service.stderr())
+            .collect()
+    }
+
     /// Starts the servers alone.
     pub(crate) async fn start_servers(programs: &Programs, plan: Plan) -> Result<Self, Error> {
         let settings = match plan.durability {

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
+use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use testkit::service::Builder;
 use testkit::{Postgres, Proxy, ReservedPort, Service, TestDatabase, eventually};
-use todo_backend::store::{MAX_TODOS, Origin, Store, open};
+use todo_backend::store::{MAX_CONNECTIONS, MAX_TODOS, Origin, Store, open};
 use todo_domain::TodoText;
 
 /// Far more than anything here takes on a busy machine.
@@ -91,6 +92,42 @@ async fn what_was_under_way_on_a_silent_network_keeps_no_place_in_the_pool() {
         .await
         .unwrap();
     }
+}
+
+/// They wait in the pool for a sign of life that never comes, and no operation
+/// is there to notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_on_a_silent_network_keeps_no_place_in_the_pool() {
+    let (store, proxy, database) = over_a_network().await;
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    let locked = "BEGIN; LOCK TABLE todos IN ACCESS EXCLUSIVE MODE";
+    owner.execute(locked).await.unwrap();
+    let all_wait = eventually(SOON, async || {
+        let mut observer = PgConnection::connect(database.url()).await.unwrap();
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        let waiting: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(&mut observer)
+            .await
+            .unwrap();
+        if waiting >= i64::from(MAX_CONNECTIONS) {
+            Ok(())
+        } else {
+            Err(waiting)
+        }
+    });
+    tokio::select! {
+        made = create(&store, 20) => panic!("{made} were made"),
+        waited = all_wait => waited.unwrap(),
+    }
+    proxy.silence();
+    owner.execute("ROLLBACK").await.unwrap();
+    proxy.forget();
+    eventually(SOON, async || match create(&store, 20).await {
+        20 => Ok(()),
+        made => Err(format!("{made} of 20")),
+    })
+    .await
+    .unwrap();
 }
 
 struct Pooler {

@@ -238,8 +238,8 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "the network forgets all connections",
         duplicates: UNDER_WAY,
-        // Two pings of NATS without an answer.
-        recovery: seconds(8),
+        // A statement without an answer.
+        recovery: seconds(6),
         fault: |scene| Box::pin(network_forgets(scene)),
         ..CALM
     },

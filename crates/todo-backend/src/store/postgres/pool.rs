@@ -1,6 +1,7 @@
 //! The connections to `PostgreSQL`: which of them may be used, and what is
 //! tried again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use crate::store::{MAX_CONNECTIONS, PoolStatus, StoreError};
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long an operation may take in all. A server that vanished answers
-/// nothing, not even with an error.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// nothing, not even with an error, and where all connections are at work
+/// nobody notices sooner.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How soon the server gives up a client whose machine vanished, and with it
 /// what that holds: within half a minute. By the defaults of Linux it would be
@@ -29,8 +31,8 @@ const KEEP_ALIVE: &str = "SET tcp_keepalives_idle = 10;
 
 /// The server gives up what nobody waits for any more: the times are
 /// [`DEADLINE`].
-const TIMEOUTS: &str = "SET statement_timeout = 10000;
-     SET idle_in_transaction_session_timeout = 10000";
+const TIMEOUTS: &str = "SET statement_timeout = 5000;
+     SET idle_in_transaction_session_timeout = 5000";
 
 /// A connection that was idle for longer is asked for a sign of life before
 /// use. Under load none is, and no round trip is spent. A server does not
@@ -78,6 +80,8 @@ struct Generation {
     connections: PgPool,
     /// Cancelled when one of them turned out to be silent.
     silence: CancellationToken,
+    /// How many operations have ended on them.
+    ended: Arc<AtomicU64>,
 }
 
 impl Pool {
@@ -166,8 +170,10 @@ impl Pool {
                 number,
                 connections,
                 silence,
+                ended: all_ended,
                 ..
             } = self.0.current();
+            let ended_before = all_ended.load(Ordering::Relaxed);
             let given_up = async {
                 tokio::select! {
                     () = sleep(DEADLINE) => {}
@@ -176,7 +182,10 @@ impl Pool {
             };
             let error = tokio::select! {
                 outcome = operation(connections) => match outcome {
-                    Ok(done) => return Ok(done),
+                    Ok(done) => {
+                        all_ended.fetch_add(1, Ordering::Relaxed);
+                        return Ok(done);
+                    }
                     Err(error) => error,
                 },
                 () = given_up => {
@@ -184,7 +193,11 @@ impl Pool {
                     return Err(timed_out().into());
                 }
             };
-            match sqlstate(&error).as_deref() {
+            let state = sqlstate(&error);
+            if state.is_some() {
+                all_ended.fetch_add(1, Ordering::Relaxed);
+            }
+            match state.as_deref() {
                 Some(ADMIN_SHUTDOWN) if ended < MAX_CONNECTIONS => ended += 1,
                 Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) if conflicts < CONFLICTS => {
                     conflicts += 1;
@@ -197,6 +210,14 @@ impl Pool {
                     }
                 }
                 None if is_replaced(&error) && self.0.current().number != number => {}
+                None if matches!(error, sqlx::Error::PoolTimedOut) => {
+                    // Nothing ends any more: they went silent as they were
+                    // given back, which the pool waits for without any limit.
+                    if all_ended.load(Ordering::Relaxed) == ended_before {
+                        self.0.replace_silent(number);
+                    }
+                    return Err(error.into());
+                }
                 state => {
                     if is_doubtful(&error, state) {
                         self.0.replace(number);
@@ -283,6 +304,7 @@ impl Generation {
             since: Instant::now(),
             connections,
             silence: CancellationToken::new(),
+            ended: Arc::default(),
         }
     }
 }
