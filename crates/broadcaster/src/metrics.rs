@@ -38,6 +38,7 @@ pub struct Metrics {
     pub(crate) webhook_down: Gauge,
     pub(crate) queue_broken: Gauge,
     pub(crate) unheard: Counter,
+    pub(crate) setup_retries: Counter,
     dead_letters_stored: Gauge,
     dead_letters_fill: Gauge<f64, AtomicU64>,
     pub(crate) delivery_duration: HistogramWithExemplars<Exemplar>,
@@ -51,9 +52,8 @@ struct DeadLetterLabels {
 }
 
 impl Metrics {
-    /// New ones, which `registry` shows.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
+    fn new() -> Self {
+        Self {
             delivered: Counter::default(),
             duplicates: Counter::default(),
             retried: Counter::default(),
@@ -65,11 +65,17 @@ impl Metrics {
             webhook_down: Gauge::default(),
             queue_broken: Gauge::default(),
             unheard: Counter::default(),
+            setup_retries: Counter::default(),
             dead_letters_stored: Gauge::default(),
             dead_letters_fill: Gauge::default(),
             delivery_duration: HistogramWithExemplars::new(exponential_buckets(0.001, 2.0, 14)),
             delivery_delay: Histogram::new(exponential_buckets(0.001, 4.0, 12)),
-        };
+        }
+    }
+
+    /// New ones, which `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::new();
         let registry = registry.sub_registry_with_prefix("broadcaster");
         registry.register(
             "delivered",
@@ -125,6 +131,11 @@ impl Metrics {
             "unheard",
             "Acknowledgements that failed and are retried",
             metrics.unheard.clone(),
+        );
+        registry.register(
+            "setup_retries",
+            "Attempts to open the consumer and its streams that failed and are retried",
+            metrics.setup_retries.clone(),
         );
         registry.register(
             "dead_letters_stored",

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Receipt, SetupError, Shared, setup, until_done};
+use super::{Receipt, SetupError, Shared, setup};
 use crate::queue::term::Taken;
 use crate::queue::{Arrival, Event};
 
@@ -47,7 +47,7 @@ pub(super) async fn keep(
                     _ = losses.changed() => Err(SetupError::ConnectionLost),
                 }
             };
-            let Some(messages) = until_done(attempt).await else {
+            let Some(messages) = shared.until_done(attempt).await else {
                 return;
             };
             info!("pulling events");

@@ -290,25 +290,27 @@ impl Shared {
         }
         Ok(())
     }
+
+    /// Tries `setup` until it works.
+    async fn until_done<T, F: Future<Output = Result<T, SetupError>>>(
+        &self,
+        setup: impl FnMut() -> F,
+    ) -> Option<T> {
+        let patience = backoff(Duration::from_millis(100), Duration::from_secs(1));
+        setup
+            .retry(patience)
+            .notify(|error: &SetupError, delay| {
+                self.metrics.setup_retries.inc();
+                let retry_seconds = delay.as_secs_f64();
+                warn!(error = %Chain(error), retry_seconds, "waiting for NATS");
+            })
+            .await
+            .ok()
+    }
 }
 
 /// By what the server knows the active replica.
 fn pinned(info: &consumer::Info) -> Option<&str> {
     let mut groups = info.priority_groups.iter();
     groups.find_map(|group| group.pinned_client_id.as_deref())
-}
-
-/// Tries `setup` until it works.
-async fn until_done<T, F: Future<Output = Result<T, SetupError>>>(
-    setup: impl FnMut() -> F,
-) -> Option<T> {
-    let patience = backoff(Duration::from_millis(100), Duration::from_secs(1));
-    setup
-        .retry(patience)
-        .notify(|error: &SetupError, delay| {
-            let retry_seconds = delay.as_secs_f64();
-            warn!(error = %Chain(error), retry_seconds, "waiting for NATS");
-        })
-        .await
-        .ok()
 }
