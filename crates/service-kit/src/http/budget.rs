@@ -74,7 +74,7 @@ impl Limits {
     ///
     /// A connection costs up to 24 KiB (the head of its request, its task), an
     /// event stream half of that. With 64 MiB this makes 1024 connections, 512
-    /// event streams and 16 MiB of bodies: together less than what the
+    /// event streams and 8 MiB of bodies: together less than what the
     /// process leaves of its memory. More memory does not make them grow: it
     /// takes more replicas, not more clients of one, to use it.
     ///
@@ -89,7 +89,7 @@ impl Limits {
         Self {
             connections: within(connections, 1024),
             event_streams: within(event_streams, 512),
-            buffered_bytes: (memory / 4).clamp(MIB, 16 * MIB),
+            buffered_bytes: (memory / 8).clamp(MIB, 8 * MIB),
             requests: within(memory / (512 * KIB), 128),
         }
     }
@@ -430,7 +430,7 @@ mod tests {
             Limits {
                 connections: 1024,
                 event_streams: 512,
-                buffered_bytes: 16 * MIB,
+                buffered_bytes: 8 * MIB,
                 requests: 128,
             }
         );
