@@ -88,10 +88,10 @@ impl Fields {
         let named = |todo: &Value| {
             let version = match todo.get("version") {
                 None => None,
-                Some(version) => Some(version.as_i64()?),
+                Some(version) => Some(whole(version)?),
             };
             Some(Named {
-                id: TodoId(todo.get("id")?.as_i64()?),
+                id: TodoId(whole(todo.get("id")?)?),
                 version,
             })
         };
@@ -102,6 +102,21 @@ impl Fields {
             .map(Some)
             .ok_or_else(|| invalid().into())
     }
+}
+
+/// A whole number of 64 bits. In JSON Schema 1.0 is one, too.
+fn whole(value: &Value) -> Option<i64> {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+
+    let of_float = || {
+        let number = value.as_f64()?;
+        // The parser may miss the last bit of a number.
+        let is_whole = (number - number.round()).abs() <= number.abs() * f64::EPSILON;
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and it fits")]
+        let whole = number.round() as i64;
+        (is_whole && number.abs() < LIMIT).then_some(whole)
+    };
+    value.as_i64().or_else(of_float)
 }
 
 /// Whether the body may be JSON by its header. A form or plain text is refused:

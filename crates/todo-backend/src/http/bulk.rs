@@ -76,8 +76,8 @@ pub(super) async fn update(
 /// still completed go, and where a version is given, only if it is still theirs.
 #[utoipa::path(
     delete, path = "/todos/",
-    params(("completed" = bool, Query, description = "Has to be true")),
-    request_body(content = Option<schema::NamedTodosSchema>, description = "Nothing, or which: {\"todos\": [{\"id\": 7}]}"),
+    params(("completed" = inline(schema::CompletedSchema), Query, description = "Has to be true")),
+    request_body(content = schema::NamedTodosSchema, description = "Nothing, or which: {\"todos\": [{\"id\": 7}]}"),
     responses(
         (status = 200, description = "How many: {\"deleted\": 3}"),
         (status = 400, description = "The body is malformed", body = schema::ErrorSchema),

@@ -68,6 +68,12 @@ impl Described {
             .paths
             .paths
             .retain(|path, _| path.starts_with(self.shown));
+        // The macro takes what may be absent for what may be null.
+        let all = document.paths.paths.get_mut("/todos/");
+        let clear = all.and_then(|path| path.delete.as_mut());
+        if let Some(RefOr::T(body)) = clear.and_then(|clear| clear.request_body.as_mut()) {
+            body.required = Some(Required::False);
+        }
         document.servers = Some(vec![ServerBuilder::new().url(url).build()]);
         (document, prefix)
     }

@@ -45,9 +45,9 @@ const FORM: &str = "1";
     params(
         ("limit" = Option<u32>, Query, description = "The maximum number of todos", minimum = 1, maximum = 1000),
         ("cursor" = Option<String>, Query, description = "Where the page starts, from a Link header",
-            max_length = 42, pattern = "^[0-9]+-[0-9]+$"),
+            pattern = "^[0-9]{1,17}-[0-9]{1,18}$"),
         ("completed" = Option<bool>, Query, description = "Only todos in this state"),
-        ("q" = Option<String>, Query, description = "Only todos whose text contains this, ignoring case; at most 140 characters"),
+        ("q" = Option<String>, Query, max_length = 140, description = "Only todos whose text contains this, ignoring case"),
         ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
     ),
     responses(

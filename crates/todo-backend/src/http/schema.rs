@@ -1,7 +1,32 @@
 //! The bodies of requests and answers, as the description of the API shows them.
 
-use serde_json::Value;
-use utoipa::ToSchema;
+use serde_json::{Value, json};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+/// A state: a boolean, or what the API always took for one.
+fn state() -> RefOr<Schema> {
+    let of = |kind| ObjectBuilder::new().schema_type(kind);
+    let words = "^([01]|[Oo][Nn]|[Oo][Ff][Ff]|[Tt]([Rr][Uu][Ee])?|[Ff]([Aa][Ll][Ss][Ee])?|[Yy]([Ee][Ss])?|[Nn][Oo]?)$";
+    AnyOfBuilder::new()
+        .item(of(Type::Boolean))
+        .item(of(Type::Number).enum_values(Some([json!(0), json!(1)])))
+        .item(of(Type::String).pattern(Some(words)))
+        .into()
+}
+
+/// The one state that a request may name.
+pub(super) struct CompletedSchema;
+
+impl PartialSchema for CompletedSchema {
+    fn schema() -> RefOr<Schema> {
+        let boolean = ObjectBuilder::new().schema_type(Type::Boolean);
+        boolean.enum_values(Some([json!(true)])).into()
+    }
+}
+
+impl ToSchema for CompletedSchema {}
 
 /// A todo.
 #[derive(ToSchema)]
@@ -32,7 +57,7 @@ pub(super) struct TodoSchema {
 pub(super) struct NewTodoSchema {
     /// 1 to 140 Unicode code points, one of which can be seen. Line breaks
     /// become spaces; the rest is kept as it is.
-    #[schema(min_length = 1, max_length = 140)]
+    #[schema(min_length = 1, max_length = 140, pattern = r"^[^\x00]+$")]
     text: String,
 }
 
@@ -42,10 +67,15 @@ pub(super) struct NewTodoSchema {
 #[expect(dead_code, reason = "only its description is used")]
 pub(super) struct TodoPatchSchema {
     /// The new text by the rules of a new todo, not null.
-    #[schema(min_length = 1, max_length = 140, nullable = false)]
+    #[schema(
+        min_length = 1,
+        max_length = 140,
+        pattern = r"^[^\x00]+$",
+        nullable = false
+    )]
     text: Option<String>,
     /// The new state, not null.
-    #[schema(nullable = false)]
+    #[schema(schema_with = state)]
     completed: Option<bool>,
 }
 
@@ -55,6 +85,7 @@ pub(super) struct TodoPatchSchema {
 #[expect(dead_code, reason = "only its description is used")]
 pub(super) struct BulkSchema {
     /// The state to give them.
+    #[schema(schema_with = state)]
     completed: bool,
     /// Only these; at most 2000.
     #[schema(max_items = 2000, nullable = false)]

@@ -78,7 +78,7 @@ pub(super) async fn read(
     post, path = "/todos/",
     params(
         ("Idempotency-Key" = Option<String>, Header,
-            min_length = 1, max_length = 255, pattern = "^[!#-~]+$",
+            pattern = r#"^([!#-~]{1,255}|"[!#-~]{1,255}")$"#,
             description = "A retry with the same key within 24 hours creates no second todo"),
     ),
     request_body(content = schema::NewTodoSchema, description = "{\"text\": \"Water the plants\"}"),
@@ -133,7 +133,8 @@ pub(super) async fn create(
     put, path = "/todos/{id}",
     params(
         ("id" = i64, Path, description = "The id of the todo"),
-        ("If-Match" = Option<String>, Header, description = "Change it only if it still has this ETag"),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#,
+            description = "Change it only if it still has this ETag"),
     ),
     request_body(content = schema::TodoPatchSchema, description = "{\"completed\": true}"),
     responses(
@@ -173,7 +174,8 @@ pub(super) async fn update(
     delete, path = "/todos/{id}",
     params(
         ("id" = i64, Path, description = "The id of the todo"),
-        ("If-Match" = Option<String>, Header, description = "Delete it only if it still has this ETag"),
+        ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$"#,
+            description = "Delete it only if it still has this ETag"),
     ),
     responses(
         (status = 200, description = "{\"message\": \"Todo 7 deleted successfully\"}"),

@@ -7,6 +7,7 @@ use todo_backend::store::Store;
 use crate::client::{Answer, Client, json as with_json};
 
 crate::on_both_stores!(
+    numbers_are_whole_as_json_schema_has_it,
     completed_todos_are_deleted_together,
     only_what_was_seen_is_deleted,
     all_todos_are_ticked_and_unticked_again,
@@ -195,4 +196,28 @@ async fn what_is_too_many_to_name_is_counted(store: Store) {
     assert!(body.len() < 64 * 1024, "it fits a body");
     let ticked = client.put("/todos/?completed=false", body).await;
     assert_eq!(ticked.json()["updated"], 1);
+}
+
+async fn numbers_are_whole_as_json_schema_has_it(store: Store) {
+    let client = Client::new(&store);
+    let tick = async |todo: &str| {
+        let body = format!(r#"{{"completed": true, "todos": [{todo}]}}"#);
+        let tick = with_json(Method::PUT, "/todos/?completed=false", body);
+        client.send(tick).await.status.as_u16()
+    };
+    for whole in [
+        r#"{"id": 1.0}"#,
+        r#"{"id": 1832166986061683.0}"#,
+        r#"{"id": 9223372036854775807}"#,
+    ] {
+        assert_eq!(tick(whole).await, 200, "{whole}");
+    }
+    for other in [
+        r#"{"id": 1.5}"#,
+        r#"{"id": 9223372036854775808}"#,
+        r#"{"id": "1"}"#,
+    ] {
+        assert_eq!(tick(other).await, 422, "{other}");
+    }
+    assert_eq!(client.get("/todos/1").await.json()["completed"], true);
 }

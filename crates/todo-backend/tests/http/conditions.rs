@@ -166,7 +166,18 @@ async fn a_key_is_for_one_text(store: Store) {
 
 async fn a_key_that_is_none_is_refused(store: Store) {
     let client = Client::new(&store);
-    for key in ["", "\"\"", "\u{e9}", &"k".repeat(256)] {
+    let long = "k".repeat(256);
+    for key in [
+        "",
+        "\"",
+        "\"\"",
+        "\"a",
+        "a\"b",
+        "\"\"a\"\"",
+        "a b",
+        "\u{e9}",
+        &long,
+    ] {
         let answer = client.send(keyed(key, PLANTS)).await;
         assert_eq!(answer.status, 400, "{answer:?}");
         insta::allow_duplicates!(insta::assert_snapshot!(
