@@ -48,11 +48,13 @@ const FORM: &str = "1";
             pattern = "^[0-9]{1,17}-[0-9]{1,18}$"),
         ("completed" = Option<bool>, Query, description = "Only todos in this state"),
         ("q" = Option<String>, Query, max_length = 140, description = "Only todos whose text contains this, ignoring case"),
-        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
+        ("If-None-Match" = Option<String>, Header, pattern = r#"^[^"]*("[^" \t]*"[^"]*)*("[^" \t]*)?$"#,
+            description = "The ETag of an earlier answer"),
     ),
     responses(
         (status = 200, description = "The todos", body = [schema::TodoSchema]),
         (status = 304, description = "Nothing has changed"),
+        (status = 400, description = "A header is malformed", body = schema::ErrorSchema),
         (status = 422, description = "A parameter is not valid or given twice", body = schema::ErrorSchema),
         (status = 503, description = "The database is not ready, or too many searches and long lists are being read", body = schema::ErrorSchema),
     )

@@ -229,12 +229,12 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiEr
         .strip_prefix('"')
         .and_then(|key| key.strip_suffix('"'));
     let key = quoted.unwrap_or(value);
-    let is_visible = key
+    let is_printable = key
         .bytes()
-        .all(|byte| byte.is_ascii_graphic() && byte != b'"');
-    if key.is_empty() || key.len() > MAX_KEY_LENGTH || !is_visible {
+        .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"');
+    if key.is_empty() || key.len() > MAX_KEY_LENGTH || !is_printable {
         return Err(ApiError::Malformed(
-            "Idempotency-Key should be 1 to 255 visible ASCII characters",
+            "Idempotency-Key should be 1 to 255 printable ASCII characters",
         ));
     }
     Ok(Some(key))

@@ -51,11 +51,13 @@ pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiErr
     get, path = "/todos/{id}",
     params(
         ("id" = i64, Path, description = "The id of the todo"),
-        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
+        ("If-None-Match" = Option<String>, Header, pattern = r#"^[^"]*("[^" \t]*"[^"]*)*("[^" \t]*)?$"#,
+            description = "The ETag of an earlier answer"),
     ),
     responses(
         (status = 200, description = "The todo", body = schema::TodoSchema),
         (status = 304, description = "It has not changed"),
+        (status = 400, description = "A header is malformed", body = schema::ErrorSchema),
         (status = 404, description = "There is no such todo", body = schema::ErrorSchema),
         (status = 422, description = "The id is not an integer", body = schema::ErrorSchema),
         (status = 503, description = "The database is not ready", body = schema::ErrorSchema),
@@ -78,7 +80,7 @@ pub(super) async fn read(
     post, path = "/todos/",
     params(
         ("Idempotency-Key" = Option<String>, Header,
-            pattern = r#"^([!#-~]{1,255}|"[!#-~]{1,255}")$"#,
+            pattern = r#"^([!#-~]([ !#-~]{0,253}[!#-~])?|"[ !#-~]{1,255}")$"#,
             description = "A retry with the same key within 24 hours creates no second todo"),
     ),
     request_body(content = schema::NewTodoSchema, description = "{\"text\": \"Water the plants\"}"),

@@ -174,7 +174,6 @@ async fn a_key_that_is_none_is_refused(store: Store) {
         "\"a",
         "a\"b",
         "\"\"a\"\"",
-        "a b",
         "\u{e9}",
         &long,
     ] {
@@ -182,7 +181,7 @@ async fn a_key_that_is_none_is_refused(store: Store) {
         assert_eq!(answer.status, 400, "{answer:?}");
         insta::allow_duplicates!(insta::assert_snapshot!(
             answer.text(),
-            @r#"{"detail":"Idempotency-Key should be 1 to 255 visible ASCII characters"}"#
+            @r#"{"detail":"Idempotency-Key should be 1 to 255 printable ASCII characters"}"#
         ));
     }
     assert_eq!(
