@@ -428,7 +428,7 @@ export class Store {
         const isBefore = from && !from.isAbove(item);
         const isAfter = to && !item.isAbove(to);
         if (!isBefore && !isAfter) {
-          item.isListed = false;
+          item.isListed = !item.removal?.tried;
           this.#lose(item, false);
         }
       }
