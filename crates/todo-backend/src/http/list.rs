@@ -47,7 +47,7 @@ const FORM: &str = "1";
         ("cursor" = Option<String>, Query, description = "Where the page starts, from a Link header",
             pattern = "^[0-9]{1,17}-[0-9]{1,18}$"),
         ("completed" = Option<bool>, Query, description = "Only todos in this state"),
-        ("q" = Option<String>, Query, max_length = 140, description = "Only todos whose text contains this, ignoring case"),
+        ("q" = Option<String>, Query, max_length = 140, description = "Only todos whose text contains this, ignoring case; at most 140 characters"),
         ("If-None-Match" = Option<String>, Header, pattern = r#"^[^"]*("[^" \t]*"[^"]*)*("[^" \t]*)?$"#,
             description = "The ETag of an earlier answer"),
     ),
