@@ -46,8 +46,8 @@ test("a connection that died without a word is noticed, said, and made anew", as
 
 test("a heartbeat keeps a quiet connection", { timeout: 60_000 }, async () => {
   const todo = await world.open();
-  const requests = requestsOf(todo.page.context());
   await live(todo);
+  const requests = requestsOf(todo.page.context());
   await todo.page.evaluate(() => {
     window.said = new Set();
     new MutationObserver(() => window.said.add(document.getElementById("live").dataset.connected)).observe(
