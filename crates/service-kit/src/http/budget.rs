@@ -215,24 +215,15 @@ impl Budget {
                 .and_then(Result::ok)
                 .ok_or_else(|| self.count(Resource::BufferedBytes, Outcome::Refused))?
         };
-        self.0.metrics.bytes.inc_by(i64::from(kib) * 1024);
-        Ok(Held {
-            amount: i64::from(kib) * 1024,
-            gauge: self.0.metrics.bytes.clone(),
-            _permit: permit,
-        })
+        let bytes = i64::from(kib) * 1024;
+        Ok(Held::new(permit, bytes, &self.0.metrics.bytes))
     }
 
     /// The right to one event stream.
     pub(super) fn event_stream(&self) -> Result<Held, Exhausted> {
         let permit = self.0.streams.clone().try_acquire_owned();
         let permit = permit.map_err(|_| self.count(Resource::EventStreams, Outcome::Refused))?;
-        self.0.metrics.streams.inc();
-        Ok(Held {
-            amount: 1,
-            gauge: self.0.metrics.streams.clone(),
-            _permit: permit,
-        })
+        Ok(Held::new(permit, 1, &self.0.metrics.streams))
     }
 
     /// The right to work on a request, until it is dropped. Who gets none within
@@ -251,12 +242,7 @@ impl Budget {
                 .and_then(Result::ok)
                 .ok_or_else(|| self.count(Resource::Requests, Outcome::Refused))?
         };
-        self.0.metrics.requests.inc();
-        Ok(Held {
-            amount: 1,
-            gauge: self.0.metrics.requests.clone(),
-            _permit: permit,
-        })
+        Ok(Held::new(permit, 1, &self.0.metrics.requests))
     }
 
     /// Notes an open connection until the value is dropped.
@@ -298,6 +284,17 @@ pub struct Held {
     amount: i64,
     gauge: Gauge,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Held {
+    fn new(permit: OwnedSemaphorePermit, amount: i64, gauge: &Gauge) -> Self {
+        gauge.inc_by(amount);
+        Self {
+            amount,
+            gauge: gauge.clone(),
+            _permit: permit,
+        }
+    }
 }
 
 impl Drop for Held {
