@@ -194,11 +194,13 @@ test("a list that was on its way while somebody changed something overwrites no 
 });
 
 /** A page whose stream tells `events`, each `[kind, todo]`, once the list was read. */
-function openWithEvents(events, path) {
+async function openWithEvents(events, path) {
+  let asked;
   const lines = events.map(([kind, todo]) => `event: ${kind}\ndata: ${JSON.stringify(todo)}\n\n`);
-  return world.open({
+  const todo = await world.open({
     path,
     async prepare(context) {
+      asked = context.waitForEvent("response", (response) => /\/todos\/\d+$/.test(response.url()));
       const listed = context.waitForEvent("response", (response) => response.url().includes("?limit="));
       let connections = 0;
       await context.route("**/todos/events", async (route) => {
@@ -210,21 +212,21 @@ function openWithEvents(events, path) {
       });
     },
   });
+  // The page asks for it as soon as it has the event, which may be before anybody waits.
+  return { todo, asked };
 }
 
 test("events that come long after their change bring back nothing", async () => {
   const { id, ...rest } = await world.api.add("Old");
   await world.api.remove(id);
   const late = { id, ...rest, created_at: new Date(Date.now() - 3_600_000).toISOString() };
-  const asked = (todo) => todo.page.waitForResponse((response) => response.url().endsWith(`/todos/${id}`));
-
   const empty = await openWithEvents([["created", late]]);
-  equal((await asked(empty)).status(), 404);
-  deepEqual(await empty.texts(), []);
+  equal((await empty.asked).status(), 404);
+  deepEqual(await empty.todo.texts(), []);
 
   await world.api.add("New");
-  const todo = await openWithEvents([["created", late], ["updated", late]]);
-  equal((await asked(todo)).status(), 404);
+  const { todo, asked } = await openWithEvents([["created", late], ["updated", late]]);
+  equal((await asked).status(), 404);
   deepEqual(await todo.texts(), ["New"]);
   equal(await todo.left.textContent(), "1 item left");
 });
@@ -263,9 +265,8 @@ test("an event of before a change of ours, which comes after its answer, shows n
 test("a late event of a todo that the page does not have shows it as it is now", async () => {
   const done = await world.api.add("Done", true);
   await world.api.add("Open");
-  const todo = await openWithEvents([["updated", { ...done, completed: false }]], "/staging/?filter=active");
-  const asked = await todo.page.waitForResponse((response) => response.url().endsWith(`/todos/${done.id}`));
-  equal(asked.status(), 200);
+  const { todo, asked } = await openWithEvents([["updated", { ...done, completed: false }]], "/staging/?filter=active");
+  equal((await asked).status(), 200);
   deepEqual(await todo.texts(), ["Open"]);
 });
 
