@@ -50,6 +50,16 @@ async fn create(store: &Store, count: usize) -> usize {
     made.into_iter().filter(|made| *made).count()
 }
 
+/// Waits until each of many todos is made.
+async fn recovers(store: &Store) {
+    eventually(SOON, async || match create(store, 20).await {
+        20 => Ok(()),
+        made => Err(format!("{made} of 20")),
+    })
+    .await
+    .unwrap();
+}
+
 /// As when a firewall is restarted: what is open is silent for ever, and
 /// nobody is told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,12 +95,7 @@ async fn what_was_under_way_on_a_silent_network_keeps_no_place_in_the_pool() {
             .await
             .unwrap();
         proxy.forget();
-        eventually(SOON, async || match create(&store, 20).await {
-            20 => Ok(()),
-            made => Err(format!("{made} of 20")),
-        })
-        .await
-        .unwrap();
+        recovers(&store).await;
     }
 }
 
@@ -122,12 +127,7 @@ async fn what_was_given_up_on_a_silent_network_keeps_no_place_in_the_pool() {
     proxy.silence();
     owner.execute("ROLLBACK").await.unwrap();
     proxy.forget();
-    eventually(SOON, async || match create(&store, 20).await {
-        20 => Ok(()),
-        made => Err(format!("{made} of 20")),
-    })
-    .await
-    .unwrap();
+    recovers(&store).await;
 }
 
 struct Pooler {
