@@ -70,6 +70,23 @@ export async function startIngress(standalone, app) {
   };
 }
 
+/** Passes everything on to `target`, but never gives the answer to the first form. */
+export async function startLosingFirst(target) {
+  let forms = 0;
+  const server = http.createServer((request, response) => {
+    const { method, headers, url } = request;
+    const isLost = method === "POST" && forms++ === 0;
+    const onward = http.request(new URL(url, target), { method, headers }, (answer) => {
+      if (isLost) return void answer.resume();
+      response.writeHead(answer.statusCode, answer.rawHeaders);
+      answer.pipe(response);
+    });
+    onward.on("error", () => response.destroy());
+    request.pipe(onward);
+  });
+  return { url: await listen(server), stop: () => close(server) };
+}
+
 /** The parts of staging as a cluster has them: `{url, setDown, stop}`. */
 export async function startCluster({ startStandalone, startTodoApp }) {
   const standalone = await startStandalone();

@@ -4,6 +4,7 @@ import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
 
 import { eventually, leave, suite } from "../lib/suite.js";
+import { startLosingFirst } from "../lib/ingress.js";
 import { startStandalone } from "../lib/system.js";
 
 const world = suite(startStandalone);
@@ -144,6 +145,34 @@ for (const javaScriptEnabled of [true, false]) {
       await todo.row("b").waitFor();
       await eventually(() => world.api.texts(), (texts) => String(texts.sort()) === "a,b,c,d");
     });
+
+    // A browser throws the first answer of a form away when the form is sent again.
+    for (const [name, done, after] of [
+      ["Clear completed", true, ["Bread"]],
+      ["Complete all", false, ["Milk ✓", "Jam ✓", "Bread ✓"]],
+    ]) {
+      test(`a double click on ${name} does it once, and one Undo takes it back`, async (t) => {
+        await world.api.add("Bread");
+        await world.api.add("Jam", done);
+        await world.api.add("Milk", done);
+        const before = (await world.api.list()).map(({ text, completed }) => [text, completed]);
+        const proxy = await startLosingFirst(world.system.url);
+        t.after(proxy.stop);
+        const todo = await open();
+        await todo.page.goto(`${proxy.url}/staging/`);
+        await todo.page.getByRole("button", { name }).dblclick({ delay: 50 });
+        await todo.undo.waitFor();
+        const rows = await todo.list.getByRole("checkbox").evaluateAll((ticks) =>
+          ticks.map((tick) => {
+            const text = document.getElementById(tick.getAttribute("aria-labelledby")).textContent;
+            return tick.ariaChecked === "true" ? `${text} ✓` : text;
+          }),
+        );
+        deepEqual(rows, after);
+        await todo.undo.click();
+        await saved(before);
+      });
+    }
 
     test("what a person wrote turns no word of the page around", async () => {
       for (const text of ["שלום", "\u202Egnikcab"]) {

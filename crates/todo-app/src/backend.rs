@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -78,6 +79,13 @@ pub(crate) struct Named {
     pub(crate) id: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<i64>,
+}
+
+/// A todo and its version.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) todo: Todo,
+    pub(crate) version: i64,
 }
 
 /// A page of the list, newest first.
@@ -155,6 +163,21 @@ impl Backend {
         })
     }
 
+    /// The todo `id` as it is now.
+    pub(crate) async fn find(
+        &self,
+        id: TodoId,
+        context: &RequestContext,
+    ) -> Result<Found, BackendError> {
+        let request = self.request(Method::GET, self.url(&id.to_string()), context);
+        let found = self.call(request).await?;
+        let version = found.headers().get(header::ETAG).and_then(version_of);
+        Ok(Found {
+            version: version.ok_or(BackendError::Unexpected)?,
+            todo: found.json().await?,
+        })
+    }
+
     /// Makes a todo. A repetition with the same `key` makes no second one.
     pub(crate) async fn create(
         &self,
@@ -206,11 +229,7 @@ impl Backend {
             ..TodoPatch::default()
         };
         for _ in 0..CHANGE_TRIES {
-            let request = self.request(Method::GET, url.clone(), context);
-            let found = self.call(request).await?;
-            let version = found.headers().get(header::ETAG).cloned();
-            let version = version.ok_or(BackendError::Unexpected)?;
-            let todo: Todo = found.json().await?;
+            let Found { todo, version } = self.find(id, context).await?;
             if todo.text == *text {
                 return Ok(TextChange::Done(todo));
             }
@@ -219,7 +238,7 @@ impl Backend {
             }
             let request = self
                 .request(Method::PUT, url.clone(), context)
-                .header(header::IF_MATCH, version)
+                .header(header::IF_MATCH, format!("\"{version}\""))
                 .json(&body_of(&patch));
             match self.call(request).await {
                 Ok(changed) => return Ok(TextChange::Done(changed.json().await?)),
@@ -238,10 +257,7 @@ impl Backend {
         context: &RequestContext,
     ) -> Result<Todo, BackendError> {
         let url = self.url(&id.to_string());
-        let found = self
-            .call(self.request(Method::GET, url.clone(), context))
-            .await?;
-        let todo = found.json().await?;
+        let Found { todo, .. } = self.find(id, context).await?;
         match self.call(self.request(Method::DELETE, url, context)).await {
             // Somebody was faster, or it was the first of two tries: gone it is.
             Ok(_) | Err(BackendError::NotFound) => Ok(todo),
@@ -332,6 +348,12 @@ impl Backend {
         url.query_pairs()
             .find_map(|(name, value)| (name == "cursor").then(|| value.into_owned()))
     }
+}
+
+/// The version in the entity tag of a todo.
+fn version_of(tag: &HeaderValue) -> Option<i64> {
+    let version = tag.to_str().ok()?.strip_prefix('"')?.strip_suffix('"')?;
+    version.parse().ok()
 }
 
 /// What `patch` is as JSON.

@@ -1,28 +1,23 @@
-//! The forms.
+//! The forms of one todo, and what all forms answer.
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
-use todo_domain::{InvalidText, MAX_TEXT_CODE_POINTS, Todo, TodoId, TodoPatch, TodoText};
+use todo_domain::{InvalidText, MAX_TEXT_CODE_POINTS, TodoId, TodoPatch, TodoText};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::confirm::{self, Confirmed};
 use super::error;
 use super::home::{Draft, Edit, EditState, page};
 use super::site::Site;
-use super::undo::{Gone, Undo};
+use super::undo::{Gone, MAX_RESTORED, Undo};
 use super::visit::Visit;
-use crate::backend::{BackendError, Filter, Named, TextChange, TodoPage, Wanted};
-
-/// How many todos that are changed at once can be changed back; more would not
-/// fit into the cookie anyway.
-const MAX_RESTORED: u32 = 100;
+use crate::backend::{BackendError, TextChange};
 
 /// A form, or the page that says that it cannot be read.
-type Filled<T> = Result<Form<T>, FormRejection>;
+pub(super) type Filled<T> = Result<Form<T>, FormRejection>;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct NewTodo {
@@ -200,7 +195,7 @@ pub(super) async fn delete(
                 };
                 changed_to(&visit, None, &Undo::Deleted(gone))
             }
-            _ => nothing_changed(&visit),
+            _ => back(&visit, None, None),
         },
         Err(error) => failed(&site, &visit, &error, Draft::default()).await,
     }
@@ -248,136 +243,9 @@ pub(super) async fn restore(
     undone(&visit, None)
 }
 
-/// `POST /clear-completed`
-pub(super) async fn clear_completed(
-    State(site): State<Site>,
-    visit: Visit,
-    form: Filled<Confirmed>,
-) -> Response {
-    let confirmed = form.is_ok_and(|Form(form)| form.confirmed);
-    let page = match all(&site, &visit, Filter::Completed).await {
-        Ok(page) => page,
-        Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
-    };
-    let count = page.total.saturating_sub(page.active);
-    if count == 0 {
-        return nothing_changed(&visit);
-    }
-    let named = names(&page.todos);
-    let gone = page.todos.into_iter().map(Gone::from).collect();
-    let undo = page.next.is_none().then_some(Undo::Cleared(gone));
-    let cookie = undo.and_then(|undo| undo.cookie(&visit.prefix));
-    if cookie.is_none() && !confirmed {
-        let heading = format!("Clear {count} completed todos?");
-        let text = "There are too many to undo this afterwards.";
-        return confirm::page(&site, &visit, &heading, text, "/clear-completed");
-    }
-    // What can be brought back is what was listed, and nothing else goes.
-    let only = cookie.is_some().then_some(&*named);
-    match site.backend.clear_completed(only, &visit.context).await {
-        Ok(()) => back(&visit, None, cookie.or_else(|| Undo::over(&visit.prefix))),
-        Err(error) => failed(&site, &visit, &error, Draft::default()).await,
-    }
-}
-
-/// `POST /complete-all`
-pub(super) async fn complete_all(
-    State(site): State<Site>,
-    visit: Visit,
-    form: Filled<Confirmed>,
-) -> Response {
-    /// Longer than any that the backend gives in years.
-    const LONG_VERSION: i64 = 999_999;
-
-    let confirmed = form.is_ok_and(|Form(form)| form.confirmed);
-    let page = match all(&site, &visit, Filter::Active).await {
-        Ok(page) => page,
-        Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
-    };
-    let named = names(&page.todos);
-    let would_be = named.iter().map(|todo| (todo.id, LONG_VERSION)).collect();
-    let fits = page.next.is_none() && Undo::Completed(would_be).cookie(&visit.prefix).is_some();
-    if !fits && !confirmed {
-        let heading = format!("Complete {} todos?", page.active);
-        let text = "There are too many to undo this afterwards.";
-        return confirm::page(&site, &visit, &heading, text, "/complete-all");
-    }
-    let only = fits.then_some(&*named);
-    let changed = match site.backend.set_all(true, only, &visit.context).await {
-        Ok(changed) => changed.unwrap_or_default(),
-        Err(error) => return failed(&site, &visit, &error, Draft::default()).await,
-    };
-    let changed: Vec<_> = changed
-        .into_iter()
-        .filter_map(|todo| Some((todo.id, todo.version?)))
-        .collect();
-    if !fits {
-        undone(&visit, None)
-    } else if changed.is_empty() {
-        nothing_changed(&visit)
-    } else {
-        changed_to(&visit, None, &Undo::Completed(changed))
-    }
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct UntickAll {
-    /// The todos that were ticked, as pairs of id and version in JSON.
-    todos: String,
-}
-
-/// `POST /untick-all`: takes [`complete_all`] back, but for what others changed
-/// meanwhile.
-pub(super) async fn untick_all(
-    State(site): State<Site>,
-    visit: Visit,
-    form: Filled<UntickAll>,
-) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
-    let todos: Vec<(i64, i64)> = serde_json::from_str(&form.todos).unwrap_or_default();
-    let only: Vec<_> = todos
-        .into_iter()
-        .map(|(id, version)| Named {
-            id,
-            version: Some(version),
-        })
-        .collect();
-    match site
-        .backend
-        .set_all(false, Some(&only), &visit.context)
-        .await
-    {
-        Ok(_) => undone(&visit, None),
-        Err(error) => failed(&site, &visit, &error, Draft::default()).await,
-    }
-}
-
-/// The todos of `filter`, or a page of them where they are more than can be
-/// taken back.
-async fn all(site: &Site, visit: &Visit, filter: Filter) -> Result<TodoPage, BackendError> {
-    let wanted = Wanted {
-        filter,
-        ..Wanted::default()
-    };
-    site.backend
-        .list(wanted, MAX_RESTORED, &visit.context)
-        .await
-}
-
-fn names(todos: &[Todo]) -> Vec<Named> {
-    let name = |todo: &Todo| Named {
-        id: todo.id.0,
-        version: None,
-    };
-    todos.iter().map(name).collect()
-}
-
 /// To the part of the list from which the form was sent, to the todo that was
 /// changed.
-fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) -> Response {
+pub(super) fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) -> Response {
     let row = id.map_or_else(String::new, |id| format!("#todo-{id}"));
     let address = visit.path(&format!("/{}{row}", visit.place.address()));
     let mut response = Redirect::to(&address).into_response();
@@ -388,23 +256,22 @@ fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) -> Response
 }
 
 /// [`back`], where the change can be taken back.
-fn changed_to(visit: &Visit, id: Option<i64>, undo: &Undo) -> Response {
+pub(super) fn changed_to(visit: &Visit, id: Option<i64>, undo: &Undo) -> Response {
     back(visit, id, undo.cookie(&visit.prefix))
 }
 
-/// [`back`], where all is as it was wanted to be already: the button was pressed
-/// twice, and the first press can still be taken back.
-fn nothing_changed(visit: &Visit) -> Response {
-    back(visit, None, None)
-}
-
 /// [`back`], where there is nothing to be taken back any more.
-fn undone(visit: &Visit, id: Option<i64>) -> Response {
+pub(super) fn undone(visit: &Visit, id: Option<i64>) -> Response {
     back(visit, id, Undo::over(&visit.prefix))
 }
 
 /// The list again, with what could not be saved on it.
-async fn failed(site: &Site, visit: &Visit, error: &BackendError, mut draft: Draft) -> Response {
+pub(super) async fn failed(
+    site: &Site,
+    visit: &Visit,
+    error: &BackendError,
+    mut draft: Draft,
+) -> Response {
     warn!(%error, "change failed");
     let (status, alert) = match error {
         BackendError::NotFound => (StatusCode::NOT_FOUND, "Somebody else deleted this todo."),
@@ -421,7 +288,7 @@ async fn failed(site: &Site, visit: &Visit, error: &BackendError, mut draft: Dra
     page(site, visit, status, draft).await
 }
 
-fn unreadable(site: &Site, visit: &Visit, rejection: &FormRejection) -> Response {
+pub(super) fn unreadable(site: &Site, visit: &Visit, rejection: &FormRejection) -> Response {
     error::page(
         site,
         visit,

@@ -1,20 +1,21 @@
-//! Asking first, where a change cannot be taken back.
+//! Asking first, where a change is larger than what the page shows.
 
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Deserialize;
 
 use super::frame::Frame;
 use super::render::render;
 use super::site::Site;
 use super::visit::Visit;
 
-/// What the form of the page adds to the one that led to it.
-#[derive(Debug, Deserialize)]
-pub(super) struct Confirmed {
-    #[serde(default)]
-    pub(super) confirmed: bool,
+/// A change that the page does not show.
+pub(super) struct Question {
+    pub(super) heading: String,
+    /// Where the form is sent.
+    pub(super) action: &'static str,
+    /// The todos that it means, as JSON, where it can be taken back.
+    pub(super) todos: Option<String>,
 }
 
 #[derive(Template)]
@@ -22,25 +23,15 @@ pub(super) struct Confirmed {
 struct ConfirmPage<'a> {
     frame: Frame,
     here: String,
-    heading: &'a str,
-    text: &'a str,
-    action: &'a str,
+    question: &'a Question,
 }
 
-/// Asks `heading`, says `text`, and offers to send the form to `action` again.
-pub(super) fn page(
-    site: &Site,
-    visit: &Visit,
-    heading: &str,
-    text: &str,
-    action: &str,
-) -> Response {
+/// Asks, and offers to send the form.
+pub(super) fn page(site: &Site, visit: &Visit, question: &Question) -> Response {
     let page = ConfirmPage {
         frame: Frame::new(site, visit),
         here: visit.place.address(),
-        heading,
-        text,
-        action,
+        question,
     };
     render(StatusCode::OK, &page)
 }

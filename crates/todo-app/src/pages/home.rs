@@ -13,6 +13,7 @@ use todo_domain::{MAX_TEXT_CODE_POINTS, Todo, TodoId};
 use tracing::warn;
 
 use super::frame::Frame;
+use super::many::{to_clear, to_complete};
 use super::render::{REVALIDATE, render};
 use super::site::Site;
 use super::undo::{Offer, Undo};
@@ -98,6 +99,10 @@ struct List {
     next: String,
     /// The query that leads there.
     older: String,
+    /// The todos that "Clear completed" means, where all of them are shown.
+    to_clear: Option<String>,
+    /// The todos that "Complete all" means, where all of them are shown.
+    to_complete: Option<String>,
 }
 
 struct Row {
@@ -233,7 +238,7 @@ pub(super) async fn page(
         .list(place.wanted(), PAGE_SIZE, &visit.context)
         .await;
     let (status, list) = match list {
-        Ok(page) => (status, Some(List::new(page, place, &draft, now))),
+        Ok(page) => (status, Some(List::new(page, visit, &draft, now))),
         // An old or a wrong cursor: the list starts anew.
         Err(BackendError::Refused(_)) if place.cursor.is_some() => {
             let start = visit.path(&format!("/{}", place.first().address()));
@@ -272,7 +277,15 @@ pub(super) async fn page(
 }
 
 impl List {
-    fn new(page: TodoPage, place: &Place, draft: &Draft, now: OffsetDateTime) -> Self {
+    fn new(page: TodoPage, visit: &Visit, draft: &Draft, now: OffsetDateTime) -> Self {
+        let place = &visit.place;
+        let (done, open): (Vec<_>, Vec<_>) = page.todos.iter().partition(|todo| todo.completed);
+        let completed = page.total.saturating_sub(page.active);
+        let shows_all = |shown: usize, of| of > 0 && shown as u64 == of && place.query.is_none();
+        let to_clear =
+            shows_all(done.len(), completed).then(|| to_clear(done.into_iter(), &visit.prefix));
+        let to_complete = shows_all(open.len(), page.active)
+            .then(|| to_complete(open.into_iter(), &visit.prefix));
         let next = page.next.as_deref().and_then(Cursor::parse);
         let beyond = Place {
             cursor: next.clone(),
@@ -287,6 +300,8 @@ impl List {
             total: page.total,
             active: page.active,
             older: beyond.address(),
+            to_clear: to_clear.flatten(),
+            to_complete: to_complete.flatten(),
             next: next.map_or_else(String::new, |next| next.as_str().to_owned()),
         }
     }

@@ -9,6 +9,7 @@ mod error;
 mod frame;
 mod home;
 mod manifest;
+mod many;
 mod print;
 mod render;
 mod site;
@@ -68,9 +69,9 @@ pub(crate) fn routes(
         .route("/edit/{id}", post(actions::edit))
         .route("/delete/{id}", post(actions::delete))
         .route("/restore", post(actions::restore))
-        .route("/complete-all", post(actions::complete_all))
-        .route("/untick-all", post(actions::untick_all))
-        .route("/clear-completed", post(actions::clear_completed))
+        .route("/complete-all", post(many::complete_all))
+        .route("/untick-all", post(many::untick_all))
+        .route("/clear-completed", post(many::clear_completed))
         .route("/print", get(print::show))
         .route("/offline", get(error::offline))
         .route("/picture.json", get(home::picture))

@@ -20,6 +20,10 @@ const OFFERED_FOR: u32 = 120;
 /// (RFC 6265, section 6.1).
 const MAX_LENGTH: usize = 3500;
 
+/// How many todos that are changed at once can be changed back; more would
+/// hardly fit into the cookie.
+pub(super) const MAX_RESTORED: u32 = 100;
+
 /// A change that can be taken back.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +94,9 @@ impl Undo {
     /// The header that offers it under `prefix`; `None` where it is too long.
     pub(super) fn cookie(&self, prefix: &PublicPrefix) -> Option<HeaderValue> {
         let json = serde_json::to_string(self).ok()?;
+        if json.len() > MAX_LENGTH {
+            return None;
+        }
         let value: String = form_urlencoded::byte_serialize(json.as_bytes()).collect();
         (value.len() <= MAX_LENGTH)
             .then(|| cookie(prefix, &value, OFFERED_FOR))

@@ -339,10 +339,15 @@ async fn update(
 }
 
 /// What changes whenever the todo does.
-fn etag(todo: &Value) -> String {
+/// A number for each state of a todo.
+fn version(todo: &Value) -> i64 {
     let mut hasher = DefaultHasher::new();
     todo.to_string().hash(&mut hasher);
-    format!("\"{}\"", hasher.finish())
+    (hasher.finish() % 1_000_000).cast_signed()
+}
+
+fn etag(todo: &Value) -> String {
+    format!("\"{}\"", version(todo))
 }
 
 async fn read(State(api): State<Api>, Path(id): Path<usize>) -> Response {
@@ -360,9 +365,9 @@ async fn delete(State(api): State<Api>, Path(id): Path<usize>) -> Response {
     }
 }
 
-/// Whether a request for many todos means `todo`, whose version is its state.
+/// Whether a request for many todos means `todo`.
 fn is_named(todo: &Value, request: &Value) -> bool {
-    let version = usize::from(todo["completed"] == true);
+    let version = version(todo);
     request["todos"].as_array().is_none_or(|named| {
         named.iter().any(|named| {
             named["id"] == todo["id"] && (named["version"].is_null() || named["version"] == version)
@@ -378,8 +383,7 @@ async fn set_all(State(api): State<Api>, Json(body): Json<Value>) -> Json<Value>
             && is_named(todo, &body)
         {
             todo["completed"] = body["completed"].clone();
-            let version = usize::from(todo["completed"] == true);
-            named.push(json!({"id": todo["id"], "version": version}));
+            named.push(json!({"id": todo["id"], "version": version(todo)}));
         }
     }
     Json(json!({"updated": named.len(), "todos": named}))
