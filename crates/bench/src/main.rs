@@ -44,6 +44,10 @@ struct Arguments {
     #[arg(long)]
     requests: bool,
 
+    /// Only the start, the memory and the overload
+    #[arg(long, conflicts_with = "requests")]
+    footprint: bool,
+
     /// Write the figures here, as JSON
     #[arg(long)]
     save: Option<PathBuf>,
@@ -130,12 +134,14 @@ async fn measure(arguments: &Arguments) -> Result<(), Error> {
     };
     let mut report = Report::new(arguments.rounds, plan);
     for case in CASES {
-        if case.name.contains(&arguments.only) {
+        if !arguments.footprint && case.name.contains(&arguments.only) {
             system.fill(case.rows).await?;
             report.add(&system.measure(case, plan, arguments.rounds).await?);
         }
     }
-    report.finish(arguments.baseline.as_deref(), arguments.save.as_deref())?;
+    if !arguments.footprint {
+        report.finish(arguments.baseline.as_deref(), arguments.save.as_deref())?;
+    }
     if !arguments.requests && arguments.only.is_empty() {
         footprint::measure(&system, arguments.seconds).await?;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::http::Method;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,7 +46,8 @@ struct Inner {
     /// In KiB: a semaphore has no room for all bytes of a large machine.
     memory: Arc<Semaphore>,
     streams: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
     /// Requests and answers that wait for memory.
     waiting: AtomicUsize,
     /// Somebody began to wait for memory.
@@ -65,8 +67,10 @@ pub struct Limits {
     pub event_streams: usize,
     /// Bytes of bodies and answers that may be in memory at once.
     pub buffered_bytes: u64,
-    /// Requests that a handler works on at once.
-    pub requests: usize,
+    /// Requests that only read, and are worked on at once.
+    pub reads: usize,
+    /// Requests that may change something, and are worked on at once.
+    pub changes: usize,
 }
 
 impl Limits {
@@ -78,8 +82,10 @@ impl Limits {
     /// process leaves of its memory. More memory does not make them grow: it
     /// takes more replicas, not more clients of one, to use it.
     ///
-    /// Of the requests, 128 are at work: more than what the database does at
-    /// once, so that it never waits, and few enough that all are done soon.
+    /// Of the requests, 128 that read are at work, and 128 that change something:
+    /// more than what the database does at once, so that it never waits, and
+    /// few enough that all are done soon. A flood of the one kind leaves the
+    /// other its places.
     #[must_use]
     pub fn of(memory: u64, files: u64) -> Self {
         let for_clients = files.saturating_sub(OWN_FILES).max(24);
@@ -90,7 +96,8 @@ impl Limits {
             connections: within(connections, 1024),
             event_streams: within(event_streams, 512),
             buffered_bytes: (memory / 8).clamp(MIB, 8 * MIB),
-            requests: within(memory / (512 * KIB), 128),
+            reads: within(memory / (512 * KIB), 128),
+            changes: within(memory / (512 * KIB), 128),
         }
     }
 
@@ -99,7 +106,8 @@ impl Limits {
         connections: 64,
         event_streams: 0,
         buffered_bytes: MIB,
-        requests: 64,
+        reads: 64,
+        changes: 64,
     };
 }
 
@@ -129,7 +137,8 @@ impl Budget {
             limits,
             memory: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             streams: Arc::new(Semaphore::new(limits.event_streams)),
-            requests: Arc::new(Semaphore::new(limits.requests)),
+            reads: Arc::new(Semaphore::new(limits.reads)),
+            changes: Arc::new(Semaphore::new(limits.changes)),
             waiting: AtomicUsize::new(0),
             pressure: Notify::new(),
             started: Instant::now(),
@@ -155,7 +164,8 @@ impl Budget {
             connections = limits.connections,
             event_streams = limits.event_streams,
             buffered_bytes = limits.buffered_bytes,
-            requests = limits.requests,
+            reads = limits.reads,
+            changes = limits.changes,
             "budget"
         );
         Self::new(limits)
@@ -226,23 +236,29 @@ impl Budget {
         Ok(Held::new(permit, 1, &self.0.metrics.streams))
     }
 
-    /// The right to work on a request, until it is dropped. Who gets none within
-    /// 50 ms is to be turned away: there is more to do than can be done.
+    /// The right to work on a request of `method`, until it is dropped. Who gets
+    /// none within 50 ms is to be turned away: there is more to do than can be
+    /// done.
     ///
     /// # Errors
     /// [`Exhausted`] after the 50 ms.
-    pub async fn request(&self) -> Result<Held, Exhausted> {
-        let requests = self.0.requests.clone();
-        let permit = if let Ok(permit) = requests.clone().try_acquire_owned() {
+    pub async fn request(&self, method: &Method) -> Result<Held, Exhausted> {
+        let inner = &*self.0;
+        let (places, resource, gauge) = if method.is_safe() {
+            (&inner.reads, Resource::Reads, &inner.metrics.reads)
+        } else {
+            (&inner.changes, Resource::Changes, &inner.metrics.changes)
+        };
+        let permit = if let Ok(permit) = places.clone().try_acquire_owned() {
             permit
         } else {
-            tokio::time::timeout(QUEUE, requests.acquire_owned())
+            tokio::time::timeout(QUEUE, places.clone().acquire_owned())
                 .await
                 .ok()
                 .and_then(Result::ok)
-                .ok_or_else(|| self.count(Resource::Requests, Outcome::Refused))?
+                .ok_or_else(|| self.count(resource, Outcome::Refused))?
         };
-        Ok(Held::new(permit, 1, &self.0.metrics.requests))
+        Ok(Held::new(permit, 1, gauge))
     }
 
     /// Notes an open connection until the value is dropped.
@@ -327,7 +343,8 @@ pub(super) enum Resource {
     Connections,
     EventStreams,
     BufferedBytes,
-    Requests,
+    Reads,
+    Changes,
 }
 
 impl Resource {
@@ -336,7 +353,8 @@ impl Resource {
             Self::Connections => "connections",
             Self::EventStreams => "event_streams",
             Self::BufferedBytes => "buffered_bytes",
-            Self::Requests => "requests",
+            Self::Reads => "reads",
+            Self::Changes => "changes",
         }
     }
 }
@@ -381,7 +399,8 @@ struct Metrics {
     connections: Gauge,
     streams: Gauge,
     bytes: Gauge,
-    requests: Gauge,
+    reads: Gauge,
+    changes: Gauge,
 }
 
 impl Metrics {
@@ -405,7 +424,8 @@ impl Metrics {
             connections: add(Resource::Connections, limits.connections as u64),
             streams: add(Resource::EventStreams, limits.event_streams as u64),
             bytes: add(Resource::BufferedBytes, limits.buffered_bytes),
-            requests: add(Resource::Requests, limits.requests as u64),
+            reads: add(Resource::Reads, limits.reads as u64),
+            changes: add(Resource::Changes, limits.changes as u64),
             exhausted,
             limit,
             used,
@@ -428,7 +448,8 @@ mod tests {
                 connections: 1024,
                 event_streams: 512,
                 buffered_bytes: 8 * MIB,
-                requests: 128,
+                reads: 128,
+                changes: 128,
             }
         );
         // More memory makes no difference, few files do.
@@ -474,16 +495,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_more_than_there_may_be_waits_for_50_ms() {
         let budget = Budget::new(Limits {
-            requests: 2,
+            reads: 2,
             ..Limits::default()
         });
-        let first = budget.request().await.unwrap();
-        let _second = budget.request().await.unwrap();
+        let first = budget.request(&Method::GET).await.unwrap();
+        let _second = budget.request(&Method::GET).await.unwrap();
         let start = tokio::time::Instant::now();
-        assert!(budget.request().await.is_err());
+        assert!(budget.request(&Method::GET).await.is_err());
         assert_eq!(start.elapsed(), QUEUE);
-        let (third, ()) = tokio::join!(budget.request(), async { drop(first) });
+        let (third, ()) = tokio::join!(budget.request(&Method::GET), async { drop(first) });
         assert!(third.is_ok());
+        assert!(
+            budget.request(&Method::POST).await.is_ok(),
+            "a change has a place of its own"
+        );
         assert!(budget.check().is_ok(), "other replicas have no less to do");
     }
 }

@@ -46,6 +46,8 @@ const UNNOTICED: u64 = 32 * 1024;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(super) enum Awaited {
+    /// Nothing yet: the connection was accepted, and nobody has read from it.
+    Start,
     /// The head of the first request.
     FirstHead,
     /// The first byte of another request.
@@ -67,8 +69,18 @@ impl Awaited {
             Self::FirstHead | Self::Head => Some(HEAD_TIMEOUT),
             Self::Request => Some(IDLE_TIMEOUT),
             Self::Body | Self::Reader => Some(PROGRESS_TIMEOUT),
-            Self::Us => None,
+            Self::Start | Self::Us => None,
         }
+    }
+
+    /// Whether the client can be blamed for the time that passes.
+    pub(super) fn is_client(self) -> bool {
+        !matches!(self, Self::Start | Self::Us)
+    }
+
+    /// Whether no request has come so far.
+    pub(super) fn is_new(self) -> bool {
+        matches!(self, Self::Start | Self::FirstHead)
     }
 
     /// Whether the client takes or gives bytes of which there are more.
@@ -99,6 +111,8 @@ pub(super) struct Watch {
     /// The event streams of this server; counted here once this is one.
     streams: Arc<AtomicUsize>,
     is_stream: AtomicBool,
+    /// The connection ends with its next answer.
+    leaves: AtomicBool,
     _counted: Counted,
 }
 
@@ -106,7 +120,7 @@ impl Watch {
     pub(super) fn new(streams: Arc<AtomicUsize>, counted: Counted) -> Self {
         Self {
             opened: Instant::now(),
-            state: AtomicU64::new(Awaited::FirstHead as u64),
+            state: AtomicU64::new(Awaited::Start as u64),
             waited: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             answered: AtomicBool::new(false),
@@ -114,6 +128,7 @@ impl Watch {
             held: Mutex::new(None),
             streams,
             is_stream: AtomicBool::new(false),
+            leaves: AtomicBool::new(false),
             _counted: counted,
         }
     }
@@ -208,6 +223,29 @@ impl Watch {
         }
     }
 
+    /// How long the connection has been open; `None` where it does not work on
+    /// an answer with which it could be asked to end, or was asked before.
+    pub(super) fn age_at_work(&self) -> Option<Duration> {
+        let works = self.is_awaiting(Awaited::Us) && !self.is_stream.load(Ordering::Relaxed);
+        (works && !self.leaves()).then(|| self.opened.elapsed())
+    }
+
+    /// Has the connection end with its next answer.
+    pub(super) fn leave(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection ends with its next answer.
+    pub(super) fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self) {
+        if self.is_awaiting(Awaited::Start) {
+            self.wait_for(Awaited::FirstHead);
+        }
+    }
+
     fn read(&self) {
         if self.is_awaiting(Awaited::Request) {
             self.wait_for(Awaited::Head);
@@ -247,7 +285,8 @@ fn add(to: &AtomicU64, amount: u64) {
 }
 
 fn awaited(state: u64) -> Awaited {
-    const ALL: [Awaited; 6] = [
+    const ALL: [Awaited; 7] = [
+        Awaited::Start,
         Awaited::FirstHead,
         Awaited::Request,
         Awaited::Head,
@@ -280,6 +319,7 @@ impl Read for Socket {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        self.watch.begin();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         self.watch.read();
         Poll::Ready(Ok(()))

@@ -1,14 +1,15 @@
 //! The server: axum's router on hyper, within the budget of the process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
+use std::future::poll_fn;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -27,12 +28,12 @@ use tracing::{debug, warn};
 
 use super::ErrorBody;
 use super::budget::{Budget, Outcome, Resource};
-use super::connection::{AnswerBody, Awaited, RequestBody, Socket, Watch};
+use super::connection::{AnswerBody, RequestBody, Socket, Watch};
 use super::within::{is_event_stream, take_charge};
 use crate::TaskError;
 
 /// How many connections may wait to be accepted.
-const BACKLOG: u32 = 1024;
+const BACKLOG: u32 = 4096;
 
 /// What the kernel may keep of the answers of one connection, in bytes; it
 /// takes twice as much for itself. Without a limit it takes megabytes from the
@@ -57,8 +58,30 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// that it keeps.
 const PRESSED_PATIENCE: Duration = Duration::from_millis(200);
 
+/// For how long a client may have the server wait while most others have it
+/// work: on a busy machine bytes that have come are read late.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// One in so many connections may be above the limit, for the clients that come
+/// while others have their last answer.
+const LEAVING: usize = 32;
+
+/// For how long it is not looked again whether a connection can be closed for
+/// another one: a flood of clients costs a look at all connections each.
+const FULL_FOR: Duration = Duration::from_millis(5);
+
+/// For how long a connection that was refused is kept open for its client to
+/// read the answer.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How many of these there are at most.
+const REFUSED: usize = 32;
+
 /// How many connections are closed at once when memory is needed.
 const RELIEF: usize = 16;
+
+/// How many connections are accepted at a time.
+const BURST: usize = 1024;
 
 /// How long to wait before accepting again when the kernel refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -117,10 +140,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// returns. Dropping the future cuts every connection.
 ///
 /// Everybody is accepted. Where that makes more connections than `budget` has,
-/// the one that has waited longest for its client is closed; so is one whose
-/// client takes too long with the head or the body of a request, or with
-/// reading the answer. A connection that the server itself is working for is
-/// never closed.
+/// the one that has waited longest for its client is closed, and where all are
+/// at work, the oldest ends with its answer. A connection whose client takes
+/// too long with the head or the body of a request, or with reading the answer,
+/// is closed. One that the server itself is working for never is.
 ///
 /// # Errors
 /// None today: what goes wrong with one connection is logged and costs no other.
@@ -140,7 +163,10 @@ pub async fn serve(
         tokio::select! {
             () = &mut stop => break,
             () = server.tend() => {}
-            accepted = listener.accept() => server.accepted(accepted).await,
+            accepted = listener.accept() => {
+                server.accepted(accepted).await;
+                server.accept_the_queue(&listener).await;
+            }
         }
     }
     server.accept_the_last(listener).await;
@@ -193,6 +219,9 @@ struct Server {
     open: HashMap<Id, Open>,
     /// How many of `open` are event streams.
     streams: Arc<AtomicUsize>,
+    refused: Refused,
+    /// Until when no connection can be closed for another one.
+    full_until: Instant,
     sweep: tokio::time::Interval,
 }
 
@@ -218,6 +247,8 @@ impl Server {
             tasks: JoinSet::new(),
             open: HashMap::new(),
             streams: Arc::default(),
+            refused: Refused::default(),
+            full_until: Instant::now(),
             sweep,
         }
     }
@@ -231,6 +262,7 @@ impl Server {
             }
             _ = self.sweep.tick() => {
                 self.close_the_overdue();
+                self.refused.close_the_old();
                 if self.budget.is_pressed() {
                     self.relieve();
                 }
@@ -251,13 +283,25 @@ impl Server {
         }
     }
 
+    /// Accepts all who have connected: under load this task has a turn only
+    /// after those of all connections.
+    async fn accept_the_queue(&mut self, listener: &TcpListener) {
+        for _ in 0..BURST {
+            let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
+            match tokio::task::unconstrained(waiting).await {
+                Poll::Ready(Ok((stream, _))) => self.admit(stream),
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+    }
+
     fn admit(&mut self, stream: TcpStream) {
         let streams = self.streams.load(Ordering::Relaxed);
-        let is_full = self.open.len().saturating_sub(streams) >= self.budget.limits().connections;
-        if is_full && !self.close_the_longest_waiting() {
+        let limit = self.budget.limits().connections;
+        let open = self.open.len().saturating_sub(streams);
+        if open >= limit && !self.make_room(open - limit) {
             self.budget.count(Resource::Connections, Outcome::Refused);
-            // Where even that cannot be written at once, nobody is waiting.
-            let _ = stream.try_write(FULL);
+            self.refused.add(stream);
             return;
         }
         self.spawn(stream);
@@ -283,19 +327,57 @@ impl Server {
         self.open.insert(task.id(), Open { watch, task });
     }
 
-    /// Makes room for another connection; `false` where all are at work.
+    /// Makes room for another connection where `above` are above the limit;
+    /// `false` where there is none.
+    fn make_room(&mut self, above: usize) -> bool {
+        let now = Instant::now();
+        if now < self.full_until {
+            return false;
+        }
+        let found = self.close_the_longest_waiting() || self.ask_the_oldest_to_leave(above);
+        if !found {
+            self.full_until = now + FULL_FOR;
+        }
+        found
+    }
+
+    /// Closes the connection that waits for its client for longest; `false`
+    /// where there is none.
     fn close_the_longest_waiting(&mut self) -> bool {
-        let longest = self
-            .open
-            .iter()
-            .map(|(id, open)| (open.watch.awaited(), *id))
-            .filter(|((awaited, _), _)| *awaited != Awaited::Us)
-            .max_by_key(|((_, waited), _)| *waited);
-        let Some((_, id)) = longest else {
+        let waiting = || {
+            let waits = self
+                .open
+                .iter()
+                .map(|(id, open)| (open.watch.awaited(), *id));
+            waits.filter(|((awaited, _), _)| awaited.is_client())
+        };
+        let Some(((_, waited), id)) = waiting().max_by_key(|((_, waited), _)| *waited) else {
             return false;
         };
+        let is_busy = waiting().count() < self.open.len() / 2;
+        if is_busy && waited < GRACE {
+            return false;
+        }
         self.budget.count(Resource::Connections, Outcome::Closed);
         self.close(id);
+        true
+    }
+
+    /// Has the one of the connections at work that is open for longest end with
+    /// its answer, so that busy clients take turns; `false` where `leaving` of
+    /// them have yet to end.
+    fn ask_the_oldest_to_leave(&mut self, leaving: usize) -> bool {
+        if leaving >= self.budget.limits().connections / LEAVING {
+            return false;
+        }
+        let ages = self.open.values().filter_map(|open| {
+            let age = open.watch.age_at_work()?;
+            Some((age, open))
+        });
+        let Some((_, oldest)) = ages.max_by_key(|(age, _)| *age) else {
+            return false;
+        };
+        oldest.watch.leave();
         true
     }
 
@@ -348,7 +430,7 @@ impl Server {
         }
         drop(listener);
         let mut end = pin!(tokio::time::sleep(LAST_REQUEST));
-        let is_new = |open: &Open| open.watch.awaited().0 == Awaited::FirstHead;
+        let is_new = |open: &Open| open.watch.awaited().0.is_new();
         while self.open.values().any(is_new) {
             tokio::select! {
                 () = self.tend() => {}
@@ -368,6 +450,45 @@ impl Server {
         }
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+/// Connections that were answered 503 and are not read any more. They are kept
+/// for a moment: where a request comes after the close, or lies unread, the
+/// kernel sends a reset, which takes the answer away (RFC 9112, section 9.6).
+#[derive(Default)]
+struct Refused(VecDeque<(Instant, std::net::TcpStream)>);
+
+impl Refused {
+    fn add(&mut self, stream: TcpStream) {
+        // The runtime does not know yet that it can be read and written.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        discard(&stream);
+        // Where this cannot be written at once, nobody is waiting.
+        let answered = (&stream).write(FULL);
+        if answered.is_err() || stream.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        if self.0.len() == REFUSED
+            && let Some((_, first)) = self.0.pop_front()
+        {
+            discard(&first);
+        }
+        self.0.push_back((Instant::now(), stream));
+    }
+
+    fn close_the_old(&mut self) {
+        self.0.retain(|(since, stream)| {
+            discard(stream);
+            since.elapsed() < LINGER
+        });
+    }
+}
+
+/// Reads what has come.
+fn discard(mut stream: &std::net::TcpStream) {
+    let _ = stream.read(&mut [0; HEAD_LIMIT]);
 }
 
 /// Hands the requests of one connection to the router.
@@ -483,6 +604,9 @@ impl Future for Answering {
         }
         if is_event_stream(&response) {
             this.watch.becomes_stream();
+        } else if this.watch.leaves() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
         let watch = this.watch.clone();
         Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, watch))))

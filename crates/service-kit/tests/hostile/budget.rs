@@ -20,7 +20,8 @@ fn few() -> Limits {
         connections: 32,
         event_streams: 4,
         buffered_bytes: 256 * 1024,
-        requests: 8,
+        reads: 8,
+        changes: 8,
     }
 }
 
@@ -64,30 +65,64 @@ async fn a_connection_that_was_used_last_is_kept_longest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_at_work_is_never_closed_for_another() {
     let server = Server::start(few());
+    let ask = "GET /slow HTTP/1.1\r\nhost: test\r\n\r\n";
+    // The last one is above the limit: the first one leaves for it.
     let mut working = Vec::new();
-    for _ in 0..32 {
-        working.push(
-            server
-                .send("GET /slow HTTP/1.1\r\nhost: test\r\n\r\n")
-                .await,
-        );
+    for _ in 0..33 {
+        working.push(server.send(ask).await);
+        let entered = server.entered.acquire();
+        let entered = tokio::time::timeout(SOON, entered).await;
+        entered.unwrap().unwrap().forget();
     }
-    let entered = server.entered.acquire_many(32);
-    tokio::time::timeout(SOON, entered)
-        .await
-        .unwrap()
-        .unwrap()
-        .forget();
     let (answer, took) = server.ordinary("/").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
     assert!(took < AT_ONCE, "{took:?}");
     assert!(server.budget.check().is_err(), "somebody was turned away");
-    server.go_on.add_permits(32);
-    for mut stream in working {
-        read_to(&mut stream, "slow").await;
+    server.go_on.add_permits(33);
+    let first = read_to(&mut working[0], "slow").await;
+    assert!(first.contains("\r\nconnection: close\r\n"), "{first}");
+    for stream in &mut working[1..] {
+        let answer = read_to(stream, "slow").await;
+        assert!(!answer.contains("\r\nconnection: close\r\n"), "{answer}");
     }
-    assert!(server.ordinary("/").await.0.ends_with("fast"));
+    // The server looks for room again after a moment.
+    let deadline = Instant::now() + AT_ONCE;
+    while !server.ordinary("/").await.0.ends_with("fast") {
+        assert!(Instant::now() < deadline, "there is never room again");
+    }
+}
+
+#[tokio::test]
+async fn every_client_that_is_turned_away_can_read_why() {
+    let server = Server::start(few());
+    let ask = "GET /slow HTTP/1.1\r\nhost: test\r\n\r\n";
+    let mut working = Vec::new();
+    for _ in 0..33 {
+        working.push(server.send(ask).await);
+    }
+    let entered = server.entered.acquire_many(33);
+    let entered = tokio::time::timeout(SOON, entered).await;
+    entered.unwrap().unwrap().forget();
+    // Those that write before they are accepted, and those that write after it.
+    let body = "x".repeat(8 * 1024);
+    let large = format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 8192\r\n\r\n{body}");
+    let mut refused = JoinSet::new();
+    for request in 0..100 {
+        let mut stream = server.connect().await;
+        let text = if request % 2 == 0 {
+            large.clone()
+        } else {
+            ask.to_owned()
+        };
+        refused.spawn(async move {
+            stream.write_all(text.as_bytes()).await.unwrap();
+            read_to(&mut stream, "try again\"}").await
+        });
+    }
+    for answer in refused.join_all().await {
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,7 +92,7 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_place) = budget.request().await else {
+    let Ok(_place) = budget.request(request.method()).await else {
         return ApiError::Busy("other requests").into_response();
     };
     if outbox.is_full() && !request.method().is_safe() {

@@ -254,16 +254,25 @@ async fn a_database_that_is_down_is_told_as_503(store: Store) {
 
 async fn a_request_that_would_have_to_wait_for_long_gets_503(store: Store) {
     let client = Client::new(&store);
-    let mut places = Vec::new();
-    for _ in 0..client.budget.limits().requests {
-        places.push(client.budget.request().await.unwrap());
-    }
-    for answer in [client.get("/todos/").await, client.delete("/todos/1").await] {
-        assert_eq!(answer.status, 503);
-        assert_eq!(answer.header("retry-after"), "1");
-    }
+    let limits = client.budget.limits();
+    let fill = async |method: Method, most| {
+        let mut places = Vec::new();
+        for _ in 0..most {
+            places.push(client.budget.request(&method).await.unwrap());
+        }
+        places
+    };
+    let mut changes = fill(Method::POST, limits.changes).await;
+    let refused = client.delete("/todos/1").await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.header("retry-after"), "1");
+    // Changes take no place from those who read.
+    assert_eq!(client.get("/todos/").await.status, 200);
+    drop(changes.pop());
+    assert_eq!(client.delete("/todos/1").await.status, 200);
+
+    let _reads = fill(Method::GET, limits.reads).await;
+    assert_eq!(client.get("/todos/").await.status, 503);
     // What needs no database is answered all the same.
     assert_eq!(client.get("/todos/healthz").await.status, 200);
-    drop(places.pop());
-    assert_eq!(client.get("/todos/").await.status, 200);
 }
