@@ -1,5 +1,7 @@
 //! Clients that change todos and note what was acknowledged.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::{RequestBuilder, StatusCode};
@@ -41,6 +43,8 @@ const RETRY: Duration = Duration::from_millis(50);
 pub struct Load {
     clients: JoinSet<Result<Vec<Change>, Error>>,
     acknowledged: watch::Receiver<usize>,
+    /// Whether the clients make as many changes as they can, whatever their rate.
+    hurries: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -54,6 +58,7 @@ impl Load {
         let http = service_kit::http::client("drill", EXCHANGE)?;
         let (progress, acknowledged) = watch::channel(0);
         let stop = CancellationToken::new();
+        let hurries = Arc::new(AtomicBool::new(false));
         let clients = (0..CLIENTS)
             .map(|number| {
                 let client = Client {
@@ -63,6 +68,7 @@ impl Load {
                     backend: number as usize,
                     pace: rate.map(|rate| Duration::from_secs(1) * CLIENTS / rate),
                     next_at: Instant::now(),
+                    hurries: hurries.clone(),
                     progress: progress.clone(),
                     changes: Vec::new(),
                 };
@@ -72,8 +78,14 @@ impl Load {
         Ok(Self {
             clients,
             acknowledged,
+            hurries,
             stop,
         })
+    }
+
+    /// Has the clients make as many changes as they can, or keep to their rate again.
+    pub fn hurry(&self, hurries: bool) {
+        self.hurries.store(hurries, Ordering::Relaxed);
     }
 
     /// How many changes were acknowledged so far.
@@ -123,6 +135,7 @@ struct Client {
     backend: usize,
     pace: Option<Duration>,
     next_at: Instant,
+    hurries: Arc<AtomicBool>,
     progress: watch::Sender<usize>,
     changes: Vec<Change>,
 }
@@ -202,7 +215,9 @@ impl Client {
         &mut self,
         request: impl Fn(&reqwest::Client, &str) -> RequestBuilder,
     ) -> Result<Option<Value>, Error> {
-        if let Some(pace) = self.pace {
+        if self.hurries.load(Ordering::Relaxed) {
+            self.next_at = Instant::now();
+        } else if let Some(pace) = self.pace {
             sleep_until(self.next_at).await;
             self.next_at = Instant::now().max(self.next_at + pace);
         }

@@ -189,6 +189,22 @@ impl System {
         Ok(())
     }
 
+    /// Starts one more todo-backend on `database`, which must end at once with `advice`.
+    pub(crate) async fn refuses_to_start(&self, database: &str, advice: &str) -> Result<(), Error> {
+        let backend = Service::builder(&self.programs.todo_backend)
+            .arg("--migrate")
+            .env("DATABASE_URL", database)
+            .env("POD_NAMESPACE", ENVIRONMENT)
+            .env("NATS_URL", self.nats.url())
+            .spawn()?;
+        let status = backend.wait(STOP_DEADLINE).await?;
+        let said = backend.stdout() + &backend.stderr();
+        if status.success() || !said.contains(advice) {
+            return Err(Error::Unexpected(format!("{status} after {said}")));
+        }
+        Ok(())
+    }
+
     /// Starts a broadcaster.
     pub(crate) async fn add_broadcaster(&mut self) -> Result<(), Error> {
         let network = self.network(&[self.nats.port()]).await?;

@@ -3,17 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
 use sqlx::{Connection, Executor, PgConnection};
-use tempfile::TempDir;
+use testkit::postgres::Pooler;
 use testkit::service::Builder;
-use testkit::{Postgres, Proxy, ReservedPort, Service, TestDatabase, eventually};
+use testkit::{Postgres, Proxy, Service, TestDatabase, eventually};
 use todo_backend::store::{MAX_CONNECTIONS, MAX_TODOS, Origin, Store, open};
 use todo_domain::TodoText;
 
@@ -130,60 +128,6 @@ async fn what_was_given_up_on_a_silent_network_keeps_no_place_in_the_pool() {
     recovers(&store).await;
 }
 
-struct Pooler {
-    service: Service,
-    /// Its configuration.
-    _folder: TempDir,
-}
-
-/// A `PgBouncer` before `database`, where the system has one.
-fn pooler(database: &TestDatabase, server: &Postgres, mode: &str) -> (Pooler, String) {
-    let port = ReservedPort::reserve().unwrap();
-    let folder = TempDir::new().unwrap();
-    let name = database.name();
-    let config = format!(
-        "[databases]\n\
-         {name} = host=127.0.0.1 port={} user=postgres\n\
-         [pgbouncer]\n\
-         listen_addr = 127.0.0.1\n\
-         listen_port = {}\n\
-         unix_socket_dir =\n\
-         auth_type = any\n\
-         pool_mode = {mode}\n",
-        server.port(),
-        port.number(),
-    );
-    let file = folder.path().join("pgbouncer.ini");
-    fs::write(&file, config).unwrap();
-    // Its own account must be able to read it.
-    fs::set_permissions(
-        folder.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
-    let debian = Path::new("/usr/sbin/pgbouncer");
-    let program = if debian.exists() {
-        debian
-    } else {
-        Path::new("pgbouncer")
-    };
-    let mut pooler = Service::builder(program);
-    // It refuses to run as root.
-    if rustix::process::getuid().is_root() {
-        pooler = pooler.arg("-u").arg("nobody");
-    }
-    let service = pooler
-        .arg(&file)
-        .spawn()
-        .expect("`cargo xtask setup` installs PgBouncer");
-    let url = format!("postgres://postgres@127.0.0.1:{}/{name}", port.number());
-    let pooler = Pooler {
-        service,
-        _folder: folder,
-    };
-    (pooler, url)
-}
-
 fn backend(database: &str) -> Builder {
     Service::builder(env!("CARGO_BIN_EXE_todo-backend"))
         .env("DATABASE_URL", database)
@@ -196,14 +140,14 @@ async fn a_pooler_that_shares_sessions_is_refused_at_the_start_with_a_clear_sent
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
     for mode in ["transaction", "statement"] {
-        let (pooler, url) = pooler(&database, server, mode);
+        let pooler = Pooler::start(server, &database, mode).unwrap();
         for argument in ["--migrate", "migrate"] {
-            let service = backend(&url).arg(argument).spawn().unwrap();
+            let service = backend(pooler.url()).arg(argument).spawn().unwrap();
             let status = service.wait(SOON).await.unwrap();
             assert!(!status.success());
             let said = service.stdout() + &service.stderr();
             let sentence = "let it use pool_mode = session, or name PostgreSQL itself";
-            assert!(said.contains(sentence), "{said}{}", pooler.service.stderr());
+            assert!(said.contains(sentence), "{said}{}", pooler.log());
         }
     }
 }
@@ -212,8 +156,12 @@ async fn a_pooler_that_shares_sessions_is_refused_at_the_start_with_a_clear_sent
 async fn a_pooler_that_keeps_sessions_is_as_good_as_the_database_itself() {
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
-    let (_pooler, url) = pooler(&database, server, "session");
-    let service = backend(&url).arg("--migrate").start().await.unwrap();
+    let pooler = Pooler::start(server, &database, "session").unwrap();
+    let service = backend(pooler.url())
+        .arg("--migrate")
+        .start()
+        .await
+        .unwrap();
     assert_eq!(post(&service).await, 201);
 }
 

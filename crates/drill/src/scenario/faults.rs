@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use testkit::postgres::Pooler;
 use testkit::{Answer, Shutdown};
 
 use super::{Scenario, Scene, UNDER_WAY};
@@ -62,6 +63,12 @@ const TRANSIENT: Scenario = Scenario {
 
 pub(super) const ALL: &[Scenario] = &[
     CALM,
+    Scenario {
+        name: "clients make as many changes as they can",
+        recovery: seconds(5),
+        fault: |scene| Box::pin(clients_hurry(scene)),
+        ..CALM
+    },
     // The broker.
     Scenario {
         name: "NATS is restarted",
@@ -260,7 +267,25 @@ pub(super) const ALL: &[Scenario] = &[
         fault: |scene| Box::pin(row_cannot_be_read(scene)),
         ..TRANSIENT
     },
+    Scenario {
+        name: "a backend is started without privileges",
+        fault: |scene| Box::pin(backend_lacks_privileges(scene)),
+        ..CALM
+    },
+    Scenario {
+        name: "a backend is started behind a shared session",
+        fault: |scene| Box::pin(backend_shares_sessions(scene)),
+        ..CALM
+    },
 ];
+
+async fn clients_hurry(scene: &mut Scene) -> Result<(), Error> {
+    scene.load.hurry(true);
+    scene.outage().await;
+    scene.load.hurry(false);
+    scene.is_over();
+    Ok(())
+}
 
 async fn nats_is_restarted(scene: &mut Scene) -> Result<(), Error> {
     scene.system.nats.restart().await?;
@@ -580,5 +605,27 @@ async fn row_cannot_be_read(scene: &mut Scene) -> Result<(), Error> {
         let found = "the row that cannot be read is gone".to_owned();
         return Err(Error::Unexpected(found));
     }
+    Ok(())
+}
+
+/// As a role of a PostgreSQL since version 15: it may not make tables.
+async fn backend_lacks_privileges(scene: &mut Scene) -> Result<(), Error> {
+    let database = scene.system.postgres.empty_database().await?;
+    let mut owner = PgConnection::connect(database.url()).await?;
+    owner.execute("CREATE ROLE poor LOGIN").await?;
+    let url = database.url().replace("postgres@", "poor@");
+    let advice = "GRANT USAGE, CREATE ON SCHEMA public TO";
+    scene.system.refuses_to_start(&url, advice).await?;
+    scene.is_over();
+    Ok(())
+}
+
+/// PgBouncer in transaction mode gives each transaction another session.
+async fn backend_shares_sessions(scene: &mut Scene) -> Result<(), Error> {
+    let database = scene.system.postgres.empty_database().await?;
+    let pooler = Pooler::start(&scene.system.postgres, &database, "transaction")?;
+    let advice = "let it use pool_mode = session";
+    scene.system.refuses_to_start(pooler.url(), advice).await?;
+    scene.is_over();
     Ok(())
 }

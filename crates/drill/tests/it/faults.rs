@@ -34,6 +34,8 @@ macro_rules! survive {
 survive! {
     without_a_fault_every_change_is_delivered_once:
         "nothing is broken",
+    a_flood_of_changes_is_delivered_in_order:
+        "clients make as many changes as they can",
     a_restart_of_nats_loses_nothing:
         "NATS is restarted",
     an_outage_of_nats_loses_nothing:
@@ -94,4 +96,8 @@ survive! {
         "PostgreSQL is read-only for a while",
     a_row_that_cannot_be_read_holds_up_nothing:
         "a row of the outbox cannot be read",
+    a_backend_without_privileges_ends_with_what_to_grant:
+        "a backend is started without privileges",
+    a_backend_behind_a_shared_session_ends_with_what_to_change:
+        "a backend is started behind a shared session",
 }

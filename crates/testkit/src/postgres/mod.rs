@@ -2,6 +2,7 @@
 
 mod database;
 mod install;
+mod pooler;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use tokio::sync::OnceCell;
 use self::database::Databases;
 pub use self::database::TestDatabase;
 use self::install::{Account, Installation};
+pub use self::pooler::Pooler;
 use crate::process::Process;
 use crate::scratch::{LastSignal, Scratch};
 use crate::{Error, ReservedPort, Signal};

@@ -322,7 +322,7 @@ fn timed_out() -> sqlx::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// What `PgBouncer` answers to a statement that it does not allow.
+/// What PgBouncer answers to a statement that it does not allow.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// The server ended the session before it ran the statement.
