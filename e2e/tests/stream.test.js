@@ -120,6 +120,7 @@ test("the counts are right while todos are added, ticked and deleted here and el
 
 test("seven tabs share one connection, and each shows what others do", { timeout: 90_000 }, async () => {
   const first = await world.open();
+  await live(first);
   const context = first.page.context();
   const requests = requestsOf(context);
   const tabs = [first];

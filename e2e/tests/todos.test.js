@@ -94,6 +94,16 @@ for (const javaScriptEnabled of [true, false]) {
       deepEqual(await world.api.texts(), ["Milk"]);
     });
 
+    test("Enter held down adds one todo, and nobody is told off", async () => {
+      const todo = await open();
+      await todo.newTodo.fill("a");
+      for (let n = 0; n < 15; n += 1) await todo.page.keyboard.down("Enter");
+      await todo.page.keyboard.up("Enter");
+      await todo.row("a").waitFor();
+      await saved([["a", false]]);
+      equal(await todo.alert.count(), 0);
+    });
+
     test("140 characters fit, however many bytes they have, and 141 do not", async () => {
       const todo = await open();
       await todo.newTodo.fill("😀".repeat(141));
@@ -145,6 +155,44 @@ for (const javaScriptEnabled of [true, false]) {
       await todo.row("b").waitFor();
       await eventually(() => world.api.texts(), (texts) => String(texts.sort()) === "a,b,c,d");
     });
+
+    if (!javaScriptEnabled) {
+      test("the second press of a slow double click does nothing on the page that came meanwhile", async () => {
+        for (const text of ["d", "c", "b"]) await world.api.add(text);
+        const todo = await open();
+        const { page } = todo;
+        const cdp = await page.context().newCDPSession(page);
+        await cdp.send("Animation.enable");
+        /** Presses the same point of this page and of the one that it leads to, however long that takes to come. */
+        const pressTwice = async (button) => {
+          await button.click({ trial: true });
+          const box = await button.boundingBox();
+          const point = [box.x + box.width / 2, box.y + box.height / 2];
+          // What ends after a while stays as it is on a page that comes now.
+          await cdp.send("Animation.setPlaybackRate", { playbackRate: 0 });
+          const came = page.waitForEvent("load");
+          await page.mouse.click(...point);
+          await came;
+          const url = page.url();
+          const posts = [];
+          page.on("request", (request) => request.method() === "POST" && posts.push(request.url()));
+          await page.mouse.click(...point);
+          await cdp.send("Animation.setPlaybackRate", { playbackRate: 1 });
+          await todo.newTodo.click({ trial: true });
+          deepEqual(posts, []);
+          equal(page.url(), url);
+        };
+        await todo.newTodo.fill("a");
+        await pressTwice(page.getByRole("button", { name: "Add", exact: true }));
+        await pressTwice(todo.tick("a"));
+        await pressTwice(todo.button("Delete", "b"));
+        await pressTwice(todo.undo);
+        await pressTwice(page.getByRole("button", { name: "Complete all" }));
+        await pressTwice(page.getByRole("button", { name: "Clear completed" }));
+        equal(await todo.alert.count(), 0);
+        deepEqual(await world.api.list(), []);
+      });
+    }
 
     // A browser throws the first answer of a form away when the form is sent again.
     for (const [name, done, after] of [
