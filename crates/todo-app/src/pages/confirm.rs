@@ -12,6 +12,8 @@ use super::visit::Visit;
 /// A change that the page does not show.
 pub(super) struct Question {
     pub(super) heading: String,
+    /// What the button of the form says.
+    pub(super) answer: &'static str,
     /// Where the form is sent.
     pub(super) action: &'static str,
     /// The todos that it means, as JSON, where it can be taken back.

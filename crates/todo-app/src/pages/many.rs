@@ -104,6 +104,7 @@ async fn ask_to_clear(site: &Site, visit: &Visit) -> Result<Response, BackendErr
     let count = page.total.saturating_sub(page.active);
     let question = Question {
         heading: format!("Clear {}?", counted(count, "completed todo")),
+        answer: "Clear",
         action: "/clear-completed",
         todos: whole(&page).and_then(|todos| to_clear(todos.iter(), &visit.prefix)),
     };
@@ -158,6 +159,7 @@ async fn ask_to_complete(site: &Site, visit: &Visit) -> Result<Response, Backend
     let page = all(site, visit, Filter::Active).await?;
     let question = Question {
         heading: format!("Complete {}?", counted(page.active, "todo")),
+        answer: "Complete",
         action: "/complete-all",
         todos: whole(&page).and_then(|todos| to_complete(todos.iter(), &visit.prefix)),
     };
