@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::Chain;
 use crate::config::RuntimeConfig;
 use crate::http::Budget;
-use crate::{telemetry, trace};
+use crate::{limits, telemetry, trace};
 
 /// What a task or a start-up may end with.
 pub type TaskError = Box<dyn Error + Send + Sync>;
@@ -41,6 +41,9 @@ where
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = limits::use_small_pages() {
+        debug!(%error, "disabling huge pages failed");
+    }
     crate::http::install_tls_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -40,6 +40,16 @@ async fn it_is_ready_without_dependencies_and_stops_cleanly() {
     assert!(app.terminate(SOON).await.unwrap().success());
 }
 
+/// Of 2 MiB each, of which little is used.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_kernel_gives_it_no_huge_pages() {
+    let app = todo_app().start().await.unwrap();
+    let status = format!("/proc/{}/status", app.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(status).unwrap();
+    assert!(status.contains("THP_enabled:\t0"), "{status}");
+}
+
 #[tokio::test]
 async fn the_sidecar_is_ready_while_the_backend_is_ready() {
     let backend = MockServer::start().await;
