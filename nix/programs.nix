@@ -43,6 +43,9 @@ let
       "CARGO_TARGET_${lib.toUpper variable}_LINKER" = "${prefix}cc";
       "CC_${variable}" = "${prefix}cc";
       "AR_${variable}" = "${prefix}ar";
+      # The allocator must not ask for huge pages: it would have the first ones before `main` can say so, and each of its
+      # mostly empty heaps would hold 2 MiB.
+      "CFLAGS_${variable}" = "-DMI_DEFAULT_ALLOW_THP=0";
       # One bit in place of 24 bytes for each address that a position-independent program adjusts at its start.
       "CARGO_TARGET_${lib.toUpper variable}_RUSTFLAGS" = "-C link-arg=-Wl,-z,pack-relative-relocs";
       # A registry sends an image to every node; what the programs wait for is the database and the network.
