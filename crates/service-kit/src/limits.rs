@@ -62,9 +62,8 @@ pub(crate) fn raise_files() -> io::Result<u64> {
 
 /// Has the kernel give the process memory in small pages from now on.
 ///
-/// An allocator that asks for huge ones (musl's stand-in here does) holds 2 MiB
-/// for each of its heaps, which are mostly empty: three times the memory of an
-/// idle service.
+/// mimalloc, which the images use, would hold huge ones of 2 MiB for each of its
+/// heaps, which are mostly empty: three times the memory of an idle service.
 ///
 /// # Errors
 /// Where the kernel does not know of huge pages.

@@ -23,7 +23,8 @@ const MIB: u64 = 1024 * KIB;
 const USUAL_MEMORY: u64 = 64 * MIB;
 
 /// The open files that are not for clients: the database, the broker, the
-/// admin listener, pictures, the logs.
+/// admin listener, pictures, the logs, and connections above the limit that
+/// are about to be closed.
 const OWN_FILES: u64 = 256;
 
 /// How long to wait for room in memory before a client gets 503.
