@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use testkit::Service;
 use testkit::service::Builder;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
 
 use crate::case::CASES;
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// How long a service is left alone before its memory counts as idle.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// As many event streams as one backend has (docs/operations.md).
+/// About as many event streams as one backend has (docs/security.md).
 const STREAMS: usize = 500;
 
 /// Measures all of it and prints a line each.
@@ -30,6 +30,7 @@ pub(crate) async fn measure(system: &System, seconds: u64) -> Result<(), Error> 
     starts(system).await?;
     event_streams(system).await?;
     long_lists(system).await?;
+    batches(system).await?;
     for connections in [512, 1024, 4096] {
         for name in ["list of 20", "create"] {
             overload(system, name, connections, seconds).await?;
@@ -75,43 +76,72 @@ async fn start(name: &str, program: impl Fn() -> Builder) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints what open event streams cost, and when the last one has an event.
+/// Prints what the event streams of two backends cost, and when the last one has
+/// an event.
 async fn event_streams(system: &System) -> Result<(), Error> {
     system.fill(20).await?;
+    let second = system::backend(&system.database, &system.nats)
+        .start()
+        .await?;
     let before = machine::resident(pid(&system.backend));
     let mut readers = JoinSet::new();
-    for _ in 0..STREAMS {
-        let stream = http::send("GET", &system.backend.url("/todos/events"), "").await?;
-        let mut lines = BufReader::new(stream).lines();
-        // Its head is there: it hears everything from now on.
-        while lines.next_line().await.map_err(Error::io("a stream"))? != Some(String::new()) {}
-        readers.spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.contains("fan-out") {
-                    return true;
+    for backend in [&system.backend, &second] {
+        for _ in 0..STREAMS {
+            let stream = http::send("GET", &backend.url("/todos/events"), "").await?;
+            let mut lines = BufReader::new(stream).lines();
+            // Its head is there: it hears everything from now on.
+            while lines.next_line().await.map_err(Error::io("a stream"))? != Some(String::new()) {}
+            readers.spawn(async move {
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if line.contains("fan-out") {
+                        return true;
+                    }
                 }
-            }
-            false
-        });
+                false
+            });
+        }
     }
     let open = machine::resident(pid(&system.backend));
-    let start = Instant::now();
-    let body = r#"{"text": "fan-out"}"#;
     let url = system.backend.url("/todos/");
-    let mut answer = http::send("POST", &url, body).await?;
-    let mut text = String::new();
-    let read = answer.read_to_string(&mut text);
-    read.await.map_err(Error::io("an answer"))?;
+    let start = Instant::now();
+    http::ask("POST", &url, r#"{"text": "fan-out"}"#).await?;
     let all = tokio::time::timeout(DEADLINE, readers.join_all());
     let reached = all.await.unwrap_or_default();
     let reached = reached.iter().filter(|reached| **reached).count();
     println!(
-        "| {STREAMS} event streams | {:.1} MiB, {:.1} KiB each; {reached} have an event after {:?} |",
-        open,
+        "| {STREAMS} event streams each of two backends | {open:.1} MiB, {:.1} KiB a stream; \
+         {reached} have an event after {:?} |",
         (open - before) * 1024.0 / 500.0,
         start.elapsed()
     );
+    second.terminate(DEADLINE).await?;
     Ok(())
+}
+
+/// Prints how long a change of 100 000 todos takes.
+async fn batches(system: &System) -> Result<(), Error> {
+    system.fill(100_000).await?;
+    for (name, method, query, body) in [
+        (
+            "ticking",
+            "PUT",
+            "completed=false",
+            r#"{"completed": true}"#,
+        ),
+        ("clearing", "DELETE", "completed=true", ""),
+    ] {
+        machine::reset_peak(pid(&system.backend));
+        let url = system.backend.url(&format!("/todos/?{query}"));
+        let start = Instant::now();
+        let answer = http::ask(method, &url, body).await?;
+        println!(
+            "| {name} in a list of 100 000: {} | {:?}, at most {:.1} MiB |",
+            answer.lines().last().unwrap_or_default(),
+            start.elapsed(),
+            machine::peak(pid(&system.backend)),
+        );
+    }
+    system.clear().await
 }
 
 /// Prints the most memory while 8 clients read 100 000 todos each.

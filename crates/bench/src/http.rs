@@ -7,7 +7,12 @@ use crate::Error;
 
 /// The whole answer to a GET of `url`.
 pub(crate) async fn get(url: &str) -> Result<String, Error> {
-    let mut stream = send("GET", url, "").await?;
+    ask("GET", url, "").await
+}
+
+/// The whole answer to a request.
+pub(crate) async fn ask(method: &str, url: &str, body: &str) -> Result<String, Error> {
+    let mut stream = send(method, url, body).await?;
     let mut answer = String::new();
     stream
         .read_to_string(&mut answer)

@@ -5,6 +5,7 @@ mod case;
 mod floor;
 mod footprint;
 mod http;
+mod instructions;
 mod load;
 mod machine;
 mod report;
@@ -47,6 +48,10 @@ struct Arguments {
     /// Only the start, the memory and the overload
     #[arg(long, conflicts_with = "requests")]
     footprint: bool,
+
+    /// Only the instructions that a request takes, by callgrind
+    #[arg(long, conflicts_with_all = ["requests", "footprint"])]
+    instructions: bool,
 
     /// Write the figures here, as JSON
     #[arg(long)]
@@ -128,6 +133,9 @@ async fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> Result<(), Error> {
     let system = System::start().await?;
+    if arguments.instructions {
+        return instructions::measure(&system, &arguments.only).await;
+    }
     let plan = load::Plan {
         duration: Duration::from_secs(arguments.seconds),
         connections: arguments.connections,

@@ -189,7 +189,12 @@ impl System {
 
 /// todo-backend on `database`.
 pub(crate) fn backend(database: &TestDatabase, nats: &Nats) -> Builder {
-    Service::builder(beside("todo-backend"))
+    on(Service::builder(beside("todo-backend")), database, nats)
+}
+
+/// A program that runs todo-backend, on `database`.
+pub(crate) fn on(program: Builder, database: &TestDatabase, nats: &Nats) -> Builder {
+    program
         .env("DATABASE_URL", database.url())
         .env("NATS_URL", nats.url())
         .env("MIGRATE_ON_START", "true")
