@@ -65,7 +65,8 @@ pub(super) const ALL: &[Scenario] = &[
     CALM,
     Scenario {
         name: "clients make as many changes as they can",
-        recovery: seconds(5),
+        // They make more in a second than are posted one by one: the rest waits.
+        recovery: seconds(30),
         fault: |scene| Box::pin(clients_hurry(scene)),
         ..CALM
     },
