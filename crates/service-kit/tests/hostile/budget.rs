@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use service_kit::http::{BODY_LIMIT, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::server::{AT_ONCE, LARGE, SOON, Server, read_to, rest};
@@ -23,6 +24,19 @@ fn few() -> Limits {
         reads: 8,
         changes: 8,
     }
+}
+
+const SLOW: &str = "GET /slow HTTP/1.1\r\nhost: test\r\n\r\n";
+
+/// Requests that the server works on, one after the other, until it may go on.
+async fn occupy(server: &Server, count: usize) -> Vec<TcpStream> {
+    let mut working = Vec::new();
+    for _ in 0..count {
+        working.push(server.send(SLOW).await);
+        let entered = tokio::time::timeout(SOON, server.entered.acquire()).await;
+        entered.unwrap().unwrap().forget();
+    }
+    working
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,15 +79,8 @@ async fn a_connection_that_was_used_last_is_kept_longest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_at_work_is_never_closed_for_another() {
     let server = Server::start(few());
-    let ask = "GET /slow HTTP/1.1\r\nhost: test\r\n\r\n";
     // The last one is above the limit: the first one leaves for it.
-    let mut working = Vec::new();
-    for _ in 0..33 {
-        working.push(server.send(ask).await);
-        let entered = server.entered.acquire();
-        let entered = tokio::time::timeout(SOON, entered).await;
-        entered.unwrap().unwrap().forget();
-    }
+    let mut working = occupy(&server, 33).await;
     let (answer, took) = server.ordinary("/").await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
@@ -96,14 +103,7 @@ async fn a_request_at_work_is_never_closed_for_another() {
 #[tokio::test]
 async fn every_client_that_is_turned_away_can_read_why() {
     let server = Server::start(few());
-    let ask = "GET /slow HTTP/1.1\r\nhost: test\r\n\r\n";
-    let mut working = Vec::new();
-    for _ in 0..33 {
-        working.push(server.send(ask).await);
-    }
-    let entered = server.entered.acquire_many(33);
-    let entered = tokio::time::timeout(SOON, entered).await;
-    entered.unwrap().unwrap().forget();
+    let _working = occupy(&server, 33).await;
     // Those that write before they are accepted, and those that write after it.
     let body = "x".repeat(8 * 1024);
     let large = format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 8192\r\n\r\n{body}");
@@ -113,7 +113,7 @@ async fn every_client_that_is_turned_away_can_read_why() {
         let text = if request % 2 == 0 {
             large.clone()
         } else {
-            ask.to_owned()
+            SLOW.to_owned()
         };
         refused.spawn(async move {
             stream.write_all(text.as_bytes()).await.unwrap();

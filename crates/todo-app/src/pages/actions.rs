@@ -1,23 +1,18 @@
-//! The forms of one todo, and what all forms answer.
+//! The forms of one todo.
 
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, Path, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use todo_domain::{InvalidText, MAX_TEXT_CODE_POINTS, TodoId, TodoPatch, TodoText};
-use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::error;
+use super::form::{Filled, back, changed_to, failed, undone};
 use super::home::{Draft, Edit, EditState, page};
 use super::site::Site;
 use super::undo::{Gone, MAX_RESTORED, Undo};
 use super::visit::Visit;
 use crate::backend::{BackendError, TextChange};
-
-/// A form, or the page that says that it cannot be read.
-pub(super) type Filled<T> = Result<Form<T>, FormRejection>;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct NewTodo {
@@ -30,11 +25,11 @@ pub(super) struct NewTodo {
 }
 
 /// `POST /add`
-pub(super) async fn add(State(site): State<Site>, visit: Visit, form: Filled<NewTodo>) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
+pub(super) async fn add(
+    State(site): State<Site>,
+    visit: Visit,
+    Filled(form): Filled<NewTodo>,
+) -> Response {
     let text = match TodoText::new(form.text.trim()) {
         Ok(text) => text,
         Err(invalid) => {
@@ -80,12 +75,8 @@ pub(super) async fn toggle(
     State(site): State<Site>,
     visit: Visit,
     Path(id): Path<i64>,
-    form: Filled<Toggle>,
+    Filled(form): Filled<Toggle>,
 ) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
     let patch = TodoPatch {
         completed: Some(form.completed),
         ..TodoPatch::default()
@@ -118,12 +109,8 @@ pub(super) async fn edit(
     State(site): State<Site>,
     visit: Visit,
     Path(id): Path<i64>,
-    form: Filled<NewText>,
+    Filled(form): Filled<NewText>,
 ) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
     // Browsers send the line breaks of a field as CR LF, whatever they were.
     let was = form.was.replace("\r\n", "\n");
     let draft = |error, state| Draft {
@@ -181,13 +168,13 @@ pub(super) async fn delete(
     State(site): State<Site>,
     visit: Visit,
     Path(id): Path<i64>,
-    form: Filled<Seen>,
+    seen: Result<Filled<Seen>, Response>,
 ) -> Response {
     match site.backend.delete(TodoId(id), &visit.context).await {
         Ok(todo) => changed_to(&visit, None, &Undo::Deleted(todo.into())),
         // The button was pressed twice: who left the first answer behind gets its undo here.
-        Err(BackendError::NotFound) => match form {
-            Ok(Form(Seen { text, completed })) if !text.is_empty() => {
+        Err(BackendError::NotFound) => match seen {
+            Ok(Filled(Seen { text, completed })) if !text.is_empty() => {
                 let gone = Gone {
                     id,
                     text,
@@ -211,12 +198,8 @@ pub(super) struct Restore {
 pub(super) async fn restore(
     State(site): State<Site>,
     visit: Visit,
-    form: Filled<Restore>,
+    Filled(form): Filled<Restore>,
 ) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
     let gone: Vec<Gone> = serde_json::from_str(&form.todos).unwrap_or_default();
     // The oldest first, so that they come back in their order.
     for todo in gone.iter().rev().take(MAX_RESTORED as usize) {
@@ -241,61 +224,6 @@ pub(super) async fn restore(
         }
     }
     undone(&visit, None)
-}
-
-/// To the part of the list from which the form was sent, to the todo that was
-/// changed.
-pub(super) fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) -> Response {
-    let row = id.map_or_else(String::new, |id| format!("#todo-{id}"));
-    let address = visit.path(&format!("/{}{row}", visit.place.address()));
-    let mut response = Redirect::to(&address).into_response();
-    if let Some(cookie) = cookie {
-        response.headers_mut().insert(header::SET_COOKIE, cookie);
-    }
-    response
-}
-
-/// [`back`], where the change can be taken back.
-pub(super) fn changed_to(visit: &Visit, id: Option<i64>, undo: &Undo) -> Response {
-    back(visit, id, undo.cookie(&visit.prefix))
-}
-
-/// [`back`], where there is nothing to be taken back any more.
-pub(super) fn undone(visit: &Visit, id: Option<i64>) -> Response {
-    back(visit, id, Undo::over(&visit.prefix))
-}
-
-/// The list again, with what could not be saved on it.
-pub(super) async fn failed(
-    site: &Site,
-    visit: &Visit,
-    error: &BackendError,
-    mut draft: Draft,
-) -> Response {
-    warn!(%error, "change failed");
-    let (status, alert) = match error {
-        BackendError::NotFound => (StatusCode::NOT_FOUND, "Somebody else deleted this todo."),
-        BackendError::Refused(_) => (
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "The change was rejected. Nothing was changed.",
-        ),
-        _ => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The change was not saved: the todos are unavailable. What you wrote is still here; try again in a moment.",
-        ),
-    };
-    draft.alert = Some(alert.to_owned());
-    page(site, visit, status, draft).await
-}
-
-pub(super) fn unreadable(site: &Site, visit: &Visit, rejection: &FormRejection) -> Response {
-    error::page(
-        site,
-        visit,
-        rejection.status(),
-        "The form could not be read",
-        "Nothing was changed. Go back and try again.",
-    )
 }
 
 /// What is wrong with a text, and what to do about it.

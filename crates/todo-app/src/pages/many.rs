@@ -4,7 +4,7 @@
 //! ones, and both answers offer the same undo: a browser keeps only the last.
 //! Where the page does not show all of them, the button asks first.
 
-use axum::extract::{Form, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,9 +12,8 @@ use service_kit::config::PublicPrefix;
 use todo_domain::{Todo, TodoId};
 use tracing::warn;
 
-use super::actions::{Filled, back, changed_to, failed, undone, unreadable};
 use super::confirm::{self, Question};
-use super::home::Draft;
+use super::form::{Filled, answer, back, changed_to, undone};
 use super::site::Site;
 use super::undo::{Gone, MAX_RESTORED, Undo};
 use super::visit::Visit;
@@ -78,12 +77,8 @@ pub(super) fn to_complete<'a>(
 pub(super) async fn clear_completed(
     State(site): State<Site>,
     visit: Visit,
-    form: Filled<Meant>,
+    Filled(form): Filled<Meant>,
 ) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
     let done = match form.which() {
         Which::Unknown => ask_to_clear(&site, &visit).await,
         Which::These(todos) => clear(&site, &visit, todos).await,
@@ -93,10 +88,7 @@ pub(super) async fn clear_completed(
             .await
             .map(|()| undone(&visit, None)),
     };
-    match done {
-        Ok(response) => response,
-        Err(error) => failed(&site, &visit, &error, Draft::default()).await,
-    }
+    answer(&site, &visit, done).await
 }
 
 async fn ask_to_clear(site: &Site, visit: &Visit) -> Result<Response, BackendError> {
@@ -123,23 +115,15 @@ async fn clear(site: &Site, visit: &Visit, todos: Vec<Gone>) -> Result<Response,
         .into_iter()
         .filter(|todo| !left.iter().any(|found| found.todo.id.0 == todo.id))
         .collect();
-    Ok(if gone.is_empty() {
-        back(visit, None, None)
-    } else {
-        changed_to(visit, None, &Undo::Cleared(gone))
-    })
+    Ok(offer(visit, gone, Undo::Cleared))
 }
 
 /// `POST /complete-all`
 pub(super) async fn complete_all(
     State(site): State<Site>,
     visit: Visit,
-    form: Filled<Meant>,
+    Filled(form): Filled<Meant>,
 ) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
     let done = match form.which() {
         Which::Unknown => ask_to_complete(&site, &visit).await,
         Which::These(ids) => complete(&site, &visit, ids).await,
@@ -149,10 +133,7 @@ pub(super) async fn complete_all(
             .await
             .map(|_| undone(&visit, None)),
     };
-    match done {
-        Ok(response) => response,
-        Err(error) => failed(&site, &visit, &error, Draft::default()).await,
-    }
+    answer(&site, &visit, done).await
 }
 
 async fn ask_to_complete(site: &Site, visit: &Visit) -> Result<Response, BackendError> {
@@ -181,11 +162,7 @@ async fn complete(site: &Site, visit: &Visit, ids: Vec<TodoId>) -> Result<Respon
             .map(|found| (found.todo.id.0, found.version))
             .collect();
     }
-    Ok(if ticked.is_empty() {
-        back(visit, None, None)
-    } else {
-        changed_to(visit, None, &Undo::Completed(ticked))
-    })
+    Ok(offer(visit, ticked, Undo::Completed))
 }
 
 #[derive(Debug, Deserialize)]
@@ -199,12 +176,8 @@ pub(super) struct UntickAll {
 pub(super) async fn untick_all(
     State(site): State<Site>,
     visit: Visit,
-    form: Filled<UntickAll>,
+    Filled(form): Filled<UntickAll>,
 ) -> Response {
-    let form = match form {
-        Ok(Form(form)) => form,
-        Err(rejection) => return unreadable(&site, &visit, &rejection),
-    };
     let todos: Vec<(i64, i64)> = serde_json::from_str(&form.todos).unwrap_or_default();
     let only: Vec<_> = todos
         .into_iter()
@@ -213,13 +186,20 @@ pub(super) async fn untick_all(
             version: Some(version),
         })
         .collect();
-    match site
+    let done = site
         .backend
         .set_all(false, Some(&only), &visit.context)
         .await
-    {
-        Ok(_) => undone(&visit, None),
-        Err(error) => failed(&site, &visit, &error, Draft::default()).await,
+        .map(|_| undone(&visit, None));
+    answer(&site, &visit, done).await
+}
+
+/// The list again, with the undo of what was `changed`, if anything was.
+fn offer<T>(visit: &Visit, changed: Vec<T>, undo: fn(Vec<T>) -> Undo) -> Response {
+    if changed.is_empty() {
+        back(visit, None, None)
+    } else {
+        changed_to(visit, None, &undo(changed))
     }
 }
 

@@ -6,6 +6,7 @@
 mod actions;
 mod confirm;
 mod error;
+mod form;
 mod frame;
 mod home;
 mod manifest;
