@@ -213,6 +213,27 @@ async fn both_answers_of_a_form_that_is_sent_twice_offer_the_same_undo() {
 }
 
 #[tokio::test]
+async fn a_form_that_cannot_be_read_is_answered_with_a_page() {
+    let pages = Pages::start().await;
+    pages.api.add("Milk", false);
+    let before = pages.api.todos();
+    for (path, form) in [
+        ("/toggle/1", "completed=perhaps"),
+        ("/edit/1", "text=a&undo=perhaps"),
+        ("/restore", ""),
+        ("/clear-completed", "confirmed=perhaps"),
+        ("/complete-all", "confirmed=perhaps"),
+        ("/untick-all", ""),
+    ] {
+        let answer = pages.post(path, form).await;
+        assert!(answer.status.is_client_error(), "{path}: {answer:?}");
+        let page = answer.text();
+        assert!(page.contains("The form could not be read"), "{page}");
+        assert_eq!(pages.api.todos(), before);
+    }
+}
+
+#[tokio::test]
 async fn a_form_of_many_todos_means_those_that_the_page_shows() {
     let pages = Pages::start().await;
     for n in 0..3 {
