@@ -48,8 +48,6 @@ let
       "CFLAGS_${variable}" = "-DMI_DEFAULT_ALLOW_THP=0";
       # One bit in place of 24 bytes for each address that a position-independent program adjusts at its start.
       "CARGO_TARGET_${lib.toUpper variable}_RUSTFLAGS" = "-C link-arg=-Wl,-z,pack-relative-relocs";
-      # A registry sends an image to every node; what the programs wait for is the database and the network.
-      CARGO_PROFILE_RELEASE_OPT_LEVEL = "s";
     };
 
   build =
@@ -61,14 +59,11 @@ let
         cargoVendorDir = craneLib.vendorCargoDeps { cargoLock = ../Cargo.lock; };
         # All programs at once, whichever is built: with the same features in their dependencies they share one build
         # of them.
-        cargoExtraArgs = "--locked --features otel ${
+        cargoExtraArgs = "--locked --features otel,process-metrics ${
           lib.concatMapStringsSep " " (name: "--package ${name}") names
         }";
         strictDeps = true;
-        # What `cargo build --release` is not given: the time is paid once, in CI.
-        CARGO_PROFILE_RELEASE_OPT_LEVEL = "3";
-        CARGO_PROFILE_RELEASE_LTO = "fat";
-        CARGO_PROFILE_RELEASE_CODEGEN_UNITS = "1";
+        CARGO_PROFILE = "image";
         # Tests have a check of their own.
         doCheck = false;
         # Else compiled C differs between the build of the dependencies and that of a program.
@@ -94,7 +89,7 @@ let
           cargoArtifacts = dependencies;
           # Records the dependencies in the program, for scanners and the SBOM.
           nativeBuildInputs = [ cargo-auditable ];
-          cargoBuildCommand = "cargo auditable build --release";
+          cargoBuildCommand = "cargo auditable build --profile image";
           cargoBuildExtraArgs = "--bin ${name}";
           meta = {
             inherit ((lib.importTOML (../crates + "/${name}/Cargo.toml")).package) description;

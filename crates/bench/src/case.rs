@@ -1,7 +1,7 @@
 //! What is measured.
 
 /// A request, and the statement that it costs.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) server: Server,
@@ -82,6 +82,18 @@ pub(crate) const CREATE: &str = "WITH todo AS (
     SELECT gen_random_uuid(), 'created', id, $1, false, created_at, created_at,
         '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
     FROM todo RETURNING todo_id";
+
+impl Case {
+    /// The one of this name.
+    ///
+    /// # Panics
+    ///
+    /// Where there is none.
+    pub(crate) fn named(name: &str) -> &'static Self {
+        let case = CASES.iter().find(|case| case.name == name);
+        case.expect("the bench names cases that it has")
+    }
+}
 
 pub(crate) const CASES: &[Case] = &[
     Case {

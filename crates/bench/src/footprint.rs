@@ -9,7 +9,7 @@ use testkit::service::Builder;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
 
-use crate::case::CASES;
+use crate::case::Case;
 use crate::load::{self, Plan};
 use crate::machine;
 use crate::system::{self, System, pid};
@@ -177,9 +177,7 @@ async fn overload(
     connections: usize,
     seconds: u64,
 ) -> Result<(), Error> {
-    let Some(case) = CASES.iter().find(|case| case.name == name) else {
-        return Ok(());
-    };
+    let case = Case::named(name);
     system.fill(case.rows).await?;
     let plan = Plan {
         duration: Duration::from_secs(seconds),

@@ -18,7 +18,7 @@ pub(crate) struct Plan {
 }
 
 /// What clients saw.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) requests: f64,
     pub(crate) per_second: f64,
@@ -91,8 +91,10 @@ pub(crate) async fn wrk(
     let file = folder.join("wrk.lua");
     fs::write(&file, script(case.request, case.rows, etag)).map_err(Error::io("a script"))?;
     let mut command = Command::new("wrk");
+    // It refuses more threads than connections.
+    let threads = if plan.connections == 1 { "1" } else { THREADS };
     command
-        .args(["--threads", THREADS, "--connections"])
+        .args(["--threads", threads, "--connections"])
         .arg(plan.connections.to_string())
         .arg(format!("--duration={}s", plan.duration.as_secs()))
         .arg("--script")

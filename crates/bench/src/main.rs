@@ -4,6 +4,7 @@
 mod case;
 mod floor;
 mod footprint;
+mod growth;
 mod http;
 mod instructions;
 mod load;
@@ -49,10 +50,6 @@ struct Arguments {
     #[arg(long, conflicts_with = "requests")]
     footprint: bool,
 
-    /// Only the instructions that a request takes, by callgrind
-    #[arg(long, conflicts_with_all = ["requests", "footprint"])]
-    instructions: bool,
-
     /// Write the figures here, as JSON
     #[arg(long)]
     save: Option<PathBuf>,
@@ -67,6 +64,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// How cost grows with todos, clients and replicas
+    Growth,
+    /// The instructions that a request takes, by callgrind
+    Instructions,
     /// Serves as the floor program: what a server without features can do
     #[command(hide = true)]
     Floor(floor::Arguments),
@@ -114,7 +115,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         Some(Command::Floor(floor)) => floor::serve(floor).await,
-        None => measure(&arguments).await,
+        _ => measure(&arguments).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,13 +134,17 @@ async fn main() -> ExitCode {
 
 async fn measure(arguments: &Arguments) -> Result<(), Error> {
     let system = System::start().await?;
-    if arguments.instructions {
-        return instructions::measure(&system, &arguments.only).await;
-    }
     let plan = load::Plan {
         duration: Duration::from_secs(arguments.seconds),
         connections: arguments.connections,
     };
+    match arguments.command {
+        Some(Command::Growth) => return growth::measure(&system, plan).await,
+        Some(Command::Instructions) => {
+            return instructions::measure(&system, &arguments.only).await;
+        }
+        _ => {}
+    }
     let mut report = Report::new(arguments.rounds, plan);
     for case in CASES {
         if !arguments.footprint && case.name.contains(&arguments.only) {

@@ -53,8 +53,9 @@ pub fn start(
 }
 
 /// The routes of the admin listener. `registry` gets the metrics of the
-/// process (memory, CPU, file descriptors) as well.
+/// process (memory, CPU, file descriptors) as well, with the feature `process-metrics`.
 pub fn router(build: BuildInfo, readiness: Readiness, mut registry: Registry) -> Router {
+    #[cfg(feature = "process-metrics")]
     if let Err(error) =
         kubert_prometheus_process::register(registry.sub_registry_with_prefix("process"))
     {
