@@ -1,5 +1,8 @@
 //! How cost grows with todos, clients and replicas.
 
+use std::fmt::Display;
+
+use testkit::Service;
 use tokio::task::JoinSet;
 
 use crate::Error;
@@ -10,6 +13,9 @@ use crate::system::{self, System, pid};
 
 /// What people do most: they read the first page and one todo, make one, change one.
 const REQUESTS: [&str; 4] = ["page of 20", "one todo", "create", "change"];
+
+/// How many todos there are where nothing else is said.
+const ROWS: u32 = 1000;
 
 /// Measures all of it and prints three tables.
 pub(crate) async fn measure(system: &System, plan: Plan) -> Result<(), Error> {
@@ -23,17 +29,7 @@ async fn todos(system: &System, plan: Plan) -> Result<(), Error> {
     head("todos");
     for rows in [10, 1000, 100_000, 1_000_000] {
         system.fill(rows).await?;
-        for name in REQUESTS {
-            let case = &Case {
-                rows,
-                ..*Case::named(name)
-            };
-            let start = Cpu::now(pid(&system.backend));
-            let seen = on_each(&[&system.backend.url("")], case, plan).await?;
-            let cpu = Cpu::now(pid(&system.backend)).process_since(&start);
-            line(name, rows, &seen, cpu.as_secs_f64());
-            system.clear().await?;
-        }
+        lines(system, &[&system.backend], rows, rows, plan).await?;
     }
     Ok(())
 }
@@ -41,19 +37,13 @@ async fn todos(system: &System, plan: Plan) -> Result<(), Error> {
 /// With the number of connections, as far as there are places for them all.
 async fn clients(system: &System, plan: Plan) -> Result<(), Error> {
     head("clients");
-    system.fill(1000).await?;
+    system.fill(ROWS).await?;
     for connections in [1, 8, 32, 128, 512, 1000] {
-        for name in REQUESTS {
-            let plan = Plan {
-                connections,
-                ..plan
-            };
-            let start = Cpu::now(pid(&system.backend));
-            let seen = on_each(&[&system.backend.url("")], Case::named(name), plan).await?;
-            let cpu = Cpu::now(pid(&system.backend)).process_since(&start);
-            line(name, connections, &seen, cpu.as_secs_f64());
-            system.clear().await?;
-        }
+        let plan = Plan {
+            connections,
+            ..plan
+        };
+        lines(system, &[&system.backend], ROWS, connections, plan).await?;
     }
     Ok(())
 }
@@ -61,40 +51,61 @@ async fn clients(system: &System, plan: Plan) -> Result<(), Error> {
 /// With the number of backends on one database, which share the clients.
 async fn replicas(system: &System, plan: Plan) -> Result<(), Error> {
     head("backends");
-    system.fill(1000).await?;
+    system.fill(ROWS).await?;
     let mut others = Vec::new();
     for count in [1, 2, 4] {
         while others.len() + 1 < count {
             let backend = system::backend(&system.database, &system.nats);
             others.push(backend.start().await?);
         }
-        let all = || others.iter().chain([&system.backend]);
-        let urls: Vec<_> = all().map(|backend| backend.url("")).collect();
-        let urls: Vec<_> = urls.iter().map(String::as_str).collect();
-        for name in REQUESTS {
-            let plan = Plan {
-                connections: plan.connections / count,
-                ..plan
-            };
-            let start: Vec<_> = all().map(|backend| Cpu::now(pid(backend))).collect();
-            let seen = on_each(&urls, Case::named(name), plan).await?;
-            let cpu = all().zip(&start).map(|(backend, start)| {
-                let cpu = Cpu::now(pid(backend)).process_since(start);
-                cpu.as_secs_f64()
-            });
-            line(name, count, &seen, cpu.sum());
-            system.clear().await?;
-        }
+        let backends: Vec<_> = others.iter().chain([&system.backend]).collect();
+        let plan = Plan {
+            connections: plan.connections / count,
+            ..plan
+        };
+        lines(system, &backends, ROWS, count, plan).await?;
     }
     Ok(())
 }
 
-/// What clients of all `urls` saw, who all began at once: the sum of the
+/// Sends each request to all `backends` and prints a line for it. `of` is what
+/// the table grows with.
+async fn lines(
+    system: &System,
+    backends: &[&Service],
+    rows: u32,
+    of: impl Display + Copy,
+    plan: Plan,
+) -> Result<(), Error> {
+    for name in REQUESTS {
+        let case = Case {
+            rows,
+            ..*Case::named(name)
+        };
+        let start: Vec<_> = backends.iter().map(|backend| cpu(backend)).collect();
+        let seen = seen_on(backends, case, plan).await?;
+        let cpu = backends.iter().zip(&start).map(|(backend, start)| {
+            let cpu = cpu(backend).process_since(start);
+            cpu.as_secs_f64() * 1e3
+        });
+        let [p50, p99, _] = seen.latency;
+        println!(
+            "| {name} | {of} | {:.0} | {p50:.1}, {p99:.1} | {:.3} | {} |",
+            seen.per_second,
+            cpu.sum::<f64>() / seen.requests.max(1.0),
+            seen.errors,
+        );
+        system.clear().await?;
+    }
+    Ok(())
+}
+
+/// What clients of all `backends` saw, who all began at once: the sum of the
 /// requests, and the worst latency.
-async fn on_each(urls: &[&str], case: &Case, plan: Plan) -> Result<Seen, Error> {
+async fn seen_on(backends: &[&Service], case: Case, plan: Plan) -> Result<Seen, Error> {
     let mut clients = JoinSet::new();
-    for url in urls {
-        let (url, case) = ((*url).to_owned(), *case);
+    for backend in backends {
+        let url = backend.url("");
         clients.spawn(async move {
             let folder = tempfile::tempdir().map_err(Error::io("a folder"))?;
             load::wrk(&case, &url, "", folder.path(), plan).await
@@ -102,10 +113,7 @@ async fn on_each(urls: &[&str], case: &Case, plan: Plan) -> Result<Seen, Error> 
     }
     let mut sum = Seen::default();
     while let Some(seen) = clients.join_next().await {
-        let seen = seen.map_err(|source| Error::Io {
-            what: "a client".to_owned(),
-            source: source.into(),
-        })??;
+        let seen = seen.map_err(|source| Error::io("a client")(source.into()))??;
         sum.requests += seen.requests;
         sum.per_second += seen.per_second;
         sum.errors += seen.errors;
@@ -116,17 +124,11 @@ async fn on_each(urls: &[&str], case: &Case, plan: Plan) -> Result<Seen, Error> 
     Ok(sum)
 }
 
+fn cpu(backend: &Service) -> Cpu {
+    Cpu::now(pid(backend))
+}
+
 fn head(of: &str) {
     println!("\n| request | {of} | a second | p50, p99 ms | CPU ms | errors |");
     println!("| --- | --- | --- | --- | --- | --- |");
-}
-
-fn line(name: &str, of: impl std::fmt::Display, seen: &Seen, cpu_seconds: f64) {
-    let [p50, p99, _] = seen.latency;
-    println!(
-        "| {name} | {of} | {:.0} | {p50:.1}, {p99:.1} | {:.3} | {} |",
-        seen.per_second,
-        cpu_seconds * 1e3 / seen.requests.max(1.0),
-        seen.errors,
-    );
 }
