@@ -33,7 +33,8 @@ const THREADS: &str = "2";
 
 /// The script that makes wrk send `request` and print [`Seen`] in one line. A
 /// request that is always the same is made once: what the client takes of the
-/// machine, the server has not.
+/// machine, the server has not. Each thread has random numbers of its own; by
+/// default all draw the same ones and change the same todos at the same time.
 fn script(request: Request, rows: u32, etag: &str) -> String {
     let Request {
         method, path, body, ..
@@ -43,6 +44,14 @@ fn script(request: Request, rows: u32, etag: &str) -> String {
     let each = if varies {
         format!(
             r#"
+local threads = 0
+function setup(thread)
+  threads = threads + 1
+  thread:set("seed", threads)
+end
+function init()
+  math.randomseed(seed)
+end
 function request()
   local path = string.gsub(wrk.path, "ID", math.random(1, {last_id}))
   local body = wrk.body and string.gsub(wrk.body, "N", math.random(1, 1000000000))

@@ -12,8 +12,8 @@ use sqlx::{Connection, Executor, PgConnection};
 use testkit::postgres::Pooler;
 use testkit::service::Builder;
 use testkit::{Postgres, Proxy, Service, TestDatabase, eventually};
-use todo_backend::store::{MAX_CONNECTIONS, MAX_TODOS, Origin, Store, open};
-use todo_domain::TodoText;
+use todo_backend::store::{Change, Guard, MAX_CONNECTIONS, MAX_TODOS, Origin, Store, open};
+use todo_domain::{TodoPatch, TodoText};
 
 /// Far more than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
@@ -97,6 +97,72 @@ async fn what_was_under_way_on_a_silent_network_keeps_no_place_in_the_pool() {
     }
 }
 
+/// Waits until so many sessions wait for a lock.
+async fn waiting_for_locks(database: &TestDatabase, sessions: u32) {
+    let mut observer = PgConnection::connect(database.url()).await.unwrap();
+    eventually(SOON, async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waiting: i64 = sqlx::query_scalar(waiting)
+            .fetch_one(&mut observer)
+            .await
+            .unwrap();
+        if waiting >= i64::from(sessions) {
+            Ok(())
+        } else {
+            Err(waiting)
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// As by somebody who tries something in psql and goes for lunch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_todo_that_is_locked_holds_up_no_other() {
+    let (store, _proxy, database) = over_a_network().await;
+    let todos = &store.todos;
+    let origin = Origin::now(None);
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let made = todos.create(&text("todo"), MAX_TODOS, &origin).await;
+        ids.push(made.unwrap().unwrap().todo.id);
+    }
+    let locked = ids[0];
+    let mut owner = PgConnection::connect(database.url()).await.unwrap();
+    owner.execute("BEGIN").await.unwrap();
+    sqlx::query("SELECT FROM todos WHERE id = $1 FOR UPDATE")
+        .bind(locked.0)
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let change = async |id, text: TodoText| {
+        let patch = TodoPatch {
+            text: Some(text),
+            completed: None,
+        };
+        let changed = todos.update(id, &patch, &Guard::Any, &origin).await;
+        assert!(matches!(changed.unwrap(), Change::Done(_)));
+    };
+    // More than there are connections.
+    let held_up = join_all((0..20).map(|n| change(locked, text(&n.to_string()))));
+    let others = async {
+        waiting_for_locks(&database, 2).await;
+        for round in ["first", "second"] {
+            join_all(ids[1..].iter().map(|id| change(*id, text(round)))).await;
+        }
+        let deleted = todos.delete(ids[1], &Guard::Any, &origin).await;
+        assert!(matches!(deleted.unwrap(), Change::Done(_)));
+    };
+    let mut held_up = std::pin::pin!(held_up);
+    tokio::select! {
+        _ = &mut held_up => panic!("the lock was not waited for"),
+        () = others => {}
+    }
+    owner.execute("ROLLBACK").await.unwrap();
+    held_up.await;
+}
+
 /// They wait in the pool for a sign of life that never comes, and no operation
 /// is there to notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,22 +171,10 @@ async fn what_was_given_up_on_a_silent_network_keeps_no_place_in_the_pool() {
     let mut owner = PgConnection::connect(database.url()).await.unwrap();
     let locked = "BEGIN; LOCK TABLE todos IN ACCESS EXCLUSIVE MODE";
     owner.execute(locked).await.unwrap();
-    let all_wait = eventually(SOON, async || {
-        let mut observer = PgConnection::connect(database.url()).await.unwrap();
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-        let waiting: i64 = sqlx::query_scalar(waiting)
-            .fetch_one(&mut observer)
-            .await
-            .unwrap();
-        if waiting >= i64::from(MAX_CONNECTIONS) {
-            Ok(())
-        } else {
-            Err(waiting)
-        }
-    });
+    let all_wait = waiting_for_locks(&database, MAX_CONNECTIONS);
     tokio::select! {
         made = create(&store, 20) => panic!("{made} were made"),
-        waited = all_wait => waited.unwrap(),
+        () = all_wait => {}
     }
     proxy.silence();
     owner.execute("ROLLBACK").await.unwrap();

@@ -40,6 +40,7 @@ on_both_stores!(
     many_todos_are_changed_in_order_with_their_events,
     a_change_of_many_spares_what_others_changed,
     concurrent_changes_of_a_todo_keep_their_order,
+    requests_that_come_at_once_have_their_own_outcomes,
     removed_rows_leave_the_outbox,
 );
 
@@ -655,6 +656,52 @@ async fn concurrent_changes_of_a_todo_keep_their_order(store: Store) {
             .collect();
         let written: Vec<_> = by_version[&id].values().cloned().collect();
         assert_eq!(published, written);
+    }
+}
+
+async fn requests_that_come_at_once_have_their_own_outcomes(store: Store) {
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        ids.push(create(&store, &n.to_string()).await);
+    }
+    let patch = |n: usize| TodoPatch {
+        text: Some(text(&format!("changed {n}"))),
+        completed: (n.is_multiple_of(2)).then_some(true),
+    };
+    let request = async |n: usize| {
+        let id = ids[n];
+        match n % 5 {
+            // Nothing to do, refused, missing: between others that are made.
+            0 => update(&store, id, &TodoPatch::default(), Guard::Any).await,
+            1 => update(&store, id, &patch(n), Guard::OneOf(vec![5, 2])).await,
+            2 => delete(&store, TodoId(-id.0), Guard::Any).await,
+            3 => update(&store, id, &patch(n), Guard::OneOf(vec![5, 1])).await,
+            _ => delete(&store, id, Guard::OneOf(vec![1])).await,
+        }
+    };
+    let before = events(&store).await.len();
+    let outcomes = join_all((0..30).map(request)).await;
+    for (n, outcome) in outcomes.into_iter().enumerate() {
+        match (n % 5, outcome) {
+            (1, Change::Refused) | (2, Change::Missing) => {}
+            (0 | 4, Change::Done(same)) => {
+                assert_eq!((same.todo.id, same.version), (ids[n], 1));
+                assert_eq!(same.todo.text, text(&n.to_string()));
+            }
+            (3, Change::Done(changed)) => {
+                assert_eq!((changed.todo.id, changed.version), (ids[n], 2));
+                assert_eq!(changed.todo.text, patch(n).text.unwrap());
+                assert_eq!(changed.todo.completed, n.is_multiple_of(2));
+            }
+            (_, outcome) => panic!("{n}: {outcome:?}"),
+        }
+    }
+    assert_eq!(events(&store).await.len(), before + 12);
+    let found = join_all(ids.iter().map(|id| store.todos.get(*id))).await;
+    for (n, found) in found.into_iter().enumerate() {
+        let found = found.unwrap();
+        assert_eq!(found.is_none(), n % 5 == 4, "{n}");
+        assert!(found.is_none_or(|found| found.todo.id == ids[n]), "{n}");
     }
 }
 

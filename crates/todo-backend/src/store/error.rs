@@ -1,5 +1,7 @@
 //! What can go wrong with a database.
 
+use std::io;
+
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
@@ -29,6 +31,21 @@ pub enum StoreError {
     /// A migration failed.
     #[error("a migration failed")]
     Migration(#[source] sqlx::migrate::MigrateError),
+}
+
+impl StoreError {
+    /// The same error for another one of those who share its cause, which it
+    /// has in words.
+    pub(super) fn copy(&self) -> Self {
+        let cause = std::error::Error::source(self).map_or_else(String::new, ToString::to_string);
+        let cause = sqlx::Error::Io(io::Error::other(cause));
+        match self {
+            Self::Unavailable(_) => Self::Unavailable(cause),
+            Self::Denied(_) => Self::Denied(cause),
+            Self::SharedSessions => Self::SharedSessions,
+            Self::Statement(_) | Self::Migration(_) => Self::Statement(cause),
+        }
+    }
 }
 
 /// Whose fault an error of a database is.

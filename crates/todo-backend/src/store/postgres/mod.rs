@@ -1,6 +1,7 @@
 //! The store on `PostgreSQL`.
 
-mod creates;
+mod batches;
+mod edit;
 mod outbox;
 mod pool;
 mod read;
@@ -14,14 +15,19 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use time::OffsetDateTime;
 use todo_domain::{TodoId, TodoPatch, TodoText};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-use self::creates::{Creates, New};
+use self::batches::Batches;
+use self::edit::{Edit, Kind};
 use self::pool::Pool;
+use self::write::New;
 use super::{
     Bulk, Change, Count, CreatedOnce, Each, Guard, List, Origin, Page, PoolStatus, Seen,
     StoreError, TodoStore, Versioned, migrations,
 };
+
+/// How many changes of one todo run by themselves.
+const ALONE: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +35,13 @@ pub(super) struct PostgresStore {
     pool: Pool,
     /// Notified after each commit that wrote an event.
     signal: Arc<Notify>,
-    creates: Creates,
+    reads: Batches<TodoId, Option<Versioned>>,
+    creates: Batches<New, Option<Versioned>>,
+    updates: Batches<Edit, Option<Versioned>>,
+    deletes: Batches<Edit, Option<Versioned>>,
+    /// Places for changes that may wait for a lock: the other connections are
+    /// for those that need not.
+    alone: Semaphore,
 }
 
 impl PostgresStore {
@@ -37,7 +49,11 @@ impl PostgresStore {
         Self {
             pool: Pool::new(options),
             signal: Arc::default(),
-            creates: Creates::new(),
+            reads: Batches::new(),
+            creates: Batches::new(),
+            updates: Batches::new(),
+            deletes: Batches::new(),
+            alone: Semaphore::new(ALONE),
         }
     }
 
@@ -49,6 +65,32 @@ impl PostgresStore {
         let changed = self.pool.run(operation).await?;
         self.signal.notify_one();
         Ok(changed)
+    }
+
+    /// Changes a todo together with others, and alone where that leaves it as
+    /// it was: because it has to be as it was, or for another change of it.
+    async fn edit(&self, kind: Kind, edit: Edit) -> Result<Change, StoreError> {
+        let batches = match kind {
+            Kind::Update => &self.updates,
+            Kind::Delete => &self.deletes,
+        };
+        let (pool, signal) = (self.pool.clone(), self.signal.clone());
+        let run = async move |batch: Vec<Edit>| {
+            let batch = batch.as_slice();
+            let changed = pool
+                .run(|pool| async move { edit::together(&pool, kind, batch).await })
+                .await?;
+            signal.notify_one();
+            Ok(changed)
+        };
+        if let Some(changed) = batches.run(edit.clone(), run).await? {
+            return Ok(Change::Done(changed));
+        }
+        // The semaphore is never closed.
+        let _place = self.alone.acquire().await;
+        let edit = &edit;
+        self.change(|pool| async move { edit::alone(&pool, kind, edit).await })
+            .await
     }
 }
 
@@ -76,9 +118,13 @@ impl TodoStore for PostgresStore {
     }
 
     async fn get(&self, id: TodoId) -> Result<Option<Versioned>, StoreError> {
-        self.pool
-            .run(|pool| async move { read::get(&pool, id).await })
-            .await
+        let pool = self.pool.clone();
+        let run = async move |ids: Vec<TodoId>| {
+            let ids = ids.as_slice();
+            pool.run(|pool| async move { read::get(&pool, ids).await })
+                .await
+        };
+        self.reads.run(id, run).await
     }
 
     async fn create(
@@ -90,11 +136,10 @@ impl TodoStore for PostgresStore {
         let new = New {
             text: text.clone(),
             max,
-            at: origin.at,
-            traceparent: origin.traceparent.clone(),
+            origin: origin.clone(),
         };
         let (pool, signal) = (self.pool.clone(), self.signal.clone());
-        let make = async move |batch: Vec<New>| {
+        let run = async move |batch: Vec<New>| {
             let batch = batch.as_slice();
             let made = pool
                 .run(|pool| async move { write::create(&pool, batch).await })
@@ -102,7 +147,7 @@ impl TodoStore for PostgresStore {
             signal.notify_one();
             Ok(made)
         };
-        self.creates.create(new, make).await
+        self.creates.run(new, run).await
     }
 
     async fn create_once(
@@ -123,8 +168,13 @@ impl TodoStore for PostgresStore {
         guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        self.change(|pool| async move { write::update(&pool, id, patch, guard, origin).await })
-            .await
+        let edit = Edit {
+            id,
+            patch: patch.clone(),
+            guard: guard.clone(),
+            origin: origin.clone(),
+        };
+        self.edit(Kind::Update, edit).await
     }
 
     async fn delete(
@@ -133,8 +183,13 @@ impl TodoStore for PostgresStore {
         guard: &Guard,
         origin: &Origin,
     ) -> Result<Change, StoreError> {
-        self.change(|pool| async move { write::delete(&pool, id, guard, origin).await })
-            .await
+        let edit = Edit {
+            id,
+            patch: TodoPatch::default(),
+            guard: guard.clone(),
+            origin: origin.clone(),
+        };
+        self.edit(Kind::Delete, edit).await
     }
 
     async fn last_id(&self) -> Result<TodoId, StoreError> {

@@ -86,20 +86,46 @@ pub(super) async fn count(pool: &PgPool) -> Result<Count, sqlx::Error> {
     })
 }
 
+/// The todos of these ids, in that order.
 pub(super) async fn get(
     executor: impl PgExecutor<'_>,
-    id: TodoId,
-) -> Result<Option<Versioned>, sqlx::Error> {
-    let found: Option<Stored> =
-        sqlx::query_as("SELECT id, text, completed, created_at, version FROM todos WHERE id = $1")
-            .bind(id.0)
-            .fetch_optional(executor)
-            .await?;
-    Ok(found.map(|stored| stored.0))
+    ids: &[TodoId],
+) -> Result<Vec<Option<Versioned>>, sqlx::Error> {
+    // Without the limit the planner expects ten rows, and scans the table for
+    // good where that was short when the statement was prepared.
+    let rows = sqlx::query(
+        "SELECT todo.id, text, completed, created_at, version, place
+         FROM (
+             SELECT * FROM unnest($1::bigint[]) WITH ORDINALITY AS given (id, place) LIMIT $2
+         ) AS wanted
+         JOIN todos AS todo ON todo.id = wanted.id",
+    )
+    .bind(ids.iter().map(|id| id.0).collect::<Vec<_>>())
+    .bind(i64::try_from(ids.len()).unwrap_or(i64::MAX))
+    .fetch_all(executor)
+    .await?;
+    by_place(&rows, ids.len())
+}
+
+/// The todos of `rows` at the places, counted from 1, that these tell in the
+/// column after theirs.
+pub(super) fn by_place(
+    rows: &[PgRow],
+    places: usize,
+) -> Result<Vec<Option<Versioned>>, sqlx::Error> {
+    let mut todos = vec![None; places];
+    for row in rows {
+        let place: i64 = row.try_get(5)?;
+        let place = usize::try_from(place - 1).ok();
+        if let Some(todo) = place.and_then(|place| todos.get_mut(place)) {
+            *todo = Some(Stored::from_row(row)?.0);
+        }
+    }
+    Ok(todos)
 }
 
 /// The columns `id, text, completed, created_at, version` of a todo.
-pub(super) struct Stored(pub(super) Versioned);
+struct Stored(Versioned);
 
 impl FromRow<'_, PgRow> for Stored {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {

@@ -1,28 +1,37 @@
 //! What the store writes. A change is one statement with its event in it: one
-//! round trip, one commit.
+//! round trip, one commit, both of them for all changes of a batch.
 //!
 //! A row is locked before the event about it draws its position, which is what
 //! keeps the events of one todo in the order of its changes.
 
+use std::iter::repeat;
+
 use sqlx::PgPool;
 use time::OffsetDateTime;
-use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
+use todo_domain::{Todo, TodoId, TodoText};
 use uuid::Uuid;
 
-use super::creates::New;
-use super::read::{self, Stored};
 use crate::store::bulk::Named;
 use crate::store::{
-    BULK_ROWS, Bulk, BulkChange, Change, CreatedOnce, Guard, IDEMPOTENCY_TTL, Origin, Seen,
-    Versioned, plan_update,
+    BULK_ROWS, Bulk, BulkChange, CreatedOnce, IDEMPOTENCY_TTL, Origin, Seen, Versioned,
 };
 
 /// How many keys a sweep removes at once.
 const SWEEP_ROWS: i64 = 1000;
 
+/// A todo to be made.
+#[derive(Debug)]
+pub(super) struct New {
+    pub(super) text: TodoText,
+    pub(super) max: u64,
+    pub(super) origin: Origin,
+}
+
 /// Makes the todos in their order, as many as there is room for.
-pub(super) async fn create(pool: &PgPool, batch: &[New]) -> Result<Vec<Versioned>, sqlx::Error> {
-    let column = |of: fn(&New) -> &str| batch.iter().map(of).collect::<Vec<_>>();
+pub(super) async fn create(
+    pool: &PgPool,
+    batch: &[New],
+) -> Result<Vec<Option<Versioned>>, sqlx::Error> {
     let max = batch.iter().map(|new| new.max).min().unwrap_or(0);
     let ids: Vec<i64> = sqlx::query_scalar(
         "WITH new AS MATERIALIZED (
@@ -42,21 +51,17 @@ pub(super) async fn create(pool: &PgPool, batch: &[New]) -> Result<Vec<Versioned
          )
          SELECT id FROM new ORDER BY id",
     )
-    .bind(column(|new| new.text.as_str()))
-    .bind(batch.iter().map(|new| new.at).collect::<Vec<_>>())
-    .bind(batch.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
-    .bind(
-        batch
-            .iter()
-            .map(|new| new.traceparent.as_deref())
-            .collect::<Vec<_>>(),
-    )
+    .bind(column(batch, |new| new.text.as_str()))
+    .bind(column(batch, |new| new.origin.at))
+    .bind(column(batch, |_| Uuid::now_v7()))
+    .bind(column(batch, |new| new.origin.traceparent.as_deref()))
     .bind(i64::try_from(max).unwrap_or(i64::MAX))
     .fetch_all(pool)
     .await?;
-    let made = ids.into_iter().zip(batch);
+    let ids = ids.into_iter().map(Some).chain(repeat(None));
+    let made = batch.iter().zip(ids);
     Ok(made
-        .map(|(id, new)| created(id, &new.text, new.at))
+        .map(|(new, id)| Some(created(id?, &new.text, new.origin.at)))
         .collect())
 }
 
@@ -134,92 +139,9 @@ fn created(id: i64, text: &TodoText, at: OffsetDateTime) -> Versioned {
     }
 }
 
-pub(super) async fn update(
-    pool: &PgPool,
-    id: TodoId,
-    patch: &TodoPatch,
-    guard: &Guard,
-    origin: &Origin,
-) -> Result<Change, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    loop {
-        let changed: Option<Stored> = sqlx::query_as(
-            "WITH changed AS (
-                 UPDATE todos
-                 SET text = coalesce($5, text), completed = coalesce($6, completed),
-                     version = version + 1
-                 WHERE id = $1 AND ($2::bigint[] IS NULL OR version = ANY ($2))
-                   AND (text, completed)
-                       IS DISTINCT FROM (coalesce($5, text), coalesce($6, completed))
-                 RETURNING id, text, completed, created_at, version
-             ), event AS (
-                 INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
-                                     occurred_at, traceparent)
-                 SELECT $3, 'updated', id, text, completed, created_at, $4, $7 FROM changed
-             )
-             SELECT id, text, completed, created_at, version FROM changed",
-        )
-        .bind(id.0)
-        .bind(guard.versions())
-        .bind(Uuid::now_v7())
-        .bind(origin.at)
-        .bind(patch.text.as_ref().map(TodoText::as_str))
-        .bind(patch.completed)
-        .bind(&origin.traceparent)
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(Stored(changed)) = changed {
-            return Ok(Change::Done(changed));
-        }
-        match read::get(&mut *connection, id).await? {
-            None => return Ok(Change::Missing),
-            Some(current) if !guard.passes(current.version) => return Ok(Change::Refused),
-            Some(current) if plan_update(&current, patch).is_none() => {
-                return Ok(Change::Done(current));
-            }
-            // Somebody changed it between our two statements.
-            Some(_) => {}
-        }
-    }
-}
-
-pub(super) async fn delete(
-    pool: &PgPool,
-    id: TodoId,
-    guard: &Guard,
-    origin: &Origin,
-) -> Result<Change, sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    loop {
-        let last: Option<Stored> = sqlx::query_as(
-            "WITH last AS (
-                 DELETE FROM todos
-                 WHERE id = $1 AND ($2::bigint[] IS NULL OR version = ANY ($2))
-                 RETURNING id, text, completed, created_at, version
-             ), event AS (
-                 INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
-                                     occurred_at, traceparent)
-                 SELECT $3, 'deleted', id, text, completed, created_at, $4, $5 FROM last
-             )
-             SELECT id, text, completed, created_at, version FROM last",
-        )
-        .bind(id.0)
-        .bind(guard.versions())
-        .bind(Uuid::now_v7())
-        .bind(origin.at)
-        .bind(&origin.traceparent)
-        .fetch_optional(&mut *connection)
-        .await?;
-        if let Some(Stored(last)) = last {
-            return Ok(Change::Done(last));
-        }
-        match read::get(&mut *connection, id).await? {
-            None => return Ok(Change::Missing),
-            Some(current) if !guard.passes(current.version) => return Ok(Change::Refused),
-            // Somebody changed it between our two statements.
-            Some(_) => {}
-        }
-    }
+/// A value of each, for `unnest`.
+pub(super) fn column<'a, T, V>(batch: &'a [T], of: impl Fn(&'a T) -> V) -> Vec<V> {
+    batch.iter().map(of).collect()
 }
 
 /// A change of many todos: `$only` picks among those in a state, `$change`
