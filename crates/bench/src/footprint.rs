@@ -52,6 +52,7 @@ async fn starts(system: &System) -> Result<(), Error> {
     let pages = || system::pages(&system.backend.url(""), &system.backend.url("/nothing"));
     start("todo-backend", backend).await?;
     start("todo-app", pages).await?;
+    start("broadcaster", || system::broadcaster(&system.nats)).await?;
     start("standalone", standalone).await
 }
 

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use service_kit::Chain;
 
 use crate::case::CASES;
 use crate::report::Report;
@@ -120,13 +121,7 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut source = std::error::Error::source(&error);
-            eprint!("error: {error}");
-            while let Some(cause) = source {
-                eprint!(": {cause}");
-                source = cause.source();
-            }
-            eprintln!();
+            eprintln!("error: {}", Chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -212,6 +212,14 @@ pub(crate) fn pages(backend: &str, picture: &str) -> Builder {
         .env("LOG_FORMAT", "json")
 }
 
+/// A broadcaster that logs what it is told.
+pub(crate) fn broadcaster(nats: &Nats) -> Builder {
+    Service::builder(beside("broadcaster"))
+        .env("NATS_URL", nats.url())
+        .env("POD_NAMESPACE", "production")
+        .env("LOG_FORMAT", "json")
+}
+
 /// A program that cargo put beside this one.
 pub(crate) fn beside(name: &str) -> PathBuf {
     let this = env::current_exe().unwrap_or_default();

@@ -10,7 +10,7 @@ pub(crate) fn measure(workspace: &Workspace, arguments: &[String]) -> Result<(),
     let sh = workspace.shell();
     cmd!(
         sh,
-        "cargo build --profile fast --package todo-backend --package todo-app --package standalone --package bench"
+        "cargo build --profile fast --package todo-backend --package todo-app --package broadcaster --package standalone --package bench"
     )
     .run()?;
     Ok(cmd!(sh, "target/fast/bench {arguments...}").run()?)

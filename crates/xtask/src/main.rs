@@ -37,6 +37,12 @@ enum Command {
     Lint,
     /// The pages in a real browser alone
     E2e,
+    /// The system on this machine, with open pages that follow each change of the source
+    Dev {
+        /// Options, such as --port 8082
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// How fast the API is beside pgbench with the same statements; needs wrk and an idle machine
     Bench {
         /// Options of the bench, such as --rounds 5; `bench -- --help` lists them
@@ -104,6 +110,10 @@ fn main() -> ExitCode {
         .and_then(|workspace| match arguments.command {
             Command::Test => test(&workspace, &mut report),
             Command::Lint => lint(workspace.shell(), &mut report),
+            Command::Dev { arguments } => {
+                let sh = workspace.shell();
+                Ok(cmd!(sh, "cargo run --quiet --package dev -- {arguments...}").run()?)
+            }
             Command::Bench { arguments } => {
                 setup(&workspace, &mut report)?;
                 report.step("bench", || bench::measure(&workspace, &arguments))

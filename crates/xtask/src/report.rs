@@ -51,6 +51,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.steps.is_empty() {
+            return Ok(());
+        }
         writeln!(f, "\nstep           result    seconds")?;
         for Step { name, took, passed } in &self.steps {
             let result = if *passed { "ok" } else { "FAILED" };
