@@ -121,10 +121,12 @@ async fn consumer(nats: &Nats) -> PullConsumer {
     .unwrap()
 }
 
-/// Takes `count` events and acknowledges them: their texts.
+/// Takes `count` events and acknowledges them: their texts. It asks for no more:
+/// what is fetched and dropped comes again after half a minute.
 async fn deliver(consumer: &PullConsumer, count: usize) -> Vec<String> {
     let mut texts = Vec::new();
-    let mut messages = consumer.messages().await.unwrap();
+    let batch = consumer.batch().max_messages(count).expires(SOON);
+    let mut messages = batch.messages().await.unwrap();
     while texts.len() < count {
         let message = timeout(SOON, messages.next())
             .await
