@@ -212,11 +212,11 @@ pub(crate) fn pages(backend: &str, picture: &str) -> Builder {
         .env("LOG_FORMAT", "json")
 }
 
-/// A broadcaster that logs what it is told.
+/// A broadcaster that logs the events of [`backend`].
 pub(crate) fn broadcaster(nats: &Nats) -> Builder {
     Service::builder(beside("broadcaster"))
         .env("NATS_URL", nats.url())
-        .env("POD_NAMESPACE", "production")
+        .env("POD_NAMESPACE", "default")
         .env("LOG_FORMAT", "json")
 }
 
