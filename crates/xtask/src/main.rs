@@ -7,6 +7,7 @@ mod documents;
 mod drill;
 mod e2e;
 mod fuzz;
+mod lint;
 mod prerequisites;
 mod report;
 mod schemas;
@@ -33,7 +34,7 @@ struct Arguments {
 enum Command {
     /// Everything that CI checks: setup, lint, and all tests
     Test,
-    /// Formatting, clippy and documentation, with warnings denied
+    /// Formatting, clippy and documentation, with warnings denied; scripts, workflows, Nix and TOML where the tools are there
     Lint,
     /// The pages in a real browser alone
     E2e,
@@ -109,7 +110,7 @@ fn main() -> ExitCode {
         .map_err(Error::from)
         .and_then(|workspace| match arguments.command {
             Command::Test => test(&workspace, &mut report),
-            Command::Lint => lint(workspace.shell(), &mut report),
+            Command::Lint => lint::run(workspace.shell(), &mut report),
             Command::Dev { arguments } => {
                 let sh = workspace.shell();
                 Ok(cmd!(sh, "cargo run --quiet --package dev -- {arguments...}").run()?)
@@ -146,7 +147,7 @@ fn main() -> ExitCode {
 /// Stops at the first step that fails: what comes after it builds on it.
 fn test(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     setup(workspace, report)?;
-    lint(workspace.shell(), report)?;
+    lint::run(workspace.shell(), report)?;
     let tally = report.step("tests", || cargo_test::run(workspace.shell()))?;
     report.closing_line(tally.to_string());
     report.step("browser", || e2e::test(workspace.shell()))
@@ -170,19 +171,6 @@ fn setup(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     })
 }
 
-/// What `deny.toml` says of the dependencies, but for the advisories: their
-/// database may be out of reach, and Nix has one (`checks.audit`).
-fn dependencies(sh: &Shell, report: &mut Report) -> Result<(), Error> {
-    let version = cmd!(sh, "cargo deny --version").quiet();
-    if version.ignore_stderr().read().is_err() {
-        eprintln!("\n== dependencies: not checked, `cargo install cargo-deny` is missing");
-        return Ok(());
-    }
-    report.step("dependencies", || {
-        Ok(cmd!(sh, "cargo deny check bans licenses sources").run()?)
-    })
-}
-
 /// Builds the simulation and plays.
 fn simulate(sh: &Shell, arguments: &[String]) -> Result<(), Error> {
     let simulation = cmd!(
@@ -190,20 +178,4 @@ fn simulate(sh: &Shell, arguments: &[String]) -> Result<(), Error> {
         "cargo run --release --package simulation -- {arguments...}"
     );
     Ok(simulation.run()?)
-}
-
-fn lint(sh: &Shell, report: &mut Report) -> Result<(), Error> {
-    dependencies(sh, report)?;
-    report.step("format", || Ok(cmd!(sh, "cargo fmt --all --check").run()?))?;
-    report.step("clippy", || {
-        Ok(cmd!(
-            sh,
-            "cargo clippy --workspace --all-features --all-targets -- --deny warnings"
-        )
-        .run()?)
-    })?;
-    report.step("documentation", || {
-        let _denied = sh.push_env("RUSTDOCFLAGS", "--deny warnings");
-        Ok(cmd!(sh, "cargo doc --workspace --all-features --no-deps").run()?)
-    })
 }
