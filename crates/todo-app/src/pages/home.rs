@@ -13,10 +13,9 @@ use todo_domain::{MAX_TEXT_CODE_POINTS, Todo, TodoId};
 use tracing::warn;
 
 use super::frame::Frame;
-use super::many::{to_clear, to_complete};
 use super::render::{REVALIDATE, render};
 use super::site::Site;
-use super::undo::{Offer, Undo};
+use super::undo::{Offer, Undo, to_clear, to_complete};
 use super::visit::{Cursor, Place, Visit};
 use super::when::{When, every};
 use crate::backend::{BackendError, Filter, TodoPage};

@@ -8,14 +8,13 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use service_kit::config::PublicPrefix;
 use todo_domain::{Todo, TodoId};
 use tracing::warn;
 
 use super::confirm::{self, Question};
 use super::form::{Filled, answer, back, changed_to, undone};
 use super::site::Site;
-use super::undo::{Gone, MAX_RESTORED, Undo};
+use super::undo::{Gone, MAX_RESTORED, Undo, to_clear, to_complete};
 use super::visit::Visit;
 use crate::backend::{BackendError, Filter, Found, Named, TodoPage, Wanted};
 
@@ -47,30 +46,6 @@ impl Meant {
             false => Which::Unknown,
         }
     }
-}
-
-/// What "Clear completed" carries; `None` where that is too much for an undo.
-pub(super) fn to_clear<'a>(
-    completed: impl Iterator<Item = &'a Todo>,
-    prefix: &PublicPrefix,
-) -> Option<String> {
-    let todos: Vec<_> = completed.cloned().map(Gone::from).collect();
-    let json = serde_json::to_string(&todos).ok()?;
-    Undo::Cleared(todos).cookie(prefix).map(|_| json)
-}
-
-/// What "Complete all" carries; `None` where that is too much for an undo.
-pub(super) fn to_complete<'a>(
-    active: impl Iterator<Item = &'a Todo>,
-    prefix: &PublicPrefix,
-) -> Option<String> {
-    /// Longer than any that the backend gives in years.
-    const LONG_VERSION: i64 = 999_999;
-
-    let ids: Vec<_> = active.map(|todo| todo.id.0).collect();
-    let json = serde_json::to_string(&ids).ok()?;
-    let would_be = ids.into_iter().map(|id| (id, LONG_VERSION)).collect();
-    Undo::Completed(would_be).cookie(prefix).map(|_| json)
 }
 
 /// `POST /clear-completed`

@@ -163,6 +163,30 @@ impl Offer {
     }
 }
 
+/// What "Clear completed" carries; `None` where that is too much for an undo.
+pub(super) fn to_clear<'a>(
+    completed: impl Iterator<Item = &'a Todo>,
+    prefix: &PublicPrefix,
+) -> Option<String> {
+    let todos: Vec<_> = completed.cloned().map(Gone::from).collect();
+    let json = serde_json::to_string(&todos).ok()?;
+    Undo::Cleared(todos).cookie(prefix).map(|_| json)
+}
+
+/// What "Complete all" carries; `None` where that is too much for an undo.
+pub(super) fn to_complete<'a>(
+    active: impl Iterator<Item = &'a Todo>,
+    prefix: &PublicPrefix,
+) -> Option<String> {
+    /// Longer than any that the backend gives in years.
+    const LONG_VERSION: i64 = 999_999;
+
+    let ids: Vec<_> = active.map(|todo| todo.id.0).collect();
+    let json = serde_json::to_string(&ids).ok()?;
+    let would_be = ids.into_iter().map(|id| (id, LONG_VERSION)).collect();
+    Undo::Completed(would_be).cookie(prefix).map(|_| json)
+}
+
 fn cookie(prefix: &PublicPrefix, value: &str, seconds: u32) -> Option<HeaderValue> {
     let cookie =
         format!("{COOKIE}={value}; Path={prefix}/; Max-Age={seconds}; HttpOnly; SameSite=Lax");
