@@ -234,28 +234,36 @@ pub fn roll_back(
 }
 
 /// As [`roll_back`], once.
-pub(crate) fn back(
-    remote: &Remote,
-    environment: Environment,
-    tag: Option<&str>,
-) -> Result<String, Error> {
-    let git = &remote.git;
+fn back(remote: &Remote, environment: Environment, tag: Option<&str>) -> Result<String, Error> {
     let branch = branch_of(remote, environment);
     let base = remote.branch(branch)?.ok_or_else(|| {
         Error::refused(format!("{} ran nothing else before", environment.title()))
     })?;
-    let current = State::at(git, &base, environment)?;
-    let earlier = past::earlier(&past::past(remote, &base, environment)?, environment, tag)?;
+    back_from(remote, environment, tag, &base)
+}
+
+/// As [`roll_back`], from the commit `base` and no other. [`Error::Moved`] where
+/// the branch is no longer there.
+pub(crate) fn back_from(
+    remote: &Remote,
+    environment: Environment,
+    tag: Option<&str>,
+    base: &str,
+) -> Result<String, Error> {
+    let git = &remote.git;
+    let branch = branch_of(remote, environment);
+    let current = State::at(git, base, environment)?;
+    let earlier = past::earlier(&past::past(remote, base, environment)?, environment, tag)?;
     let back_to = earlier.state.tag().to_owned();
     let mut message = subject(environment, &back_to);
     let tree = match environment {
         Environment::Staging => {
             let wanted = current.with_images_of(&earlier.state)?;
-            git.tree_with(&base, &wanted.files(environment))?
+            git.tree_with(base, &wanted.files(environment))?
         }
         Environment::Production => {
             let tree = git.tree(&earlier.commit)?;
-            let difference = Render::of(git, &base, environment)?.difference(&Render::of(
+            let difference = Render::of(git, base, environment)?.difference(&Render::of(
                 git,
                 &tree,
                 environment,
@@ -265,12 +273,12 @@ pub(crate) fn back(
             tree
         }
     };
-    if tree == git.tree(&base)? {
+    if tree == git.tree(base)? {
         return Ok(back_to);
     }
     message = format!("{message}\n\n{ROLLBACK}{}\n", current.tag());
-    let made = git.make_commit(&tree, &[&base], &message)?;
-    remote.push(&made, &format!("refs/heads/{branch}"), Some(&base))?;
+    let made = git.make_commit(&tree, &[base], &message)?;
+    remote.push(&made, &format!("refs/heads/{branch}"), Some(base))?;
     Ok(back_to)
 }
 
@@ -346,6 +354,18 @@ fn staged(remote: &Remote, main: &str, release: &Release) -> Result<Past, Error>
         let now = past.first().map_or("", |one| one.state.tag());
         return Err(Error::refused(format!(
             "staging was rolled back from these images, to {now}: tag the commit of {now} to release that, or promote a fixed commit to staging first"
+        )));
+    }
+    if let Some(now) = past.first()
+        && crate::git::is_hash(&now.state.revisions.commit)
+        && let Some(running) = remote.commit(&now.state.revisions.commit)?
+        && let Some(ours) = remote.commit(&release.revision)?
+        && ours != running
+        && remote.git.is_in_history(&ours, &running)?
+    {
+        return Err(Error::refused(format!(
+            "staging never ran these images and will not: staging runs a newer commit, {}. Tag that one, or one after it",
+            now.state.tag()
         )));
     }
     Err(Error::NotYet(
@@ -443,8 +463,8 @@ impl Checked<'_> {
                 format!("staging was not verified with these images: `verify staging`, {otherwise}")
             } else {
                 format!(
-                    "staging was verified with these images, but with another configuration than {} has: tag a commit \
-                     that staging ran, {otherwise}",
+                    "staging was verified with these images, but with another configuration than {} has: once staging \
+                     runs that, `verify staging` again (the workflow Staging by hand), tag a commit that was verified, {otherwise}",
                     self.source
                 )
             }));

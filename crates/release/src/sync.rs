@@ -4,40 +4,37 @@ use xshell::{Shell, cmd};
 
 use crate::{Environment, Error};
 
-/// Ends what Argo CD does with `environment` at the moment, and has it look at
-/// the branch at once. `context` names the cluster, for which cluster kubectl
-/// speaks to by itself is nobody's promise.
+/// Ends the syncs of `environment` that are running, its database's included,
+/// and has Argo CD look at the branch at once. `context` names the cluster: which
+/// one kubectl would pick by default is anybody's guess.
 ///
 /// # Errors
 /// Where the cluster does not answer, or refuses.
 pub fn end_running(context: &str, environment: Environment) -> Result<(), Error> {
     const NOW: &str = "argocd.argoproj.io/refresh=normal";
     const END: &str = r#"{"status":{"operationState":{"phase":"Terminating"}}}"#;
-    let application = format!("the-project-{}", environment.name());
+    const PHASE: &str = "jsonpath={.status.operationState.phase}";
     let sh = Shell::new()?;
-    let ask = "jsonpath={.status.operationState.phase}";
-    let phase = cmd!(
-        sh,
-        "kubectl --context {context} -n argocd get application {application} --output {ask}"
-    )
-    .quiet()
-    .read()?;
-    if phase == "Running" {
-        println!("ending the sync that runs");
-        cmd!(
-            sh,
-            "kubectl --context {context} -n argocd patch application {application} --type merge --patch {END}"
-        )
-        .quiet()
-        .ignore_stdout()
-        .run()?;
+    let services = format!("the-project-{}", environment.name());
+    let database = format!("{services}-database");
+    for application in [&services, &database] {
+        let kubectl = || cmd!(sh, "kubectl --context {context} -n argocd").quiet();
+        let get = ["get", "application", application, "--output", PHASE];
+        if kubectl().args(get).read()? == "Running" {
+            println!("ending the running sync of {application}");
+            let end = [
+                "patch",
+                "application",
+                application,
+                "--type",
+                "merge",
+                "--patch",
+                END,
+            ];
+            kubectl().args(end).ignore_stdout().run()?;
+        }
+        let annotate = ["annotate", "application", application, NOW, "--overwrite"];
+        kubectl().args(annotate).ignore_stdout().run()?;
     }
-    cmd!(
-        sh,
-        "kubectl --context {context} -n argocd annotate application {application} {NOW} --overwrite"
-    )
-    .quiet()
-    .ignore_stdout()
-    .run()?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use verify::{Failure, Target};
 use crate::notes::{self, Entry, Verdict};
 use crate::overlay::{Environment, State};
 use crate::past;
-use crate::promote::{back, branch_of, notes_of};
+use crate::promote::{back_from, branch_of, notes_of};
 use crate::remote::{Origin, Remote};
 use crate::render::Render;
 use crate::{Error, git};
@@ -43,6 +43,9 @@ pub enum Verified {
     Superseded(String),
 }
 
+/// How often it looks again because the configuration changed meanwhile.
+const MAX_LOOKS: u32 = 5;
+
 /// Looks at `environment` from outside and keeps what it found as a git note.
 /// Production goes back to what ran before where it fails.
 ///
@@ -70,37 +73,49 @@ pub fn verify(
         )));
     }
     println!("{} at {tag}: {}", environment.title(), target.pages);
-    let outcome = look_at(&target, Duration::from_secs(look.within))?;
-
-    let (tip_after, state_after) = now(&remote, environment)?;
-    if state_after.pins != state.pins {
-        return Ok(Verified::Superseded(state_after.tag().to_owned()));
-    }
-    // What follows the branch saw its last commit.
-    let tip = if outcome.is_ok() { tip_after } else { tip };
-    match outcome {
-        Ok(()) => {
-            record(&remote, environment, &tip, &state, Verdict::Passed, None)?;
-            Ok(Verified::Works(tag))
+    let mut tip = tip;
+    for _ in 0..MAX_LOOKS {
+        let rendered = Render::of(&remote.git, &tip, environment)?.hash();
+        let outcome = look_at(&target, Duration::from_secs(look.within))?;
+        let (tip_after, state_after) = now(&remote, environment)?;
+        // The branch production moves by promotions and rollbacks alone.
+        let is_production = environment == Environment::Production;
+        if state_after.pins != state.pins || is_production && tip_after != tip {
+            return Ok(Verified::Superseded(state_after.tag().to_owned()));
         }
-        // It may be the way from here, so nothing is known about the environment.
-        Err(failure @ Failure::Unreachable(_)) => Err(Error::refused(format!(
-            "{failure}. That says nothing about {tag}, and nothing was changed. If {} is down: rollback {}",
-            environment.name(),
-            environment.name()
-        ))),
-        Err(Failure::Wrong(why)) => {
-            record(
-                &remote,
-                environment,
-                &tip,
-                &state,
-                Verdict::Failed,
-                Some(&why),
-            )?;
-            Err(failed(&remote, environment, &tag, &why, look)?)
+        let keep = |verdict, why: Option<&str>| {
+            let mut entry = Entry::new(environment.name(), &state, rendered.clone(), verdict);
+            entry.why = why.map(str::to_owned);
+            record(&remote, environment, &tip, &entry, &state)
+        };
+        match outcome {
+            Ok(()) => {
+                if Render::of(&remote.git, &tip_after, environment)?.hash() != rendered {
+                    println!("the configuration changed meanwhile: verifying again");
+                    tip = tip_after;
+                    continue;
+                }
+                keep(Verdict::Passed, None)?;
+                return Ok(Verified::Works(tag));
+            }
+            // It may be the way from here, so nothing is known about the environment.
+            Err(failure @ Failure::Unreachable(_)) => {
+                return Err(Error::refused(format!(
+                    "{failure}. That says nothing about {tag}, and nothing was changed. If {} is down: rollback {}",
+                    environment.name(),
+                    environment.name()
+                )));
+            }
+            Err(Failure::Wrong(why)) => {
+                keep(Verdict::Failed, Some(&why))?;
+                return Err(failed(&remote, environment, &tag, &tip, &why, look)?);
+            }
         }
     }
+    Err(Error::refused(format!(
+        "the configuration of {} changed during each of {MAX_LOOKS} verifications: try again when main is quiet",
+        environment.name()
+    )))
 }
 
 fn now(remote: &Remote, environment: Environment) -> Result<(String, State), Error> {
@@ -132,13 +147,9 @@ fn record(
     remote: &Remote,
     environment: Environment,
     tip: &str,
+    entry: &Entry,
     state: &State,
-    verdict: Verdict,
-    why: Option<&str>,
 ) -> Result<(), Error> {
-    let rendered = Render::of(&remote.git, tip, environment)?.hash();
-    let mut entry = Entry::new(environment.name(), state, rendered, verdict);
-    entry.why = why.map(str::to_owned);
     let commit = match environment {
         Environment::Staging => {
             let past = past::past(remote, tip, environment)?;
@@ -148,7 +159,7 @@ fn record(
             .filter(|commit| git::is_hash(commit))
             .cloned(),
     };
-    notes::add(remote, commit.as_deref().unwrap_or(tip), &entry)
+    notes::add(remote, commit.as_deref().unwrap_or(tip), entry)
 }
 
 /// What a failure leads to, as an error.
@@ -156,6 +167,7 @@ fn failed(
     remote: &Remote,
     environment: Environment,
     tag: &str,
+    tip: &str,
     why: &str,
     look: &Look,
 ) -> Result<Error, Error> {
@@ -165,8 +177,9 @@ fn failed(
             environment.title()
         )));
     }
-    let said = match back(remote, environment, None) {
+    let said = match back_from(remote, environment, None, tip) {
         Ok(before) => format!("rolled back to {before}"),
+        Err(Error::Moved(_)) => "not rolled back: something else was promoted meanwhile".to_owned(),
         Err(Error::Refused(nothing)) => format!("not rolled back: {nothing}"),
         Err(error) => return Err(error),
     };

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -26,6 +28,7 @@ pub(crate) struct Deployment {
 
 struct Inner {
     revision: Mutex<String>,
+    was_asked: AtomicBool,
     fault: Mutex<Fault>,
     todos: Mutex<BTreeMap<u64, String>>,
     changes: broadcast::Sender<String>,
@@ -47,6 +50,7 @@ impl Deployment {
     pub(crate) fn start(revision: &str) -> Self {
         let inner = Arc::new(Inner {
             revision: Mutex::new(revision.to_owned()),
+            was_asked: AtomicBool::new(false),
             fault: Mutex::new(Fault::None),
             todos: Mutex::new(BTreeMap::new()),
             changes: broadcast::channel(16).0,
@@ -87,6 +91,16 @@ impl Deployment {
         *lock(&self.inner.fault) = fault;
     }
 
+    /// Waits for the first verification to ask for a version.
+    #[expect(clippy::disallowed_methods, reason = "nothing here is asynchronous")]
+    pub(crate) fn until_asked(&self) {
+        let start = Instant::now();
+        while !self.inner.was_asked.load(Ordering::SeqCst) {
+            assert!(start.elapsed() < Duration::from_mins(1), "nobody asks");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// How many todos there are.
     pub(crate) fn todos(&self) -> usize {
         lock(&self.inner.todos).len()
@@ -118,6 +132,7 @@ async fn page(State(inner): Shared) -> Result<Html<&'static str>, StatusCode> {
 }
 
 async fn version(State(inner): Shared) -> Json<Value> {
+    inner.was_asked.store(true, Ordering::SeqCst);
     Json(json!({"name": "x", "version": "1", "revision": *lock(&inner.revision)}))
 }
 

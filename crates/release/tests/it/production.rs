@@ -260,6 +260,81 @@ fn broken_production_is_rolled_back_and_unreachable_production_is_not() {
 }
 
 #[test]
+fn a_rollback_during_a_verification_is_not_followed_by_another() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let first = staged.tag(&staged.commit, "v1");
+    succeeded(&world.promote("production", "v1", &first));
+    let next = staged.next("second");
+    let second = staged.tag(&next, "v2");
+    succeeded(&world.promote("production", "v2", &second));
+    // The same images with another configuration.
+    let more = world
+        .show("main", BASE)
+        .replace("memory: 64Mi", "memory: 96Mi");
+    let other = world.commit_file(BASE, &more);
+    let third = staged.tag(&other, "v3");
+    succeeded(&world.promote("production", "v3", &third));
+
+    let deployment = Deployment::start("something else");
+    let verify = [
+        "verify",
+        "production",
+        "--url",
+        deployment.url(),
+        "--within",
+        "5",
+    ];
+    let verification = world.start(&world.clone_again(), &verify);
+    deployment.until_asked();
+    let said = printed(&world.release(&["rollback", "production"]));
+    assert!(said.contains("Production is back at v2"), "{said}");
+    let said = printed(&verification.wait_with_output().unwrap());
+    assert!(said.contains("promoted to v2 meanwhile"), "{said}");
+    let runs = world.overlay_file("prod", "revision.yaml");
+    assert!(runs.contains("the-project/release: \"v2\""), "{runs}");
+}
+
+#[test]
+fn configuration_that_arrives_during_a_verification_is_verified_too() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let deployment = Deployment::start("the programs before");
+    let verify = [
+        "verify",
+        "staging",
+        "--url",
+        deployment.url(),
+        "--within",
+        "60",
+    ];
+    let verification = world.start(&world.clone_again(), &verify);
+    deployment.until_asked();
+    let more = world
+        .show("main", BASE)
+        .replace("memory: 64Mi", "memory: 96Mi");
+    let other = world.commit_file(BASE, &more);
+    deployment.runs(&staged.commit);
+    let said = printed(&verification.wait_with_output().unwrap());
+    assert!(said.contains("verifying again"), "{said}");
+    assert_eq!(said.matches("it was read back").count(), 2, "{said}");
+    let digests = staged.tag(&other, "v1");
+    succeeded(&world.promote_with("production", "v1", &digests, &[]));
+}
+
+#[test]
+fn a_tag_that_staging_passed_over_is_refused_at_once() {
+    let staged = Staged::new();
+    let world = &staged.world;
+    let passed = world.commit("passed over");
+    let (_, _) = world.publish(&passed, "passed over");
+    staged.next("newer");
+    let digests = staged.tag(&passed, "v1");
+    let said = refused(&world.promote_with("production", "v1", &digests, &["--wait", "60"]));
+    assert!(said.contains("staging runs a newer commit"), "{said}");
+}
+
+#[test]
 fn a_tag_waits_for_the_run_of_its_commit_until_the_deadline() {
     let world = World::new();
     let commit = world.commit("a change");
@@ -487,7 +562,10 @@ fn a_rollback_ends_the_sync_that_runs_in_the_named_cluster_and_in_no_other() {
     staged.next("third");
     let rollback = ["rollback", "staging", "--context", "k3d-dwk-local"];
     let said = printed(&world.release_in(&world.checkout(), &rollback, &path));
-    assert!(said.contains("ending the sync"), "{said}");
+    for application in ["the-project-staging", "the-project-staging-database"] {
+        let ending = format!("ending the running sync of {application}\n");
+        assert!(said.contains(&ending), "{said}");
+    }
     let asked = fs::read_to_string(log).unwrap();
     assert!(
         asked
@@ -495,7 +573,8 @@ fn a_rollback_ends_the_sync_that_runs_in_the_named_cluster_and_in_no_other() {
             .all(|line| line.starts_with("--context k3d-dwk-local -n argocd")),
         "{asked}"
     );
-    assert!(asked.contains("\"phase\":\"Terminating\""), "{asked}");
+    let ended = asked.matches("\"phase\":\"Terminating\"").count();
+    assert_eq!(ended, 2, "the services' sync and the database's: {asked}");
 }
 
 #[test]
