@@ -1,4 +1,4 @@
-//! Every alert fires and is silent when it should, has a runbook, and asks for metrics that exist.
+//! Every alert fires and is silent when it should, has a runbook, and queries metrics that exist.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -14,7 +14,7 @@ use testkit::{Nats, Postgres, Service, Webhook};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// Metrics of other people's programs, and who exports them.
+/// Metrics of third-party programs, by exporter.
 const OF_OTHERS: &[&str] = &[
     // kube-state-metrics
     "kube_cronjob_created",
@@ -51,7 +51,7 @@ fn alerts(manifests: &Manifests) -> BTreeSet<String> {
         .collect()
 }
 
-/// The names of the files of a folder, without their ending.
+/// The names of the files in a folder, without extension.
 fn stems(folder: PathBuf) -> std::io::Result<BTreeSet<String>> {
     let mut stems = BTreeSet::new();
     for file in fs::read_dir(folder)? {
@@ -107,7 +107,7 @@ fn every_alert_fires_and_is_silent_when_it_should() -> Outcome {
 }
 
 #[test]
-fn every_alert_has_cases_and_a_runbook_of_its_name_and_there_are_no_others() -> Outcome {
+fn every_alert_has_its_own_cases_and_runbook_and_there_are_no_others() -> Outcome {
     let manifests = production()?;
     let names = alerts(&manifests);
 
@@ -126,7 +126,7 @@ fn every_alert_has_cases_and_a_runbook_of_its_name_and_there_are_no_others() -> 
 }
 
 #[test]
-fn argocd_sends_each_subscribed_trigger_with_a_template_that_exists() -> Outcome {
+fn every_subscribed_argocd_trigger_sends_an_existing_template() -> Outcome {
     let file = Tree::repository().path("argocd/notifications.yaml");
     let manifests = Manifests::parse(&fs::read_to_string(file)?)?;
     let map = manifests
@@ -164,11 +164,11 @@ fn argocd_sends_each_subscribed_trigger_with_a_template_that_exists() -> Outcome
             }
         }
     }
-    assert_eq!(sent, 3);
+    assert_eq!(sent, 4);
     Ok(())
 }
 
-/// The queries of the dashboard, with what Grafana puts in place of its variables.
+/// The queries of the dashboard, with Grafana's variables replaced.
 fn panels(manifests: &Manifests) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let map = manifests
         .find("ConfigMap", "production", "production-todo-dashboard")
@@ -184,7 +184,7 @@ fn panels(manifests: &Manifests) -> Result<Vec<String>, Box<dyn Error + Send + S
         .collect())
 }
 
-/// The names of the metrics in a query: identifiers that are no functions, keywords or labels.
+/// The names of the metrics in a query: identifiers that are not functions, keywords or labels.
 fn metrics(query: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut rest = query;
@@ -207,7 +207,7 @@ fn metrics(query: &str) -> BTreeSet<String> {
         let (word, after) = rest.split_at(end);
         rest = after.trim_start();
         match word {
-            // The labels in brackets are none of a metric's names.
+            // The labels in parentheses are not metrics.
             "by" | "on" | "without" | "ignoring" => {
                 rest = rest.split_once(')').map_or("", |(_, after)| after);
             }
@@ -226,7 +226,7 @@ fn metrics(query: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_names_of_metrics_are_read_from_queries() {
+fn metric_names_are_extracted_from_queries() {
     let query = r#"1 - sum by (namespace, le) (rate(a_bucket{le="0.25", x=~"b|c"}[5m])) / on (namespace) d:e:f
         and max(g) > 2 * 86400 or time() - h unless absent(i) offset 5m"#;
     let names: Vec<_> = metrics(query).into_iter().collect();
@@ -241,10 +241,10 @@ fn queries(manifests: &Manifests) -> Result<Vec<String>, Box<dyn Error + Send + 
     Ok(of_rules.chain(panels(manifests)?).collect())
 }
 
-/// A program as cargo builds it before it runs the tests of the workspace. Where this package is tested alone it is that
-/// of the last build.
+/// A program that cargo builds before it runs the tests of the workspace. When this package is tested alone, it comes
+/// from the last build.
 fn program(name: &str) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
-    // This program is in the folder `deps` of that of all programs.
+    // This program is in `deps`, below the folder of the programs.
     let this = std::env::current_exe()?;
     let program = this.ancestors().nth(2).ok_or("no folder")?.join(name);
     if program.is_file() {
@@ -265,7 +265,7 @@ fn curl(arguments: &[&str]) -> Result<String, Box<dyn Error + Send + Sync>> {
 }
 
 #[tokio::test]
-async fn every_query_names_a_metric_that_the_running_system_exports() -> Outcome {
+async fn every_queried_metric_is_exported_by_the_running_system() -> Outcome {
     let manifests = production()?;
     let recorded: BTreeSet<_> = rules(&manifests)
         .into_iter()
@@ -299,7 +299,7 @@ async fn every_query_names_a_metric_that_the_running_system_exports() -> Outcome
     let json = "Content-Type: application/json";
     curl(&["--header", json, "--data", todo, &backend.url("/todos/")])?;
 
-    // Some are there only after the first of what they count.
+    // Some appear only after the first event that they count.
     testkit::eventually(Duration::from_mins(1), async || {
         let exported = [&backend, &broadcaster]
             .map(|service| curl(&[&service.admin_url("/metrics")]))
@@ -317,7 +317,7 @@ async fn every_query_names_a_metric_that_the_running_system_exports() -> Outcome
         if missing.is_empty() {
             return Ok(());
         }
-        Err(format!("nobody exports {missing:?}"))
+        Err(format!("nothing exports {missing:?}"))
     })
     .await?;
     Ok(())
