@@ -14,8 +14,8 @@ use crate::message::Messages;
 
 /// Delivers the todo events of one environment to a Slack webhook.
 ///
-/// Every option may also be given by the variable that its help names. A
-/// secret may come as a file: `X_FILE` names the file that holds X.
+/// Every option can also be set by the variable named in its help. A secret can
+/// come from a file: `X_FILE` names the file that holds X.
 #[derive(Debug, clap::Parser)]
 #[command(name = "broadcaster", version)]
 pub struct Args {
@@ -38,11 +38,11 @@ pub struct Args {
     #[command(flatten)]
     nats: NatsArgs,
 
-    /// Whether events go to the webhook; else they are only logged
+    /// Whether events go to the webhook; otherwise they are only logged
     #[arg(long, env = "FORWARD_TO_EXTERNAL_SERVICE", default_value = "false")]
     forward_to_external_service: String,
 
-    /// The webhook, needed where events are forwarded
+    /// The URL of the webhook, required if events are forwarded
     #[arg(long, env = "SLACK_WEBHOOK_URL", hide_env_values = true)]
     slack_webhook_url: Option<SecretString>,
 
@@ -50,17 +50,16 @@ pub struct Args {
     #[arg(long, env = "SLACK_WEBHOOK_URL_FILE")]
     slack_webhook_url_file: Option<PathBuf>,
 
-    /// What a message is: `readable`, a line for people, several changes in one
-    /// message and one message a second; or `json`, the todo, a message each
+    /// The format of a message: `readable`, a line of text, with changes merged
+    /// into one message a second; or `json`, the todo, one message per event
     #[arg(long, env = "MESSAGE_FORMAT", default_value = "readable")]
     message_format: String,
 
-    /// The address of the list of todos, for a link in readable messages
+    /// The address of the todo list, for a link in readable messages
     #[arg(long, env = "PUBLIC_URL")]
     public_url: Option<String>,
 
-    /// How old an event may become by failing deliveries before it goes to the
-    /// dead letters
+    /// How old an event that fails may get before it becomes a dead letter
     #[arg(long, env = "RETRY_FOR_SECONDS", default_value = "86400")]
     retry_for_seconds: String,
 
@@ -72,7 +71,7 @@ pub struct Args {
 enum CommandArg {
     /// Deliver events (the default)
     Serve,
-    /// Look after the events that could not be delivered
+    /// Manage the events that could not be delivered
     #[command(subcommand)]
     DeadLetters(DeadLetterCommand),
 }
@@ -80,36 +79,36 @@ enum CommandArg {
 /// What to do with the dead letters.
 #[derive(Clone, Debug, Eq, PartialEq, clap::Subcommand)]
 pub enum DeadLetterCommand {
-    /// One line for each: number, time, subject, reason, status, attempts
+    /// List them, one per line: number, time, subject, reason, status, attempts
     List,
-    /// Everything about one
+    /// Show all details of one
     Show {
         /// Its number, as `list` shows it
         number: u64,
     },
-    /// Publish again on the original subject, to be delivered anew
+    /// Publish again on the original subject, to be redelivered
     Redrive(Selection),
-    /// Remove for good
+    /// Remove permanently
     Purge(Selection),
 }
 
-/// Which dead letters.
+/// A selection of dead letters.
 #[derive(Clone, Debug, Eq, PartialEq, clap::Args)]
 #[group(required = true, multiple = false)]
 pub struct Selection {
     /// Their numbers, as `list` shows them
     pub numbers: Vec<u64>,
-    /// All that are there now
+    /// All that exist now
     #[arg(long)]
     pub all: bool,
 }
 
-/// What the process is to do.
+/// What the process does.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
     /// Deliver events until told to stop.
     Serve,
-    /// Do this with the dead letters and end.
+    /// Run this command on the dead letters and exit.
     DeadLetters(DeadLetterCommand),
 }
 
@@ -118,7 +117,7 @@ pub enum Command {
 pub enum Target {
     /// Only to the log.
     Log,
-    /// To this webhook. Its URL is a secret: who knows it can post.
+    /// To this webhook. Its URL is a secret: anyone who knows it can post.
     Webhook(SecretString),
 }
 
@@ -137,9 +136,9 @@ pub struct Config {
     pub target: Target,
     /// What they look like there.
     pub messages: Messages,
-    /// How old an event may become by failing deliveries.
+    /// How old a failing event may get before it is given up.
     pub retry_for: Duration,
-    /// What every service has.
+    /// The options that every service has.
     pub runtime: RuntimeConfig,
 }
 
@@ -161,7 +160,7 @@ impl TryFrom<Args> for Config {
             Command::DeadLetters(_) => Some(Target::Log),
         };
         if command != Command::Serve {
-            // Log lines would stand between those that the command is run for.
+            // Log lines would clutter the output of the command.
             "error".clone_into(&mut args.runtime.log_level);
         }
         let messages = messages(
@@ -210,8 +209,8 @@ fn target(args: &Args, faults: &mut Faults) -> Option<Target> {
     webhook_url(url, faults).map(Target::Webhook)
 }
 
-/// The messages of `environment` as `MESSAGE_FORMAT` and `PUBLIC_URL` say; else
-/// `None`, after noting the faults.
+/// The messages of `environment`, by `MESSAGE_FORMAT` and `PUBLIC_URL`; `None`
+/// after recording the faults.
 pub fn messages(
     environment: Option<&Environment>,
     format: &str,
@@ -233,10 +232,10 @@ pub fn messages(
     ))
 }
 
-/// `url`, the value of `SLACK_WEBHOOK_URL`, where it can be one; else `None`,
-/// after noting the fault.
+/// `url`, the value of `SLACK_WEBHOOK_URL`, if it is valid; otherwise `None`,
+/// after recording the fault.
 pub fn webhook_url(url: SecretString, faults: &mut Faults) -> Option<SecretString> {
-    // Not by `Faults::http_url`, which would show the secret.
+    // Not `Faults::http_url`, which would reveal the secret.
     let valid = Url::parse(url.expose_secret())
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if !valid {

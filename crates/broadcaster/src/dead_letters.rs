@@ -1,4 +1,4 @@
-//! What could not be delivered: kept with the reason, and looked after by the
+//! Events that could not be delivered: kept with the reason, and managed by the
 //! command `dead-letters`.
 
 use std::io::{self, Write};
@@ -17,18 +17,18 @@ use crate::queue::jetstream::ensure_dead_letters;
 use crate::webhook::Failure;
 use crate::{DeadLetterCommand, Selection};
 
-/// Headers that a dead letter has beside those of the event.
+/// Headers that a dead letter has in addition to those of the event.
 const SUBJECT: &str = "Dead-Letter-Subject";
 const EVENT: &str = "Dead-Letter-Event";
 const REASON: &str = "Dead-Letter-Reason";
 const STATUS: &str = "Dead-Letter-Status";
 const ANSWER: &str = "Dead-Letter-Answer";
 const ATTEMPTS: &str = "Dead-Letter-Attempts";
-/// What the names of all of them begin with.
+/// The prefix that they share.
 const OURS: &str = "dead-letter-";
 
-/// What the names of the headers begin with that mean something to the server,
-/// such as the sequence that a publisher expected: never to be sent again.
+/// The prefix of the headers that mean something to the server, such as the
+/// sequence that a publisher expected: never to be sent again.
 const SERVERS: &str = "nats-";
 
 /// An event that is given up.
@@ -37,12 +37,12 @@ pub(crate) struct DeadLetter<'a> {
     pub(crate) reason: Reason,
     pub(crate) failure: &'a Failure,
     pub(crate) attempts: u32,
-    /// The name of the event.
+    /// The id of the event.
     pub(crate) event: &'a str,
 }
 
 impl DeadLetter<'_> {
-    /// Keeps the event in the stream of dead letters; returns when it is there.
+    /// Adds the event to the stream of dead letters; returns once it is stored.
     pub(crate) async fn publish(
         &self,
         jetstream: &jetstream::Context,
@@ -75,7 +75,7 @@ fn dead_subject(environment: &Environment, subject: &str) -> String {
     format!("{environment}.dead.todos.{}", kind.unwrap_or("unknown"))
 }
 
-/// The headers but those whose names begin with one of `prefixes`.
+/// The headers, except those that start with one of `prefixes`.
 fn without(headers: Option<&HeaderMap>, prefixes: &[&str]) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
@@ -96,7 +96,7 @@ fn one_line(text: &str) -> String {
         .collect()
 }
 
-/// What went wrong with the command.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
     #[error("no dead letter {0}")]
@@ -113,7 +113,7 @@ fn nats<E: Into<async_nats::Error>>(error: E) -> CommandError {
     CommandError::Nats(error.into())
 }
 
-/// Does `command` and writes what it has to say to `out`.
+/// Runs `command` and writes its output to `out`.
 pub(crate) async fn run(
     command: DeadLetterCommand,
     jetstream: &jetstream::Context,
@@ -152,7 +152,7 @@ impl Letters {
         }
     }
 
-    /// The first from `number` on.
+    /// The first letter from `number` on.
     async fn next(&self, number: u64) -> Result<Option<StreamMessage>, CommandError> {
         let next = self
             .stream
@@ -186,7 +186,7 @@ impl Letters {
         Ok(())
     }
 
-    /// Publishes first and removes then: what is cut between the two leaves the
+    /// Publishes before it removes: an interruption in between leaves the
     /// letter, and a second redrive of it within the duplicate window of the
     /// stream adds nothing.
     async fn redrive(
@@ -201,7 +201,7 @@ impl Letters {
                 return Err(CommandError::NoSubject(number));
             }
             let mut headers = without(Some(&letter.headers), &[SERVERS, OURS]);
-            // A name of its own: the stream may remember the former one.
+            // A new id: the stream may remember the original one.
             let event = format!("{}-redrive-{number}", header(&letter, EVENT));
             headers.insert(NATS_MESSAGE_ID, event);
             let stored =
@@ -223,8 +223,8 @@ impl Letters {
         Ok(())
     }
 
-    /// What is selected; with `--all` what is there at this moment, so that a
-    /// letter that comes back at once is not taken again.
+    /// The selected numbers; `--all` takes a snapshot, so that a letter that
+    /// comes back at once is not taken again.
     async fn numbers(&self, selection: &Selection) -> Result<Vec<u64>, CommandError> {
         if !selection.all {
             return Ok(selection.numbers.clone());

@@ -1,13 +1,13 @@
 //! Delivers the todo events of one environment to a Slack webhook, or to the
 //! log: at least once, in order per todo, none dropped.
 //!
-//! - [`Config`]: what the process is told;
+//! - [`Config`]: the configuration of the process;
 //! - [`queue`]: where events come from, and who owns them: a consumer of NATS
-//!   `JetStream`, or whatever else is a [`queue::Queue`];
-//! - [`engine`]: when an event is posted, again, with others, or given up;
-//! - [`message`]: what the webhook shows of it;
+//!   `JetStream`, or any other [`queue::Queue`];
+//! - [`engine`]: when an event is posted, retried, merged, or given up;
+//! - [`message`]: how the webhook shows it;
 //! - [`webhook`]: the POST, and what its answer means;
-//! - `dead_letters`: what cannot be delivered, and the command to work on it.
+//! - `dead_letters`: events that cannot be delivered, and the command for them.
 
 mod config;
 mod dead_letters;
@@ -24,6 +24,6 @@ pub use config::{
 pub use metrics::Metrics;
 pub use service::{Broadcaster, Settings, start};
 
-/// How old an event may become by failing posts, where nothing else is
-/// configured.
+/// How old a failing event may get before it is given up, unless configured
+/// otherwise.
 pub const RETRY_FOR: std::time::Duration = std::time::Duration::from_hours(24);

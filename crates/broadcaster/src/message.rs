@@ -1,4 +1,4 @@
-//! What the webhook shows of events.
+//! How events are rendered for the webhook.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use url::Url;
 
 use crate::queue::Event;
 
-/// From one post to the next, as Slack asks: "Incoming webhooks, 1 per second".
+/// The pace that Slack asks for: "Incoming webhooks, 1 per second".
 const PACE: Duration = Duration::from_secs(1);
 
-/// The lines of a post, in characters. Slack cuts a text at 40 000.
+/// The size limit of a post, in characters. Slack truncates a text at 40 000.
 const ROOM: usize = 30_000;
 
-/// How events are written.
+/// How events are rendered.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Format {
     /// A line for people; several changes share a post, one post a second.
     #[default]
     Readable,
-    /// The todo as JSON, one post an event, as fast as they are taken.
+    /// The todo as JSON, one post per event, as fast as they are accepted.
     Json,
 }
 
@@ -53,7 +53,7 @@ impl Messages {
     /// Messages of `environment`, with a link to its list at `public_url`.
     #[must_use]
     pub fn new(environment: Environment, format: Format, public_url: Option<&Url>) -> Self {
-        // What would end the address within `<address|text>`.
+        // `|` would end the address within `<address|text>`.
         let address = |url: &Url| escape(&url.as_str().replace('|', "%7C"));
         Self {
             environment,
@@ -62,7 +62,7 @@ impl Messages {
         }
     }
 
-    /// From the start of a post to the start of the next.
+    /// The shortest time between the starts of two posts.
     pub(crate) fn pace(&self) -> Duration {
         match self.format {
             Format::Readable => PACE,
@@ -70,12 +70,12 @@ impl Messages {
         }
     }
 
-    /// How much of a post several events may share; `None` where they may not.
+    /// The size limit of a post with several events; `None` allows only one.
     pub(crate) fn merge(&self) -> Option<usize> {
         (self.format == Format::Readable).then_some(ROOM)
     }
 
-    /// What `event` takes of it.
+    /// How much of that limit `event` uses up.
     pub(crate) fn size<R>(&self, event: &Event<R>) -> usize {
         match self.format {
             Format::Readable => line(event).chars().count() + 1,
@@ -106,14 +106,13 @@ impl Messages {
     }
 }
 
-/// What the reference posts.
+/// The message of the reference implementation.
 fn json<R>(event: &Event<R>) -> String {
     let data = String::from_utf8_lossy(&event.payload);
     escape(&format!("Todo event on {}:\n{data}", event.subject))
 }
 
-/// One line about `event`. An update tells the state after it, not what it was
-/// before.
+/// One line about `event`. An update shows the new state, not the old one.
 fn line<R>(event: &Event<R>) -> String {
     let Ok(Todo {
         text, completed, ..
@@ -135,9 +134,9 @@ fn line<R>(event: &Event<R>) -> String {
     format!("{what}: {}", escape(&isolated(&text.join(" "))))
 }
 
-/// `text` without marks that turn around what stands beside it. What runs from
-/// right to left by itself stands between marks that keep that to itself
-/// (Unicode Standard Annex #9, section 2.4).
+/// `text` without bidi controls that would reorder its surroundings.
+/// Right-to-left text is enclosed in isolates, which keep its direction to
+/// itself (Unicode Standard Annex #9, section 2.4).
 fn isolated(text: &str) -> String {
     let is_mark = |c: &char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     let text: String = text.chars().filter(|c| !is_mark(c)).collect();
@@ -156,7 +155,7 @@ fn runs_right_to_left(c: char) -> bool {
         | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
 }
 
-/// As Slack wants the three characters that mean something to it
+/// Escapes the three characters that are markup to Slack
 /// (<https://docs.slack.dev/messaging/formatting-message-text#escaping>).
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
@@ -167,18 +166,18 @@ fn escape(text: &str) -> String {
 /// A part of a text, as Slack shows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Piece {
-    /// As it stands there.
+    /// Plain text.
     Text(String),
     /// A link.
     Link {
-        /// Where it leads.
+        /// Its target.
         url: String,
-        /// What it says.
+        /// Its label.
         text: String,
     },
 }
 
-/// What Slack shows of `text`, which is in its notation.
+/// Splits `text`, in Slack's notation, into the pieces that Slack shows.
 #[must_use]
 pub fn pieces(text: &str) -> Vec<Piece> {
     let mut pieces = Vec::new();
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn several_events_share_a_post_a_line_each() {
+    fn several_events_share_a_post_with_a_line_each() {
         let events = [
             event("created", "one", false),
             event("deleted", "two", true),
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_todo_turns_nothing_beside_it_around() {
+    fn the_text_of_a_todo_does_not_reorder_its_surroundings() {
         let readable = messages(Format::Readable, None);
         let text = |text| readable.text(&[event("created", text, false)]);
         assert_eq!(text("שלום"), "🆕 Added: \u{2068}שלום\u{2069} · staging");
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_mentioned_by_the_text_of_a_todo() {
+    fn the_text_of_a_todo_cannot_mention_anyone() {
         let text =
             messages(Format::Readable, None).text(&[event("created", "<!channel> & <b>", false)]);
         assert_eq!(text, "🆕 Added: &lt;!channel&gt; &amp; &lt;b&gt; · staging");
@@ -308,7 +307,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_one_line_of_the_size_that_was_said(text in "\\PC{1,140}") {
+        fn every_text_is_one_line_within_the_size_limit(text in "\\PC{1,140}") {
             if TodoText::new(text.as_str()).is_ok() {
                 for format in [Format::Readable, Format::Json] {
                     let messages = messages(format, None);

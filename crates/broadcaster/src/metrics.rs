@@ -1,4 +1,4 @@
-//! What the broadcaster counts.
+//! The metrics of the broadcaster.
 
 use async_nats::jetstream::stream;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,7 +14,7 @@ use todo_domain::budget;
 
 use crate::queue::Reason;
 
-/// Dead letters by reason, from 0, so that the first of them is an increase.
+/// Dead letters by reason, from 0, so that the first one shows as an increase.
 fn dead_letters() -> Family<DeadLetterLabels, Counter> {
     let counters = Family::default();
     for reason in [Reason::Poison, Reason::Rejected, Reason::Exhausted] {
@@ -24,7 +24,7 @@ fn dead_letters() -> Family<DeadLetterLabels, Counter> {
     counters
 }
 
-/// Handles of the metrics; clones count together.
+/// Handles of the metrics; clones share their values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(crate) delivered: Counter,
@@ -73,7 +73,7 @@ impl Metrics {
         }
     }
 
-    /// New ones, which `registry` shows.
+    /// Creates the metrics and registers them with `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::new();
         let registry = registry.sub_registry_with_prefix("broadcaster");
@@ -168,7 +168,7 @@ impl Metrics {
         self.dead_letters.get_or_create(&labels).inc();
     }
 
-    /// Shows what is in the stream of dead letters.
+    /// Updates the gauges of the dead letter stream.
     pub(crate) fn show_dead_letters(&self, state: &stream::State) {
         let stored = i64::try_from(state.messages).unwrap_or(i64::MAX);
         self.dead_letters_stored.set(stored);

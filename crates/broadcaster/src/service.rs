@@ -20,35 +20,32 @@ use crate::metrics::Metrics;
 use crate::queue::jetstream::{self, JetStreamQueue};
 use crate::webhook::{Answer, Post, Webhook};
 
-/// What is known of NATS is worth nothing after so long.
-const STANDING_AGE: Duration = Duration::from_secs(5);
+/// How long the last check of NATS counts.
+const HEALTH_AGE: Duration = Duration::from_secs(5);
 
-/// Starts what `config` asks for. The service waits for NATS and for the
-/// stream of events, not ready meanwhile; the dead letter commands do not.
+/// Starts what `config` asks for. The service is not ready until NATS and the
+/// stream of events are; the dead letter commands do not wait for them.
 ///
 /// # Errors
-/// Where the admin port is taken, the credentials of NATS cannot be read, or a
+/// If the admin port is taken, the credentials of NATS cannot be read, or a
 /// command fails.
 pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     match config.command.clone() {
         Command::Serve => serve(config, lifecycle).await,
         Command::DeadLetters(command) => {
-            look_after_dead_letters(&config, command).await?;
+            run_dead_letters(&config, command).await?;
             lifecycle.finish();
             Ok(())
         }
     }
 }
 
-async fn look_after_dead_letters(
-    config: &Config,
-    command: DeadLetterCommand,
-) -> Result<(), TaskError> {
+async fn run_dead_letters(config: &Config, command: DeadLetterCommand) -> Result<(), TaskError> {
     let connection = config.nats.connect_now("broadcaster").await?;
     let jetstream = jetstream::jetstream(&connection);
     let mut out = Vec::new();
     let result = dead_letters::run(command, &jetstream, &config.environment, &mut out).await;
-    // What was done before a failure is worth knowing too.
+    // Show what was done before a failure, too.
     io::stdout().write_all(&out)?;
     Ok(result?)
 }
@@ -73,7 +70,7 @@ async fn serve(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
     Ok(())
 }
 
-/// What a [`Broadcaster`] is told.
+/// The settings of a [`Broadcaster`].
 #[derive(Debug)]
 pub struct Settings {
     /// Whose events are delivered.
@@ -82,7 +79,7 @@ pub struct Settings {
     pub target: Target,
     /// What they look like there.
     pub messages: Messages,
-    /// How old an event may become by failing posts.
+    /// How old a failing event may get before it is given up.
     pub retry_for: Duration,
 }
 
@@ -96,10 +93,10 @@ pub struct Broadcaster {
 }
 
 impl Broadcaster {
-    /// Connects to NATS; a server that is not there may come later.
+    /// Connects to NATS; the server may become available later.
     ///
     /// # Errors
-    /// Where the credentials of NATS cannot be read, or there is no HTTP client.
+    /// If the credentials of NATS cannot be read, or there is no HTTP client.
     pub async fn connect(
         settings: Settings,
         nats: &NatsConfig,
@@ -113,7 +110,7 @@ impl Broadcaster {
         } = settings;
         let metrics = Metrics::register(registry);
         let (outlet, messages) = match target {
-            // Each event by itself, and nobody to wait for.
+            // One event at a time, and no webhook to pace.
             Target::Log => {
                 let messages = Messages::new(environment.clone(), Format::Json, None);
                 (Outlet::Log, messages)
@@ -140,17 +137,17 @@ impl Broadcaster {
         })
     }
 
-    /// Whether events would be delivered: the consumer and the streams are
-    /// there, verdicts reach them, and this replica is the active one or
-    /// stands by for one that answers.
+    /// Whether events would be delivered: the consumer and the streams exist,
+    /// verdicts reach them, and this replica is active or stands by for one
+    /// that answers.
     #[must_use]
     pub fn readiness(&self, shutdown: CancellationToken) -> Readiness {
-        let standing = self.queue.standing();
+        let health = self.queue.health();
         let metrics = self.metrics.clone();
         Readiness::new(shutdown)
             .check("consumer", move || {
-                let (at, standing) = *standing.borrow();
-                let known = (at.elapsed() < STANDING_AGE).then_some(standing);
+                let (at, health) = *health.borrow();
+                let known = (at.elapsed() < HEALTH_AGE).then_some(health);
                 async move { known.unwrap_or(Err("NATS does not answer")) }
             })
             .check("verdicts", move || {

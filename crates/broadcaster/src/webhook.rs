@@ -12,7 +12,7 @@ use service_kit::{Chain, TraceParent};
 /// How long an exchange may take.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The shortest wait after a 429, also where it does not say how long.
+/// The shortest wait after a 429, even if it does not say how long.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest wait that a 429 may ask for.
@@ -23,26 +23,26 @@ const KEPT_ANSWER: usize = 512;
 
 /// Where posts go.
 pub trait Post: Send + Sync + 'static {
-    /// Posts `text`, which belongs to `trace`. It takes no longer than 10 s.
+    /// Posts `text` as part of `trace`. Takes no longer than 10 s.
     fn post(&self, text: &str, trace: Option<TraceParent>) -> impl Future<Output = Answer> + Send;
 }
 
-/// The webhook. Its URL is a secret: who knows it can post.
+/// The webhook. Its URL is a secret: anyone who knows it can post.
 #[derive(Debug)]
 pub struct Webhook {
     client: Client,
     url: SecretString,
 }
 
-/// What came of a POST.
+/// The outcome of a POST.
 #[derive(Debug)]
 pub enum Answer {
-    /// 2xx, and nothing or `ok` as its body.
+    /// 2xx with an empty body or `ok`.
     Delivered,
-    /// 429: nothing more for so long.
+    /// 429: nothing more for this long.
     Limited(Duration),
-    /// It may be accepted another time: 5xx, 3xx, 408, no answer at all, or 2xx
-    /// from somebody who is not Slack, such as the login page of a proxy.
+    /// It may be accepted later: 5xx, 3xx, 408, no answer at all, or a 2xx that
+    /// is not from Slack, such as the login page of a proxy.
     Failed(Failure),
     /// Any other 4xx: it will never be accepted.
     Rejected(Failure),
@@ -51,7 +51,7 @@ pub enum Answer {
 /// Why an event was not accepted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Failure {
-    /// The status, where there was an answer.
+    /// The status, if there was an answer.
     pub status: Option<u16>,
     /// The beginning of the answer's body, or what went wrong without one.
     pub text: String,
@@ -61,7 +61,7 @@ impl Webhook {
     /// The webhook at `url`.
     ///
     /// # Errors
-    /// Where there is no HTTP client, for want of the roots of trust.
+    /// If the HTTP client cannot be built, for lack of the roots of trust.
     pub fn new(url: SecretString) -> reqwest::Result<Self> {
         let name = concat!("broadcaster/", env!("CARGO_PKG_VERSION"));
         // It follows no redirect: a redirected POST becomes a GET, whose 200
@@ -103,7 +103,7 @@ impl Post for Webhook {
             request = request.header("traceparent", trace.to_string());
         }
         let answer = match request.build() {
-            // Who knows the path can post.
+            // Anyone who knows the path can post.
             Ok(request) => send(&self.client, request, 0, Shown::Host).await,
             Err(error) => Err(error),
         };
@@ -128,8 +128,8 @@ fn describe(error: reqwest::Error) -> String {
     Chain(&error.without_url()).to_string()
 }
 
-/// The first bytes of the body. What fails here fails after the status, which
-/// is all that decides.
+/// The first bytes of the body. A read error here is ignored: the status has
+/// arrived, and it decides.
 async fn beginning(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while bytes.len() < KEPT_ANSWER
@@ -145,7 +145,7 @@ async fn beginning(mut response: Response) -> String {
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit()) {
-        // More than fits is longer than anybody waits.
+        // A value too large for `u64` is longer than anybody waits.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(value).ok()?;

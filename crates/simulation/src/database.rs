@@ -11,9 +11,9 @@ use crate::server::Change;
 
 #[derive(Debug, Default)]
 pub(crate) struct Database {
-    /// What was committed, by position.
+    /// Committed rows, by position.
     rows: BTreeMap<i64, Change>,
-    /// What is not yet, by transaction: until when, and what.
+    /// Open transactions: when each commits, and its row.
     open: BTreeMap<i64, (Instant, i64, Change)>,
     transactions: i64,
     positions: i64,
@@ -22,8 +22,8 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Draws a position for `change`, which nobody sees for `delay`. The caller
-    /// makes no other change of the todo meanwhile, as its row is locked.
+    /// Draws a position for `change`, which is invisible for `delay`. The
+    /// caller makes no other change to the locked todo until then.
     pub(crate) fn begin(&mut self, change: Change, delay: Duration) {
         self.transactions += 1;
         self.positions += 1;
@@ -45,7 +45,7 @@ impl Database {
         self.open.values().any(|(.., change)| change.todo == todo)
     }
 
-    /// As `Outbox::read`.
+    /// Like `Outbox::read`.
     pub(crate) fn read(&mut self, progress: &mut Progress, limit: usize) -> Vec<(i64, Change)> {
         self.commit();
         let is_due = |position: &i64| {
@@ -76,7 +76,7 @@ impl Database {
         self.rows.len() + self.open.len()
     }
 
-    /// As `Outbox::lease`.
+    /// Like `Outbox::lease`.
     pub(crate) fn lease(&mut self, holder: Uuid, term: Duration) -> bool {
         let now = Instant::now();
         let is_free = self

@@ -1,19 +1,19 @@
-//! Plays the delivery of events on a clock of its own: replicas of todo-backend
-//! with the very relay that ships and of the broadcaster with the very engine,
-//! models of the database, of the server and of the webhook between them, and a
-//! script, made from a seed, of what fails when. The same seed plays the same
-//! way.
+//! Plays the delivery of events on a simulated clock: replicas of todo-backend
+//! with the real relay and of the broadcaster with the real engine, models of
+//! the database, the server and the webhook between them, and a script,
+//! generated from a seed, of what fails when. The same seed always plays the
+//! same way.
 //!
-//! What must hold in every play: nothing is lost, the events of a todo arrive in
-//! order, a process posts once a second at most and waits when it is asked to,
-//! one refused event holds up no other todo, and nothing arrives twice where
-//! nothing failed.
+//! The invariants of every play: nothing is lost, the events of a todo arrive
+//! in order, a process posts at most once a second and waits when asked to, a
+//! refused event blocks no other todo, and nothing arrives twice unless
+//! something failed.
 //!
 //! - `database`: the outbox, and the lease of the relay;
 //! - `relay`: a process with the relay;
 //! - `server`: the stream, its consumer, and the bucket;
 //! - `replica`: a process of the broadcaster, with the tasks around its engine;
-//! - `webhook`: what gets the posts, and judges them.
+//! - `webhook`: the receiver of the posts, which judges them.
 
 mod database;
 mod relay;
@@ -47,31 +47,31 @@ const RELAYS: usize = 2;
 /// How long things fail.
 const TROUBLE: Duration = Duration::from_secs(25);
 
-/// How long everything may take to arrive once nothing fails any more: a post
-/// that hangs, a take-over, and some posts a second apart.
+/// How long everything may take to arrive once failures stop: a post that
+/// hangs, a takeover, and some posts a second apart.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What came of a play.
+/// The outcome of a play.
 #[derive(Debug)]
 pub struct Play {
-    /// What happened, a line each.
+    /// What happened, one event per line.
     pub trace: Vec<String>,
-    /// What must not happen and did.
+    /// The violated invariant, if any.
     pub fault: Option<String>,
 }
 
 /// Plays `seed`.
 ///
 /// # Panics
-/// Where no runtime can be built.
+/// If no runtime can be built.
 #[must_use]
 pub fn play(seed: u64) -> Play {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("a runtime of one thread with a clock needs nothing of the system");
-    // The relay draws its pauses from the generator of the thread.
+        .expect("a single-threaded runtime without I/O always builds");
+    // The relay takes its jitter from the thread's generator.
     fastrand::seed(seed);
     runtime.block_on(async {
         let world = World::new(seed);
@@ -85,11 +85,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What can be seen of a process from outside.
+/// What is visible of a process from outside.
 #[derive(Debug, Default)]
 struct Life {
     is_frozen: bool,
-    /// About which pin it answers questions.
+    /// The pin whose pings it answers.
     pin: Option<String>,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct World {
     changed: Notify,
     server: Mutex<Server>,
     webhook: Mutex<Webhook>,
-    /// What is on its way, whatever becomes of its sender.
+    /// Messages in flight, which outlive their senders.
     messages: Mutex<JoinSet<()>>,
     random: Mutex<fastrand::Rng>,
     trace: Mutex<Vec<String>>,
@@ -110,11 +110,11 @@ pub(crate) struct World {
     /// The processes that run.
     lives: Mutex<BTreeMap<u64, Life>>,
     refused: Option<Change>,
-    /// What was made and is not accepted yet.
+    /// Changes that were made but not accepted yet.
     waiting: Mutex<BTreeSet<Change>>,
 }
 
-/// What runs.
+/// The running processes.
 #[derive(Default)]
 struct Processes {
     relays: Vec<RelayProcess>,
@@ -178,16 +178,16 @@ impl World {
         lock(&self.lives).remove(&name);
     }
 
-    /// From now on process `name` answers questions about `pin`.
+    /// Makes process `name` answer pings about `pin`.
     pub(crate) fn listen(&self, name: u64, pin: Option<String>) {
         if let Some(life) = lock(&self.lives).get_mut(&name) {
             life.pin = pin;
         }
     }
 
-    /// `None` where nobody listens to questions about `pin`; else whether it
-    /// answers.
-    pub(crate) fn sign_of_life(&self, pin: &str) -> Option<bool> {
+    /// Whether the process that listens for pings about `pin` answers; `None`
+    /// if there is none.
+    pub(crate) fn ping(&self, pin: &str) -> Option<bool> {
         let lives = lock(&self.lives);
         let asked = lives
             .values()
@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    /// Plays, and gives what must not happen and did.
+    /// Plays, and returns the violated invariant, if any.
     async fn play(self: &Arc<Self>) -> Option<String> {
         let mut processes = Processes::default();
         let wanted = self.random().usize(1..4);
@@ -243,7 +243,7 @@ impl World {
         self.verdict(&changes, is_calm)
     }
 
-    /// Changes a todo, if the database is there and nobody else changes it.
+    /// Changes a todo, if the database is up and no other change to it is open.
     fn change(self: &Arc<Self>, changes: &mut [usize; TODOS]) {
         let (which, delay) = {
             let mut random = self.random();
@@ -300,7 +300,7 @@ impl World {
         Replica::start(name, format, self, random)
     }
 
-    /// Something fails.
+    /// Makes something fail.
     fn trouble(&self, processes: &mut Processes) {
         let Processes {
             relays, replicas, ..
@@ -388,7 +388,7 @@ impl World {
         }
     }
 
-    /// Nothing fails any more.
+    /// Ends all failures.
     fn calm(&self, processes: &Processes) {
         self.note(format_args!("calm"));
         for replica in &processes.replicas {
@@ -418,7 +418,7 @@ impl World {
             })
         };
         let none_waits = lock(&self.waiting).iter().all(blocked);
-        // What is refused keeps everything behind it in the outbox.
+        // A refused event keeps everything behind it in the outbox.
         let is_empty = self.database().depth() == 0 && self.server().is_settled();
         none_waits && (self.refused.is_some() || is_empty)
     }
@@ -472,7 +472,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_hundred_plays_keep_every_promise() {
+    fn two_hundred_plays_violate_no_invariant() {
         for seed in 0..200 {
             if let Some(fault) = play(seed).fault {
                 panic!("{fault}\nagain: cargo xtask simulate -- --seed {seed}");

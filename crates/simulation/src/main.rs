@@ -1,5 +1,5 @@
-//! `cargo xtask simulate`: many seeds, and for one that fails the command that
-//! repeats it.
+//! `cargo xtask simulate`: plays many seeds, and prints the command that
+//! replays one that fails.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use clap::Parser;
 
-/// Plays the delivery of events with everything around it failing.
+/// Plays the delivery of events while everything around it fails.
 #[derive(Debug, Parser)]
 #[command(name = "simulate", bin_name = "cargo xtask simulate --")]
 struct Args {
-    /// Play this one alone, and print what happens
+    /// Play only this seed, and print what happens
     #[arg(long)]
     seed: Option<u64>,
-    /// How many to play
+    /// How many seeds to play
     #[arg(long, default_value = "10000")]
     seeds: u64,
-    /// The first of them
+    /// The first seed
     #[arg(long, default_value = "0")]
     from: u64,
 }

@@ -1,5 +1,5 @@
-//! A process of todo-backend: the very relay, over models of the outbox and of
-//! the stream.
+//! A process of todo-backend: the real relay, over models of the outbox and the
+//! stream.
 
 use std::future::pending;
 use std::pin::pin;
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use service_kit::TaskError;
 use time::OffsetDateTime;
-use todo_backend::publisher::{Held, PublishError, Published, Publisher, Standing};
+use todo_backend::publisher::{Held, PublishError, Published, Publisher, StreamState};
 use todo_backend::relay::{Relay, RelayMetrics};
 use todo_backend::store::{Backlog, Outbox, OutboxRow, Progress, StoreError, Unreadable};
 use todo_domain::{EventKind, Todo, TodoEvent, TodoId, TodoText};
@@ -24,10 +24,10 @@ use crate::World;
 use crate::replica::Frozen;
 use crate::server::{Change, Refusal};
 
-/// How long an answer of the broker takes at most.
+/// The timeout of a request to the broker.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A process. Dropped, it is killed; what it has sent arrives all the same.
+/// A process. Dropping it kills it; what it has sent still arrives.
 #[derive(Debug)]
 pub(crate) struct RelayProcess {
     pub(crate) name: u64,
@@ -51,8 +51,8 @@ impl RelayProcess {
     }
 }
 
-/// Does nothing of `work` while `frozen`. Its timers go on, as in a process
-/// that is stopped.
+/// Runs `work` except while `frozen`. Its timers go on, as in a stopped
+/// process.
 async fn while_thawed<T>(frozen: Arc<Frozen>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
@@ -69,7 +69,7 @@ async fn while_thawed<T>(frozen: Arc<Frozen>, work: impl Future<Output = T>) -> 
 struct ModelOutbox(Arc<World>);
 
 impl ModelOutbox {
-    /// A statement, if the database is there.
+    /// Runs a statement, if the database is up.
     async fn execute(&self) -> Result<(), StoreError> {
         let way = self.0.random().u64(0..3);
         sleep(Duration::from_millis(way)).await;
@@ -148,7 +148,7 @@ fn event(change: Change) -> TodoEvent {
         kind: EventKind::Updated,
         todo: Todo {
             id: TodoId(change.todo),
-            text: TodoText::new(change.text()).expect("the text of a change is that of a todo"),
+            text: TodoText::new(change.text()).expect("the text of a change is a valid todo text"),
             completed: false,
             created_at: OffsetDateTime::UNIX_EPOCH,
         },
@@ -165,8 +165,8 @@ fn id(change: Change) -> Uuid {
 struct ModelPublisher(Arc<World>);
 
 impl ModelPublisher {
-    /// Sends `request`, which the server answers where it is there when that
-    /// arrives. What was sent arrives whatever becomes of its sender.
+    /// Sends `request`, which the server answers if it is up on arrival. A
+    /// request that was sent arrives whatever happens to its sender.
     async fn ask<T: Send + 'static>(
         &self,
         request: impl FnOnce(&World) -> T + Send + 'static,
@@ -220,11 +220,11 @@ impl ModelPublisher {
 
 #[async_trait]
 impl Publisher for ModelPublisher {
-    async fn standing(&self) -> Result<Standing, TaskError> {
+    async fn state(&self) -> Result<StreamState, TaskError> {
         let floor = self.ask(|world| world.server().floor()).await?;
-        let standing = self.ask(move |world| {
+        let state = self.ask(move |world| {
             let server = world.server();
-            Standing {
+            StreamState {
                 stream: i128::from(server.stream()),
                 connection: server.connections,
                 first: 1,
@@ -234,10 +234,10 @@ impl Publisher for ModelPublisher {
                 max_bytes: 1,
             }
         });
-        standing.await
+        state.await
     }
 
-    async fn contents(&self, _: &Standing) -> Result<Vec<Held>, TaskError> {
+    async fn contents(&self, _: &StreamState) -> Result<Vec<Held>, TaskError> {
         let contents = self.ask(|world| world.server().contents()).await?;
         let held = |(sequence, change)| Held {
             sequence,
@@ -272,7 +272,7 @@ impl Publisher for ModelPublisher {
     }
 
     async fn discard(&self, _: u64) -> Result<(), TaskError> {
-        // No play has as many events as are kept.
+        // No play reaches the number of events that are kept.
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! A process of the broadcaster: the very engine, over a model of its queue
-//! that keeps the rules of [`broadcaster::queue::term`].
+//! A process of the broadcaster: the real engine, over a model of its queue
+//! that follows the rules of [`broadcaster::queue::term`].
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,10 +23,10 @@ use crate::World;
 use crate::server::{Change, Message};
 use crate::webhook::Outlet;
 
-/// How long an answer of the server takes at most.
+/// The timeout of a request to the server.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A process. Dropped, it is killed.
+/// A process. Dropping it kills it.
 pub(crate) struct Replica {
     pub(crate) name: u64,
     pub(crate) frozen: Arc<Frozen>,
@@ -42,8 +42,8 @@ impl Drop for Replica {
     }
 }
 
-/// Whether a process does nothing. It wakes its tasks in the order in which they
-/// came to a halt, which a `watch` would not.
+/// Whether a process is frozen. Wakes its tasks in the order in which they
+/// stopped, which a `watch` would not.
 #[derive(Debug, Default)]
 pub(crate) struct Frozen {
     is_frozen: AtomicBool,
@@ -62,7 +62,7 @@ impl Frozen {
         self.is_frozen.load(Ordering::Relaxed)
     }
 
-    /// Waits until it does something.
+    /// Waits until it is thawed.
     pub(crate) async fn thawed(&self) {
         loop {
             let thaw = self.thaw.notified();
@@ -73,7 +73,7 @@ impl Frozen {
         }
     }
 
-    /// Ready, whenever it is polled, while the process does nothing.
+    /// Ready whenever it is polled while the process is frozen.
     pub(crate) async fn frozen(&self) {
         let ready = || {
             if self.is_set() {
@@ -106,7 +106,7 @@ struct Term {
 }
 
 impl Process {
-    /// Nothing is done by a process that is frozen.
+    /// Waits while the process is frozen.
     pub(crate) async fn thawed(&self) {
         self.frozen.thawed().await;
     }
@@ -182,13 +182,13 @@ impl Replica {
         }
     }
 
-    /// Waits for the end of a process that was told to stop.
+    /// Whether a process that was told to stop has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.tasks.try_join_next().is_some()
     }
 }
 
-/// Pulls, and keeps the rules of a term.
+/// Pulls, and follows the rules of a term.
 async fn custody(
     process: Arc<Process>,
     world: Arc<World>,
@@ -256,7 +256,7 @@ async fn custody(
     }
 }
 
-/// Looks after the consumer and the active replica.
+/// Watches over the consumer and the active replica.
 async fn vigil(process: Arc<Process>, world: Arc<World>) {
     let mut looked_at: Option<Instant> = None;
     let mut other: Option<String> = None;
@@ -309,7 +309,7 @@ async fn vigil(process: Arc<Process>, world: Arc<World>) {
             silent = None;
             continue;
         };
-        match world.sign_of_life(&pin) {
+        match world.ping(&pin) {
             Some(true) => silent = None,
             answer => {
                 let is_unreachable = answer.is_none();
@@ -330,7 +330,7 @@ async fn vigil(process: Arc<Process>, world: Arc<World>) {
     }
 }
 
-/// What the server knows a delivery by.
+/// Identifies a delivery to the server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receipt {
     term: u64,
@@ -396,7 +396,7 @@ struct ModelDesk {
 }
 
 impl ModelDesk {
-    /// A question and its answer, if the server is there.
+    /// A request and its answer, if the server is up.
     async fn exchange(&self) -> Result<(), QueueError> {
         self.process.thawed().await;
         if self.world.server().is_down {

@@ -1,4 +1,4 @@
-//! A model of the server: the stream, its one consumer, and the bucket.
+//! A model of the server: the stream, its only consumer, and the bucket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How many events may be out.
+/// How many events may be in flight.
 const MAX_OUT: usize = 1000;
 
-/// How long an event is known that was stored.
+/// How long a stored event is known as a duplicate.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// A change of a todo.
@@ -20,7 +20,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// The text of its todo after it.
+    /// The text of the todo after this change.
     pub(crate) fn text(self) -> String {
         format!("todo {} change {}.", self.todo, self.number)
     }
@@ -57,21 +57,21 @@ struct Puller {
     messages: mpsc::UnboundedSender<Message>,
 }
 
-/// Why the stream took nothing.
+/// Why the stream stored nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     /// It has no room.
     Full,
-    /// Its last message is another one.
+    /// Its last message is not the expected one.
     Sequence,
-    /// It has one of the events, from a moment ago.
+    /// It recently stored one of the events.
     Repeated,
 }
 
 /// What survives of the server in a backup.
 #[derive(Clone, Debug, Default)]
 struct Store {
-    /// Tells one stream from the next.
+    /// Distinguishes one stream from the next.
     id: u64,
     stream: Vec<Change>,
     recent: BTreeMap<Change, Instant>,
@@ -89,18 +89,18 @@ pub(crate) struct Server {
     pullers: Vec<Puller>,
     pin: Option<(String, u64)>,
     names: u64,
-    /// Tells one consumer from the next.
+    /// Distinguishes one consumer from the next.
     pub(crate) created: u64,
     pub(crate) is_down: bool,
     /// Whether the stream has no room.
     pub(crate) is_full: bool,
     /// Counts how often all connections were lost.
     pub(crate) connections: u64,
-    /// What the bucket holds beside the ids: from when on the webhook may be
-    /// asked again. And when that was noted.
+    /// What the bucket holds besides the ids: until when the webhook asked for
+    /// a pause. And when that was noted.
     pub(crate) pause_until: Option<Instant>,
     pub(crate) pause_noted: Option<Instant>,
-    /// Which changes were given up.
+    /// The changes that became dead letters.
     pub(crate) dead: BTreeSet<Change>,
 }
 
@@ -134,7 +134,7 @@ impl Server {
         self.store.stream.len()
     }
 
-    /// All up to this sequence is acknowledged.
+    /// Everything up to this sequence is acknowledged.
     pub(crate) fn floor(&self) -> u64 {
         self.store.floor
     }
@@ -183,7 +183,7 @@ impl Server {
                 sequence: self.next,
                 change: self.store.stream[usize::try_from(self.next - 1).unwrap_or_default()],
             };
-            // One that is gone does not hear it.
+            // A puller that is gone misses it.
             let _ = puller.messages.send(message);
         }
     }
@@ -192,7 +192,7 @@ impl Server {
         self.pin.as_ref().map(|(pin, _)| pin.as_str())
     }
 
-    /// How many events are out, and how many were sent since the reset.
+    /// How many events are in flight, and how many were sent since the reset.
     pub(crate) fn out(&self) -> (usize, u64) {
         (self.out.len(), self.number)
     }
@@ -209,7 +209,7 @@ impl Server {
         self.deliver();
     }
 
-    /// Whether the server says a word to it: it ignores what it has not sent.
+    /// Whether the server answers: it ignores what it has not sent.
     pub(crate) fn acknowledge(&mut self, sequence: u64) -> bool {
         if sequence > self.next {
             return false;
@@ -233,7 +233,7 @@ impl Server {
         self.backup = self.store.clone();
     }
 
-    /// Another store: an empty one, or the backup.
+    /// Replaces the store by an empty one, or by the backup.
     pub(crate) fn replace_store(&mut self, by_backup: bool) {
         self.store = if by_backup {
             self.backup.clone()
@@ -250,7 +250,7 @@ impl Server {
         self.out.clear();
     }
 
-    /// The pin and whoever pulls are forgotten, what is on disk is not.
+    /// Forgets the pin and the pullers; what is on disk remains.
     pub(crate) fn restart(&mut self) {
         self.connections += 1;
         self.pin = None;

@@ -1,4 +1,4 @@
-//! A model of the webhook, which writes down what it gets and whether that was
+//! A model of the webhook, which records what it receives and whether that was
 //! allowed.
 
 use std::collections::BTreeMap;
@@ -13,19 +13,19 @@ use crate::World;
 use crate::replica::Process;
 use crate::server::Change;
 
-/// How long a post may take to go out after it was allowed.
+/// How long after its permission a post may still go out.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// What the webhook does with what it gets.
+/// How the webhook treats posts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Mood {
     #[default]
     Well,
     Failing,
     Hanging,
-    /// 429, for so long.
+    /// 429, for this long.
     Limiting(Duration),
-    /// It takes the post, and the answer does not come through.
+    /// It accepts the post, but the answer is lost.
     Mute,
 }
 
@@ -69,7 +69,7 @@ impl Post for Outlet {
         };
         let announced = {
             let server = self.world.server();
-            // Not what was asked of a process that posts at this moment.
+            // Ignores a pause that a process may have missed while posting.
             let noted = server.pause_noted.filter(|noted| noted.elapsed() > MOMENT);
             noted.and(server.pause_until)
         };

@@ -1,18 +1,18 @@
-//! The broker of a system that is one process.
+//! The broker of the system in one process.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use service_kit::TaskError;
 use todo_backend::feed::{Change, Feed};
-use todo_backend::publisher::{Held, PublishError, Published, Publisher, Standing};
+use todo_backend::publisher::{Held, PublishError, Published, Publisher, StreamState};
 use todo_backend::store::OutboxRow;
 use todo_domain::TodoEvent;
 
 use crate::inbox::{self, Inbox};
 
-/// Hands the events to the feed and to the inbox. They are acknowledged, and so
-/// may leave the outbox, when the inbox has them on disk.
+/// Passes the events to the feed and the inbox. They are acknowledged, and may
+/// leave the outbox, once the inbox has them on disk.
 #[derive(Debug)]
 pub(crate) struct Bus {
     feed: Feed,
@@ -21,10 +21,10 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    /// A bus that ends in `inbox` and `feed`, which goes live.
+    /// Creates a bus into `inbox` and `feed`, which goes live.
     ///
-    /// The ids of the changes are taken from the clock, in microseconds: what a
-    /// page saw of an earlier process is older than all that this one knows.
+    /// The ids of the changes are clock times in microseconds: what a page saw
+    /// of an earlier process is older than all that this one knows.
     pub(crate) fn new(feed: Feed, inbox: Inbox) -> Self {
         feed.restart(now());
         feed.go_live();
@@ -46,13 +46,13 @@ impl Bus {
     }
 }
 
-/// What the inbox has on disk counts as delivered. It drops what it had before,
-/// so there is nothing to compare with the outbox at the start.
+/// What the inbox has on disk counts as delivered. The inbox drops duplicates,
+/// so there is nothing to compare with the outbox at startup.
 #[async_trait]
 impl Publisher for Bus {
-    async fn standing(&self) -> Result<Standing, TaskError> {
+    async fn state(&self) -> Result<StreamState, TaskError> {
         let last = self.last.load(Ordering::Relaxed);
-        Ok(Standing {
+        Ok(StreamState {
             stream: 0,
             connection: 0,
             // Nothing leaves it undelivered.
@@ -64,14 +64,14 @@ impl Publisher for Bus {
         })
     }
 
-    async fn contents(&self, _: &Standing) -> Result<Vec<Held>, TaskError> {
+    async fn contents(&self, _: &StreamState) -> Result<Vec<Held>, TaskError> {
         Ok(Vec::new())
     }
 
     async fn publish(&self, batch: &[OutboxRow], after: u64, _: bool) -> Published {
         let result: Result<(), TaskError> = async {
             self.inbox.put(batch).await?;
-            // Pages may see a change twice, as any subscriber.
+            // Pages may see a change twice, like any subscriber.
             Ok(batch.iter().try_for_each(|row| self.show(row))?)
         }
         .await;

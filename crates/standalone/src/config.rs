@@ -18,7 +18,7 @@ const ENVIRONMENTS: [&str; 2] = ["staging", "production"];
 
 /// The todo system in one process: staging and production on one port.
 ///
-/// Every option may also be given by the variable that its help names.
+/// Every option can also be set by the variable named in its help.
 #[derive(Debug, clap::Parser)]
 #[command(name = "standalone", version)]
 pub(crate) struct Args {
@@ -26,9 +26,9 @@ pub(crate) struct Args {
     #[arg(long, env = "LISTEN_ADDR", default_value = "127.0.0.1:8081")]
     listen_addr: String,
 
-    /// The names that browsers may use for this server, with commas between. A
-    /// request for another name is refused: a page of another site may have its
-    /// name lead here
+    /// The names that browsers may use for this server, separated by commas. A
+    /// request for another name is refused, as another site's name may resolve
+    /// to this server
     #[arg(
         long,
         env = "ALLOWED_HOSTS",
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     )]
     allowed_hosts: String,
 
-    /// The folder of the databases and of the pictures; made where it is missing
+    /// The folder of the databases and the pictures; created if missing
     #[arg(long, env = "DATA_DIR", default_value = "./data")]
     data_dir: PathBuf,
 
@@ -50,15 +50,15 @@ pub(crate) struct Args {
     #[arg(long, env = "DATABASE_URL_FILE")]
     database_url_file: Option<PathBuf>,
 
-    /// A NATS server to bring the events to, or several with commas between;
-    /// without it they stay in the process
+    /// A NATS server for the events, or several separated by commas; without it
+    /// they stay in the process
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
 
     #[command(flatten)]
     nats: NatsArgs,
 
-    /// Where to post the events of production, as Slack takes them; without it
+    /// Where to post the events of production, in Slack's format; without it
     /// the page `/inbox` shows what would have been posted
     #[arg(long, env = "SLACK_WEBHOOK_URL", hide_env_values = true)]
     slack_webhook_url: Option<SecretString>,
@@ -67,8 +67,8 @@ pub(crate) struct Args {
     #[arg(long, env = "SLACK_WEBHOOK_URL_FILE")]
     slack_webhook_url_file: Option<PathBuf>,
 
-    /// What a message is: `readable`, a line for people, several changes in one
-    /// message and one message a second; or `json`, the todo, a message each
+    /// The format of a message: `readable`, a line of text, with changes merged
+    /// into one message a second; or `json`, the todo, one message per event
     #[arg(long, env = "MESSAGE_FORMAT", default_value = "readable")]
     message_format: String,
 
@@ -91,9 +91,9 @@ pub(crate) struct Config {
     pub(crate) listen_addr: SocketAddr,
     pub(crate) allowed_hosts: AllowedHosts,
     pub(crate) data_dir: PathBuf,
-    /// A server in place of files in `data_dir`.
+    /// A server instead of files in `data_dir`.
     server: Option<Url>,
-    /// The broker, where it is not the process itself.
+    /// The broker, unless it is the process itself.
     pub(crate) nats: Option<NatsConfig>,
     webhook: Option<SecretString>,
     format: Format,
@@ -120,7 +120,7 @@ impl Config {
         Messages::new(environment.clone(), self.format, list.as_ref())
     }
 
-    /// The database of `environment`: one of its own, so that the two never mix.
+    /// The database of `environment`. Each has its own, so that they never mix.
     pub(crate) fn database(&self, environment: &Environment) -> Option<DatabaseUrl> {
         let Some(server) = &self.server else {
             let file = self.data_dir.join(format!("{environment}.db"));

@@ -1,24 +1,24 @@
-//! The folder of the data, which belongs to one process at a time.
+//! The data folder, which one process uses at a time.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// The right to use a folder, until the value is dropped or the process ends,
-/// however it does.
+/// The exclusive lock on a folder. It lasts until the value is dropped or the
+/// process ends, even by a kill.
 #[derive(Debug)]
 pub(crate) struct DataFolder {
     _lock: File,
 }
 
 impl DataFolder {
-    /// Makes `folder` where it is missing, for the eyes of its owner only, and
-    /// takes it for this process.
+    /// Creates `folder` if it is missing, accessible only to its owner, and
+    /// locks it for this process.
     ///
     /// # Errors
-    /// Where it cannot be made, or another process has it.
-    pub(crate) fn take(folder: &Path) -> Result<Self, DataFolderError> {
+    /// If it cannot be created, or another process has it.
+    pub(crate) fn lock(folder: &Path) -> Result<Self, DataFolderError> {
         let failed = |source| DataFolderError::Unusable {
             folder: folder.to_owned(),
             source,

@@ -1,4 +1,4 @@
-//! One environment: its API, its pages, and the way of its events.
+//! One environment: its API, its pages, and the delivery of its events.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -27,23 +27,23 @@ use crate::bus::Bus;
 use crate::config::Config;
 use crate::inbox::{Inbox, InboxQueue};
 
-/// The two services that a browser meets.
+/// The two services that a browser talks to.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) app: Router,
     pub(crate) backend: Router,
-    /// Where the events end, unless they go to NATS.
+    /// Where the events end up, unless they go to NATS.
     pub(crate) inbox: Option<Inbox>,
 }
 
-/// Opens the database of `environment`, sees to its schema and starts its
+/// Opens the database of `environment`, prepares its schema and starts its
 /// tasks.
 pub(crate) async fn start(
     config: &Config,
     environment: &Environment,
     lifecycle: &mut Lifecycle,
 ) -> Result<Services, TaskError> {
-    // Nobody scrapes a laptop; the services want a registry all the same.
+    // Nobody scrapes a laptop, but the services need a registry.
     let mut registry = Registry::default();
     let prefix: PublicPrefix = format!("/{environment}").parse()?;
 
@@ -94,7 +94,7 @@ pub(crate) async fn start(
             picture: config.picture.clone(),
             cache_dir: config.data_dir.join(environment.as_str()).join("picture"),
             api_path: None,
-            backend_url: serve_inside(backend.clone(), lifecycle)?.parse()?,
+            backend_url: serve_internally(backend.clone(), lifecycle)?.parse()?,
             public_prefix: prefix,
             revision: config.runtime.source_revision.clone(),
         },
@@ -109,7 +109,7 @@ pub(crate) async fn start(
     })
 }
 
-/// The events go to NATS, and from there to `feed` and to the broadcaster.
+/// Sends the events to NATS, and from there to `feed` and the broadcaster.
 async fn over_nats(
     config: &Config,
     nats: &NatsConfig,
@@ -143,8 +143,8 @@ async fn over_nats(
     Ok(Arc::new(NatsPublisher::new(connection)))
 }
 
-/// The events stay in the process: the inbox is the queue before the webhook,
-/// or the page where they end.
+/// Keeps the events in the process: the inbox is the queue in front of the
+/// webhook, or the page where they end up.
 async fn open_inbox(
     config: &Config,
     environment: &Environment,
@@ -172,7 +172,7 @@ async fn open_inbox(
 /// Where events go.
 #[derive(Debug)]
 enum Outlet {
-    /// The page shows what the inbox notes.
+    /// The page shows what the inbox records.
     Page,
     Webhook(Webhook),
 }
@@ -186,10 +186,9 @@ impl Post for Outlet {
     }
 }
 
-/// Serves the API to the pages, as the Service of a cluster does. It ends after
-/// the port that the browser knows, so that a page which is still being made
-/// gets its todos.
-fn serve_inside(backend: Router, lifecycle: &mut Lifecycle) -> Result<String, TaskError> {
+/// Serves the API to the pages, like the Service in a cluster. It stops after
+/// the public port, so that a page still being rendered gets its todos.
+fn serve_internally(backend: Router, lifecycle: &mut Lifecycle) -> Result<String, TaskError> {
     let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
     let url = format!("http://{}", listener.local_addr()?);
     lifecycle.spawn_support(

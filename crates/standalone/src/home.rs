@@ -11,7 +11,7 @@ use service_kit::design;
 use service_kit::http::{ErrorBody, ErrorPages};
 use todo_domain::Environment;
 
-/// Nothing but files of our own.
+/// Only our own files.
 pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("../assets/home.css");
@@ -42,7 +42,7 @@ async fn home(State(environments): State<std::sync::Arc<[Environment]>>) -> Resp
     render(&page)
 }
 
-/// How errors look outside of the environments, which have pages of their own.
+/// How errors look outside the environments, which have their own pages.
 pub(crate) fn error_pages() -> ErrorPages {
     ErrorPages {
         prefix: PublicPrefix::default(),
@@ -66,7 +66,7 @@ pub(crate) fn render(page: &impl Template) -> Response {
     }
 }
 
-/// The answer where the log says what went wrong.
+/// The answer when the log says what went wrong.
 pub(crate) fn internal_error() -> Response {
     ErrorBody::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").into_response()
 }

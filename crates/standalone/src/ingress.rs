@@ -1,4 +1,4 @@
-//! The part of the cluster's ingress: `/staging/todos` goes to the API of
+//! A stand-in for the cluster's ingress: `/staging/todos` goes to the API of
 //! staging, the rest of `/staging` to its pages, with the prefix stripped. A
 //! cluster has no `/staging/inbox`: Slack is its inbox.
 
@@ -18,8 +18,8 @@ use crate::environment::Services;
 use crate::home;
 use crate::inbox::{self, Source};
 
-/// What a proxy says of the request that it passes on, so far as a service of
-/// ours listens to it or may come to (RFC 7239 and its forerunners).
+/// What a proxy says about a request it forwards, as far as our services listen
+/// to it or may come to (RFC 7239 and its forerunners).
 const FORWARDED: [&str; 6] = [
     "forwarded",
     "x-forwarded-for",
@@ -37,7 +37,7 @@ pub(crate) struct Ingress {
 }
 
 impl Ingress {
-    /// Puts `services` below `/{environment}`.
+    /// Serves `services` under `/{environment}`.
     pub(crate) fn add(
         &mut self,
         environment: &Environment,
@@ -66,8 +66,8 @@ impl Ingress {
     }
 
     /// Everything that the port serves: the environments, and the start page
-    /// and the inbox of all with a middleware of their own. Under other names
-    /// than `hosts` it serves nothing.
+    /// and the joint inbox with their own middleware. It refuses names other
+    /// than `hosts`.
     pub(crate) fn router(
         self,
         hosts: AllowedHosts,
@@ -102,9 +102,9 @@ fn stack(routes: Router, budget: Budget, shutdown: CancellationToken) -> Router 
     errors_for_people(routes, home::error_pages())
 }
 
-/// `request` has lost its prefix already. What it says of proxies is the
-/// client's own word: there is none before this ingress, and the services know
-/// their prefix by their configuration.
+/// `request` has already lost its prefix. Its forwarding headers come from the
+/// client: there is no proxy in front of this ingress, and the services know
+/// their prefix from their configuration.
 async fn dispatch(
     services: Services,
     inbox: Router,

@@ -1,9 +1,8 @@
 //! The whole todo system in one process: staging and production, each with its
 //! pages and its API, on one port.
 //!
-//! It is put together from the libraries of the images, so what runs on a
-//! laptop is what runs in a cluster; only the ingress is played here
-//! ([`ingress`]).
+//! It is built from the libraries of the images, so a laptop runs what a
+//! cluster runs; only the ingress is emulated ([`ingress`]).
 
 mod bus;
 mod config;
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
-    let folder = DataFolder::take(&config.data_dir)?;
+    let folder = DataFolder::lock(&config.data_dir)?;
     let listener = listen(config.listen_addr)
         .map_err(|error| format!("cannot listen on {}: {error}", config.listen_addr))?;
     let mut ingress = Ingress::default();
@@ -83,8 +82,8 @@ async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskErro
     Ok(())
 }
 
-/// Tells the person at the terminal where to go. It is no log line: it is what
-/// the program was started for.
+/// Tells the person at the terminal where to go. This is the program's output,
+/// not a log line.
 fn announce(config: &Config, address: &str) {
     println!("\n  The Project App is running. Ctrl-C stops it.\n");
     for environment in &config.environments {

@@ -1,4 +1,4 @@
-//! How much waits in the outbox, as every replica sees it, and its bound.
+//! The size of the outbox, as every replica sees it, and its bound.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,52 +15,51 @@ use tracing::{error, info, warn};
 
 use crate::store::{Backlog, Outbox};
 
-/// How many rows the outbox may have where nothing else is configured: they
-/// take some 100 MB of the database.
+/// The default maximum of outbox rows: they take some 100 MB of the database.
 pub const OUTBOX_ROWS: u32 = 200_000;
 
-/// How often the backlog is counted at most.
+/// The minimum time between two counts of the backlog.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// A count takes at most one part in so many of the time: a large outbox is
+/// Counting takes at most one part in this many of the time: a large outbox is
 /// counted less often.
 const SHARE: u32 = 20;
 
-/// How long the database may take to count.
+/// How long one count may take.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Whether the outbox takes more events. Cheap to clone.
+/// Whether the outbox accepts more events. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct OutboxBound {
-    most: u32,
+    max_rows: u32,
     full: Arc<AtomicBool>,
 }
 
 impl OutboxBound {
-    /// An outbox that refuses changes at `most` rows, or a little later: rows
-    /// are counted once a second.
+    /// An outbox that refuses changes at `max_rows` rows, or a little later:
+    /// rows are counted once a second.
     #[must_use]
-    pub fn new(most: u32) -> Self {
+    pub fn new(max_rows: u32) -> Self {
         Self {
-            most,
+            max_rows,
             full: Arc::default(),
         }
     }
 
-    /// Whether changes are to be refused.
+    /// Whether to refuse changes.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// The most rows.
+    /// The maximum number of rows.
     #[must_use]
-    pub fn most(&self) -> u32 {
-        self.most
+    pub fn max_rows(&self) -> u32 {
+        self.max_rows
     }
 
     fn note(&self, depth: u64) {
-        let full = depth >= u64::from(self.most);
+        let full = depth >= u64::from(self.max_rows);
         match (self.full.swap(full, Ordering::Relaxed), full) {
             (false, true) => error!(depth, "outbox is full, refusing changes"),
             (true, false) => info!(depth, "outbox has room again, accepting changes"),
@@ -69,10 +68,10 @@ impl OutboxBound {
     }
 }
 
-/// Counts what waits in `outbox` until `shutdown`.
+/// Counts the rows of `outbox` periodically until `shutdown`.
 ///
 /// # Errors
-/// None: a count that fails is logged, counted and tried again.
+/// None: a count that fails is logged, counted and retried.
 pub async fn watch(
     outbox: Arc<dyn Outbox>,
     bound: OutboxBound,
@@ -83,7 +82,7 @@ pub async fn watch(
         let mut failing = false;
         loop {
             let started = Instant::now();
-            let backlog = timeout(DEADLINE, outbox.backlog(bound.most())).await;
+            let backlog = timeout(DEADLINE, outbox.backlog(bound.max_rows())).await;
             match backlog
                 .map_err(TaskError::from)
                 .and_then(|backlog| Ok(backlog?))
@@ -106,15 +105,15 @@ pub async fn watch(
     shutdown.run_until_cancelled(watch).await.unwrap_or(Ok(()))
 }
 
-/// How long an environment may be without a relay. A take-over is much faster.
+/// How long an environment may be without a leader. A takeover is much faster.
 const WITHOUT_RELAY: Duration = Duration::from_secs(15);
 
-/// Tells whether there is a relay, in this process or another one.
+/// Reports whether there is a relay leader, in this process or another.
 ///
-/// The lease is a row of the same database that the changes are written to, so
-/// a relay that is missing for longer means that no replica works as it should.
-/// A broker that is away, or that nobody takes events from, says nothing
-/// against the API: changes wait in the outbox until that is full.
+/// The lease is a row in the database that the changes are written to, so a
+/// longer absence of a leader means that no replica works as it should. A
+/// broker that is down, or has no consumer, does not make the API unready:
+/// changes wait in the outbox until it is full.
 #[derive(Clone, Debug)]
 pub(crate) struct RelayWatch {
     outbox: Arc<dyn Outbox>,
@@ -130,7 +129,7 @@ impl RelayWatch {
     }
 
     pub(crate) async fn check(&self) -> Result<(), &'static str> {
-        // What the database says is the check of the database.
+        // Database errors are reported by the database check.
         if let Ok(led) = self.outbox.is_led().await {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if led {
@@ -152,9 +151,9 @@ pub struct BacklogMetrics {
 }
 
 impl BacklogMetrics {
-    /// Registers the metrics of a process. `most` is the bound of the outbox.
+    /// Registers the metrics. `max_rows` is the bound of the outbox.
     #[must_use]
-    pub fn register(registry: &mut Registry, most: u32) -> Self {
+    pub fn register(registry: &mut Registry, max_rows: u32) -> Self {
         let metrics = Self {
             depth: Gauge::default(),
             oldest_age: Gauge::default(),
@@ -177,7 +176,7 @@ impl BacklogMetrics {
             metrics.failed.clone(),
         );
         let bound = Gauge::<i64>::default();
-        bound.set(i64::from(most));
+        bound.set(i64::from(max_rows));
         registry.register(
             "outbox_max",
             "Outbox depth at which changes are refused",

@@ -15,8 +15,8 @@ use crate::store::{DatabaseUrl, MAX_TODOS};
 
 /// The REST API of the todos of one environment.
 ///
-/// Every option may also be given by the variable that its help names. A
-/// secret may come as a file: `X_FILE` names the file that holds X.
+/// Every option can also be set by the variable named in its help. A secret can
+/// come from a file: `X_FILE` names the file that holds X.
 #[derive(Debug, clap::Parser)]
 #[command(name = "todo-backend", version)]
 pub struct Args {
@@ -37,7 +37,7 @@ pub struct Args {
     admin_addr: String,
 
     /// The database: `postgres://user:password@host:port/database` or
-    /// `sqlite:path`. Without it, it is made of the next five
+    /// `sqlite:path`; by default it is built from the parts below
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<SecretString>,
 
@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, env = "POSTGRES_DB")]
     postgres_db: Option<String>,
 
-    /// The NATS server, or several with commas between
+    /// The NATS server, or several separated by commas
     #[arg(
         long,
         env = "NATS_URL",
@@ -101,17 +101,17 @@ pub struct Args {
     #[arg(long, env = "FIRST_TODO_TEXT")]
     first_todo_text: Option<String>,
 
-    /// How many todos there may be; one more is refused with 507
+    /// The maximum number of todos; further ones are refused with 507
     #[arg(long, env = "MAX_TODOS", default_value_t = MAX_TODOS.to_string())]
     max_todos: String,
 
-    /// How many events may wait to be delivered; at that number changes are
+    /// The maximum number of undelivered events; at that number changes are
     /// refused
     #[arg(long, env = "OUTBOX_MAX_ROWS", default_value_t = OUTBOX_ROWS.to_string())]
     outbox_max_rows: String,
 
-    /// The prefix that the ingress strips, such as `/staging`, where it does
-    /// not say so by X-Forwarded-Prefix
+    /// The prefix that the ingress strips, such as `/staging`, if it does not
+    /// send X-Forwarded-Prefix
     #[arg(long, env = "PUBLIC_PREFIX", default_value = "")]
     public_prefix: String,
 
@@ -123,49 +123,49 @@ pub struct Args {
 enum CommandArg {
     /// Serve the API (the default)
     Serve,
-    /// Apply pending migrations under a lock of the database, and end
+    /// Apply pending migrations under a database lock, and exit
     Migrate,
 }
 
-/// What the process is to do.
+/// The task of the process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Serve the API, after the migrations where `migrate` says so.
+    /// Serve the API, after the migrations if `migrate` is set.
     Serve {
         /// Whether to apply pending migrations first.
         migrate: bool,
     },
-    /// Apply pending migrations and end.
+    /// Apply pending migrations and exit.
     Migrate {
         /// How long to wait for a database that is not up yet.
         wait: Duration,
     },
 }
 
-/// [`Args`], checked.
+/// Validated [`Args`].
 #[derive(Debug)]
 pub struct Config {
-    /// What to do.
+    /// The task of the process.
     pub command: Command,
-    /// Whose todos these are.
+    /// The environment that it serves.
     pub environment: Environment,
     /// Where the API listens.
     pub listen_addr: SocketAddr,
     /// Where the admin routes listen.
     pub admin_addr: SocketAddr,
-    /// Where the todos are kept.
+    /// Where the todos are stored.
     pub database: DatabaseUrl,
     /// Where the events go.
     pub nats: NatsConfig,
-    /// What the first todo of an empty database says.
+    /// The text of the first todo of an empty database.
     pub first_todo: TodoText,
-    /// How many todos there may be.
+    /// The maximum number of todos.
     pub max_todos: u64,
-    /// How many events may wait to be delivered.
+    /// The maximum number of undelivered events.
     pub outbox_max_rows: u32,
     /// The prefix under which the browser sees the API.
     pub public_prefix: PublicPrefix,
-    /// What every service has.
+    /// The settings that every service has.
     pub runtime: RuntimeConfig,
 }
 
@@ -214,7 +214,7 @@ impl TryFrom<Args> for Config {
     }
 }
 
-/// The database by its URL or by its parts.
+/// The database, from its URL or its parts.
 fn database(args: &Args, faults: &mut Faults) -> Option<DatabaseUrl> {
     let url = faults.secret(
         "DATABASE_URL",
@@ -234,7 +234,7 @@ fn database(args: &Args, faults: &mut Faults) -> Option<DatabaseUrl> {
             .ok();
     }
     if args.database_url_file.is_some() {
-        // Its own fault was noted above.
+        // Its fault was recorded above.
         return None;
     }
     let port = faults.parse("DB_PORT", &args.db_port);

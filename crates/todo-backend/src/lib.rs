@@ -1,9 +1,9 @@
 //! The REST API of one environment's todos.
 //!
 //! A change and its event are committed together ([`store`]); the [`relay`]
-//! brings the events to the broker afterwards, so that a broker which is down
-//! costs no change and no event. From the broker they come back to every
-//! replica, for the pages that follow them ([`feed`]).
+//! publishes the events afterwards, so a broker outage loses no change and no
+//! event. From the broker they return to every replica, for the pages that
+//! follow them ([`feed`]).
 //!
 //! [`start`] is the whole service; `standalone` puts the same parts together
 //! for two environments in one process.

@@ -1,4 +1,4 @@
-//! The pool of database connections, as it is when somebody looks.
+//! Metrics of the database connection pool, read at scrape time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::store::TodoStore;
 
-/// Asks the pool at each scrape.
+/// Queries the pool at each scrape.
 #[derive(Debug)]
 pub(crate) struct PoolCollector(pub(crate) Arc<dyn TodoStore>);
 
@@ -20,7 +20,7 @@ impl Collector for PoolCollector {
         let gauge = |value: u32| ConstGauge::new(i64::from(value));
         let mut states = encoder.encode_descriptor(
             "db_client_connection_count",
-            "Open connections to the database, by whether a statement uses them",
+            "Open connections to the database, by state",
             None,
             MetricType::Gauge,
         )?;
@@ -33,7 +33,7 @@ impl Collector for PoolCollector {
         }
         let most = encoder.encode_descriptor(
             "db_client_connection_max",
-            "The most connections that there may be",
+            "Maximum number of open connections",
             None,
             MetricType::Gauge,
         )?;

@@ -14,12 +14,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// How long a second publish of an event is refused. The relay itself names the
-/// message that it publishes after, so nothing depends on it; it must be short,
-/// since an event that somebody removed from the stream has to come again.
+/// How long a second publish of an event is refused. Nothing depends on it, as
+/// the relay names the message that it publishes after. It must be short, so
+/// that an event removed from the stream can be republished.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether a server is back.
+/// How often to check whether a server is back.
 const RECONNECT_POLL: Duration = Duration::from_millis(20);
 
 /// A connection and the stream of an environment on it. Cheap to clone.
@@ -31,11 +31,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, and connects again whenever the connection is lost. A server
-    /// that is not there is no error: it may come later.
+    /// Connects, and reconnects whenever the connection is lost. An unreachable
+    /// server is not an error: it may come up later.
     ///
     /// # Errors
-    /// Where the credentials cannot be read.
+    /// If the credentials cannot be read.
     pub async fn open(config: &NatsConfig, environment: Environment) -> io::Result<Self> {
         let server = config.connect("todo-backend").await?;
         Ok(Self {
@@ -45,10 +45,10 @@ impl Connection {
         })
     }
 
-    /// Runs until `shutdown`, or until a server is met that is too old.
+    /// Runs until `shutdown`, or until it meets a server that is too old.
     ///
     /// # Errors
-    /// Where the server is too old.
+    /// If the server is too old.
     pub async fn require_version(self, shutdown: CancellationToken) -> Result<(), TaskError> {
         self.server.require_version(shutdown).await
     }
@@ -58,12 +58,12 @@ impl Connection {
         &self.environment
     }
 
-    /// The interface to streams.
+    /// The `JetStream` context.
     pub(crate) fn jetstream(&self) -> &jetstream::Context {
         &self.jetstream
     }
 
-    /// What sends and receives.
+    /// The plain NATS client.
     pub(crate) fn client(&self) -> &Client {
         self.server.client()
     }
@@ -73,7 +73,7 @@ impl Connection {
         self.server.is_up()
     }
 
-    /// Waits until there is a server at the other end.
+    /// Waits until the server is reachable.
     pub(crate) async fn reachable(&self) {
         while !self.is_up() {
             sleep(RECONNECT_POLL).await;
@@ -85,7 +85,7 @@ impl Connection {
         self.server.losses()
     }
 
-    /// The stream of the events, made or brought to what it should be.
+    /// The stream of the events, created or updated as needed.
     pub(crate) async fn ensure_stream(&self) -> Result<stream::Info, StreamError> {
         let name = self.environment.stream();
         match self.jetstream.get_stream(&name).await {
@@ -114,15 +114,15 @@ impl Connection {
         }
     }
 
-    /// What is ours of the stream's configuration. The rest, such as the number
-    /// of replicas, is up to who runs the broker.
+    /// Our part of the stream's configuration. The rest, such as the number of
+    /// replicas, is up to the broker's operator.
     fn stream_config(&self, current: stream::Config) -> stream::Config {
         stream::Config {
             description: Some(format!("Changes of the todos of {}", self.environment)),
             subjects: vec![self.environment.todo_subjects()],
             storage: stream::StorageType::File,
             retention: stream::RetentionPolicy::Limits,
-            // The events that it refuses wait in the outbox.
+            // Refused events wait in the outbox.
             discard: stream::DiscardPolicy::New,
             max_age: budget::EVENTS_AGE,
             max_bytes: i64::try_from(budget::EVENTS_BYTES).unwrap_or(i64::MAX),
@@ -144,7 +144,7 @@ pub(crate) enum StreamError {
     /// It cannot be looked up.
     #[error("cannot look up the stream: {0}")]
     Get(#[from] GetStreamError),
-    /// It cannot be created, or not be brought to what it should be.
+    /// It cannot be created or updated.
     #[error("cannot create or update the stream: {0}")]
     Put(#[from] CreateStreamError),
 }

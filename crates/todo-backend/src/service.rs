@@ -22,12 +22,12 @@ use crate::publisher::NatsPublisher;
 use crate::relay::{Relay, RelayMetrics};
 use crate::store::{self, Store, StoreError, TodoStore, sweep};
 
-/// Starts what `config` asks for. The admin listener opens first and tells
-/// that the service is not ready; the API opens when the schema is right.
+/// Starts the service. The admin listener opens first and reports that the
+/// service is not ready; the API opens once the schema is up to date.
 ///
 /// # Errors
-/// Where a port is taken, a migration fails, or one is pending and nobody said
-/// that it may be applied.
+/// If a port is in use, a migration fails, or one is pending that `config`
+/// does not allow to apply.
 pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     let store = store::open(&config.database).await?;
     match config.command {
@@ -63,7 +63,7 @@ async fn serve_api(
     registry.register_collector(Box::new(PoolCollector(store.todos.clone())));
 
     let bound = OutboxBound::new(config.outbox_max_rows);
-    let backlog_metrics = BacklogMetrics::register(&mut registry, bound.most());
+    let backlog_metrics = BacklogMetrics::register(&mut registry, bound.max_rows());
 
     let serving = Arc::new(AtomicBool::new(false));
     let readiness = Readiness::new(lifecycle.shutdown())
@@ -126,7 +126,7 @@ async fn serve_api(
         ),
     );
     let relay = Relay::new(store.outbox, publisher, relay_metrics);
-    // To the end of the API, so that what its last requests change goes out.
+    // Outlives the API, so that the changes of its last requests are published.
     lifecycle.spawn_support("relay", relay.run(lifecycle.support_shutdown()));
     let feed = Feed::new(lifecycle.shutdown());
     lifecycle.spawn(
@@ -157,7 +157,7 @@ async fn serve_api(
     Ok(())
 }
 
-/// What is done beside the requests.
+/// Spawns the background tasks.
 fn spawn_chores(todos: &Arc<dyn TodoStore>, feed: &Feed, lifecycle: &mut Lifecycle) {
     lifecycle.spawn(
         "counts",
@@ -166,11 +166,11 @@ fn spawn_chores(todos: &Arc<dyn TodoStore>, feed: &Feed, lifecycle: &mut Lifecyc
     lifecycle.spawn("sweeper", sweep::run(todos.clone(), lifecycle.shutdown()));
 }
 
-/// Waits for the database and sees to its schema: applies what is pending
-/// where `migrate` says so, else refuses to go on.
+/// Waits for the database and checks its schema: applies pending migrations if
+/// `migrate` is set, else fails if there are any.
 ///
 /// # Errors
-/// Where a migration fails, or is pending and must not be applied.
+/// If a migration fails, or is pending and must not be applied.
 pub async fn prepare(store: &Store, migrate: bool, first: &TodoText) -> Result<(), TaskError> {
     let prepare = || async {
         if migrate {

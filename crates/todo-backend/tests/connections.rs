@@ -1,5 +1,5 @@
-//! What is between the program and its data may be half broken: a network that
-//! goes silent, a pooler that shares sessions, a disk without room.
+//! Partial failures between the program and its data: a network that goes
+//! silent, a pooler that shares sessions, a full disk.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,10 +15,10 @@ use testkit::{Postgres, Proxy, Service, TestDatabase, eventually};
 use todo_backend::store::{Change, Guard, MAX_CONNECTIONS, MAX_TODOS, Origin, Store, open};
 use todo_domain::{TodoPatch, TodoText};
 
-/// Far more than anything here takes on a busy machine.
+/// Far more than anything here takes, even on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
 
-/// A database of `PostgreSQL`, and the network to it.
+/// A `PostgreSQL` database, and the network to it.
 async fn over_a_network() -> (Store, Proxy, TestDatabase) {
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
@@ -33,9 +33,9 @@ fn text(text: &str) -> TodoText {
     TodoText::new(text).unwrap()
 }
 
-/// Makes so many todos at once; how many of them were made.
+/// Creates `count` todos concurrently; returns how many succeeded.
 async fn create(store: &Store, count: usize) -> usize {
-    let creates = (0..count).map(|number| async move {
+    let requests = (0..count).map(|number| async move {
         let key = format!("{number} {:?}", Instant::now());
         let origin = Origin::now(None);
         let todos = &store.todos;
@@ -44,43 +44,43 @@ async fn create(store: &Store, count: usize) -> usize {
             .await;
         created.is_ok()
     });
-    let made = join_all(creates).await;
-    made.into_iter().filter(|made| *made).count()
+    let created = join_all(requests).await;
+    created.into_iter().filter(|created| *created).count()
 }
 
-/// Waits until each of many todos is made.
+/// Waits until many concurrent creations all succeed.
 async fn recovers(store: &Store) {
     eventually(SOON, async || match create(store, 20).await {
         20 => Ok(()),
-        made => Err(format!("{made} of 20")),
+        created => Err(format!("{created} of 20")),
     })
     .await
     .unwrap();
 }
 
-/// As when a firewall is restarted: what is open is silent for ever, and
-/// nobody is told.
+/// As when a firewall restarts: open connections go silent forever, without a
+/// reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_the_network_forgot_are_replaced_without_an_error() {
+async fn connections_dropped_by_the_network_are_replaced_without_an_error() {
     let (store, proxy, _database) = over_a_network().await;
     assert_eq!(create(&store, 20).await, 20);
-    // For longer than a connection is trusted without a sign of life.
+    // Longer than an idle connection is trusted without a ping.
     tokio::time::sleep(Duration::from_millis(200)).await;
     proxy.forget();
     let forgotten = Instant::now();
     assert_eq!(create(&store, 20).await, 20);
-    // One sign of life is waited for. Without a limit it would be a quarter of
-    // an hour.
+    // One ping has to time out. Without a limit that would take a quarter of an
+    // hour.
     let took = forgotten.elapsed();
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert!(store.outbox.is_led().await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_under_way_on_a_silent_network_keeps_no_place_in_the_pool() {
+async fn operations_in_flight_on_a_silent_network_hold_no_pool_slot() {
     let (store, proxy, _database) = over_a_network().await;
     for _ in 0..3 {
-        // Caught in every state: idle, asked, and about to be given back.
+        // Connections are caught in every state: idle, busy, being returned.
         let making = async {
             while create(&store, 20).await == 20 {}
             Instant::now()
@@ -97,7 +97,7 @@ async fn what_was_under_way_on_a_silent_network_keeps_no_place_in_the_pool() {
     }
 }
 
-/// Waits until so many sessions wait for a lock.
+/// Waits until that many sessions wait for a lock.
 async fn waiting_for_locks(database: &TestDatabase, sessions: u32) {
     let mut observer = PgConnection::connect(database.url()).await.unwrap();
     eventually(SOON, async || {
@@ -117,16 +117,16 @@ async fn waiting_for_locks(database: &TestDatabase, sessions: u32) {
     .unwrap();
 }
 
-/// As by somebody who tries something in psql and goes for lunch.
+/// As when somebody leaves a transaction open in psql and goes for lunch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_todo_that_is_locked_holds_up_no_other() {
+async fn a_locked_todo_blocks_no_other() {
     let (store, _proxy, database) = over_a_network().await;
     let todos = &store.todos;
     let origin = Origin::now(None);
     let mut ids = Vec::new();
     for _ in 0..20 {
-        let made = todos.create(&text("todo"), MAX_TODOS, &origin).await;
-        ids.push(made.unwrap().unwrap().todo.id);
+        let created = todos.create(&text("todo"), MAX_TODOS, &origin).await;
+        ids.push(created.unwrap().unwrap().todo.id);
     }
     let locked = ids[0];
     let mut owner = PgConnection::connect(database.url()).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_todo_that_is_locked_holds_up_no_other() {
         assert!(matches!(changed.unwrap(), Change::Done(_)));
     };
     // More than there are connections.
-    let held_up = join_all((0..20).map(|n| change(locked, text(&n.to_string()))));
+    let blocked = join_all((0..20).map(|n| change(locked, text(&n.to_string()))));
     let others = async {
         waiting_for_locks(&database, 2).await;
         for round in ["first", "second"] {
@@ -154,26 +154,26 @@ async fn a_todo_that_is_locked_holds_up_no_other() {
         let deleted = todos.delete(ids[1], &Guard::Any, &origin).await;
         assert!(matches!(deleted.unwrap(), Change::Done(_)));
     };
-    let mut held_up = std::pin::pin!(held_up);
+    let mut blocked = std::pin::pin!(blocked);
     tokio::select! {
-        _ = &mut held_up => panic!("the lock was not waited for"),
+        _ = &mut blocked => panic!("the changes ignored the lock"),
         () = others => {}
     }
     owner.execute("ROLLBACK").await.unwrap();
-    held_up.await;
+    blocked.await;
 }
 
-/// They wait in the pool for a sign of life that never comes, and no operation
-/// is there to notice.
+/// They stay in the pool waiting for an answer that never comes, and no
+/// operation is left to notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_given_up_on_a_silent_network_keeps_no_place_in_the_pool() {
+async fn cancelled_operations_on_a_silent_network_hold_no_pool_slot() {
     let (store, proxy, database) = over_a_network().await;
     let mut owner = PgConnection::connect(database.url()).await.unwrap();
     let locked = "BEGIN; LOCK TABLE todos IN ACCESS EXCLUSIVE MODE";
     owner.execute(locked).await.unwrap();
     let all_wait = waiting_for_locks(&database, MAX_CONNECTIONS);
     tokio::select! {
-        made = create(&store, 20) => panic!("{made} were made"),
+        created = create(&store, 20) => panic!("{created} were created"),
         () = all_wait => {}
     }
     proxy.silence();
@@ -190,7 +190,7 @@ fn backend(database: &str) -> Builder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_shares_sessions_is_refused_at_the_start_with_a_clear_sentence() {
+async fn a_pooler_that_shares_sessions_is_refused_at_startup() {
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
     for mode in ["transaction", "statement"] {
@@ -207,7 +207,7 @@ async fn a_pooler_that_shares_sessions_is_refused_at_the_start_with_a_clear_sent
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_keeps_sessions_is_as_good_as_the_database_itself() {
+async fn a_pooler_that_keeps_sessions_is_accepted() {
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
     let pooler = Pooler::start(server, &database, "session").unwrap();
@@ -227,8 +227,8 @@ async fn post(service: &Service) -> StatusCode {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_was_full_for_a_moment_takes_changes_afterwards() {
-    // A file that grows beyond a limit is told to a process that ignores the signal as an error.
+async fn changes_succeed_again_after_the_disk_was_full() {
+    // With SIGXFSZ ignored, writes beyond the limit fail with an error.
     let service = Service::builder("sh")
         .arg("-c")
         .arg("trap '' XFSZ; exec \"$0\" --migrate")

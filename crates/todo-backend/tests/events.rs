@@ -1,4 +1,4 @@
-//! The stream of changes as a page meets it.
+//! The stream of changes as a page sees it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use todo_domain::EventKind;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Far more than anything here takes on a busy machine.
+/// Far more than anything here takes, even on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
 /// Replicas on one database and one broker.
@@ -50,8 +50,8 @@ impl System {
         assert_eq!(sent.await.unwrap().status(), 201);
     }
 
-    /// Connects to a replica until its feed is live: then the page is told
-    /// where it stands.
+    /// Connects to a replica and waits until its feed is live, which is when
+    /// the page gets its position.
     async fn page(&self, replica: usize) -> Page {
         let mut page = Page::open(&self.replicas[replica], None).await;
         let start = page.next().await;
@@ -83,7 +83,7 @@ impl Page {
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }
-        // No deadline for the whole answer: it does not end.
+        // No deadline for the answer: it does not end.
         let response = request.timeout(SOON * 10).send().await.unwrap();
         assert_eq!(response.status(), 200);
         Self {
@@ -185,7 +185,7 @@ async fn a_page_resumes_through_another_replica() {
     system.post("seen").await;
     let last = page.next_about("seen").await.id;
     drop(page);
-    // The other replica has them all once it shows the last.
+    // Once the other replica shows the last one, it has them all.
     let mut other = system.page(1).await;
     for text in ["missed", "missed too", "the last"] {
         system.post(text).await;
@@ -226,7 +226,7 @@ async fn a_page_gets_the_counts_at_the_start_and_after_changes() {
     for text in ["second", "third"] {
         system.post(text).await;
     }
-    // Changes that come together may be counted together.
+    // Changes in quick succession may be counted together.
     while page.next_named("counts").await != json!({"total": 3, "active": 3}) {}
 
     let completed = client()
@@ -290,7 +290,7 @@ async fn an_open_page_gets_a_reset_when_the_stream_is_recreated() {
 }
 
 #[tokio::test]
-async fn an_open_page_does_not_delay_the_stop() {
+async fn an_open_page_does_not_delay_the_shutdown() {
     let system = System::start(1).await;
     let mut page = system.page(0).await;
     let replica = &system.replicas[0];

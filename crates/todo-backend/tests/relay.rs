@@ -1,5 +1,5 @@
-//! The way of an event from its commit into the stream, with a real PostgreSQL
-//! and a real nats-server that come and go.
+//! Publishing of committed events to the stream, with a real PostgreSQL and a
+//! real nats-server that fail and recover.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::common::{first_todo, postgres, sqlite, text};
 
-/// Far more than anything here takes on a busy machine.
+/// Far more than anything here takes, even on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
 
 fn staging() -> Environment {
@@ -46,7 +46,7 @@ async fn publisher(nats: &Nats) -> NatsPublisher {
     NatsPublisher::new(connection)
 }
 
-/// A relay that ends with the set.
+/// A relay that is aborted when the set is dropped.
 async fn relay(store: &Store, nats: &Nats) -> JoinSet<Result<(), TaskError>> {
     let publisher = Arc::new(publisher(nats).await);
     let metrics = RelayMetrics::register(&mut Registry::default());
@@ -58,8 +58,8 @@ async fn jetstream(nats: &Nats) -> jetstream::Context {
     jetstream::new(async_nats::connect(nats.url()).await.unwrap())
 }
 
-/// What is in the stream, once all of the outbox is. Nobody takes it from
-/// there, so the outbox keeps it.
+/// The contents of the stream, once the whole outbox is in it. Without a
+/// consumer the outbox keeps its rows.
 async fn published(store: &Store, nats: &Nats) -> Vec<Stored> {
     eventually(SOON, async || {
         let waiting = depth(store).await;
@@ -88,13 +88,13 @@ async fn until_empty(store: &Store) {
     .unwrap();
 }
 
-/// All rows that wait.
+/// All waiting rows.
 async fn waiting(store: &Store) -> Vec<OutboxRow> {
     let rows = store.outbox.read(&mut Progress::default(), 100_000).await;
     rows.unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-/// Leaves the outbox empty.
+/// Empties the outbox.
 async fn clear(store: &Store) {
     let positions: Vec<i64> = waiting(store)
         .await
@@ -104,7 +104,7 @@ async fn clear(store: &Store) {
     store.outbox.remove(&positions).await.unwrap();
 }
 
-/// The broadcaster's consumer, made by whoever takes the events.
+/// Creates the broadcaster's consumer.
 async fn consumer(nats: &Nats) -> PullConsumer {
     eventually(SOON, async || {
         let stream = jetstream(nats).await.get_stream(staging().stream()).await;
@@ -121,8 +121,8 @@ async fn consumer(nats: &Nats) -> PullConsumer {
     .unwrap()
 }
 
-/// Takes `count` events and acknowledges them: their texts. It asks for no more:
-/// what is fetched and dropped comes again after half a minute.
+/// Fetches and acknowledges `count` events; returns their texts. It requests no
+/// more: a message that is fetched and dropped is redelivered after 30 s.
 async fn deliver(consumer: &PullConsumer, count: usize) -> Vec<String> {
     let mut texts = Vec::new();
     let batch = consumer.batch().max_messages(count).expires(SOON);
@@ -140,7 +140,7 @@ async fn deliver(consumer: &PullConsumer, count: usize) -> Vec<String> {
     texts
 }
 
-/// Makes a todo and gives it the texts `0` to `last`.
+/// Creates a todo and gives it the texts `0` to `last`.
 async fn count_up(store: &Store, last: u32) -> TodoId {
     let id = create(store, "0").await;
     for change in 1..=last {
@@ -153,7 +153,7 @@ fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// A migrated database of PostgreSQL, to be reached by its URL too.
+/// A migrated PostgreSQL database and a store on it.
 async fn database() -> (TestDatabase, Store) {
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
@@ -194,7 +194,7 @@ async fn create(store: &Store, todo: &str) -> TodoId {
     created.unwrap().unwrap().todo.id
 }
 
-/// Gives a todo another text.
+/// Changes the text of a todo.
 async fn rename(store: &Store, id: TodoId, to: &str) {
     let patch = TodoPatch {
         text: Some(text(to)),
@@ -205,8 +205,8 @@ async fn rename(store: &Store, id: TodoId, to: &str) {
     assert!(matches!(changed.unwrap(), Change::Done(_)));
 }
 
-/// Makes a todo, changes its text to `1` and so on, and deletes it.
-async fn live_through(store: &Store, changes: u32) -> TodoId {
+/// Creates a todo, changes its text to `1` and so on, and deletes it.
+async fn run_lifecycle(store: &Store, changes: u32) -> TodoId {
     let todos = &store.todos;
     let id = create(store, "0").await;
     for change in 1..=changes {
@@ -218,12 +218,12 @@ async fn live_through(store: &Store, changes: u32) -> TodoId {
     id
 }
 
-async fn live_through_many(store: &Store, todos: u32, changes: u32) {
-    join_all((0..todos).map(|_| live_through(store, changes))).await;
+async fn run_lifecycles(store: &Store, todos: u32, changes: u32) {
+    join_all((0..todos).map(|_| run_lifecycle(store, changes))).await;
 }
 
-/// Each todo's life must be there once, from its beginning to its end. The
-/// events of the first todo of the database are left out.
+/// Each todo's lifecycle must be there once, completely. Events of the
+/// database's first todo are ignored.
 fn assert_complete(stored: &[Stored], todos: usize, changes: u32) {
     let mut lives: BTreeMap<TodoId, Vec<(&str, &str)>> = BTreeMap::new();
     for message in stored {
@@ -247,25 +247,25 @@ fn assert_complete(stored: &[Stored], todos: usize, changes: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_change_reaches_the_stream_in_the_order_of_its_todo() {
+async fn every_change_reaches_the_stream_in_order_per_todo() {
     for fixture in [postgres().await, sqlite().await] {
         let nats = Nats::start().await.unwrap();
         let _relay = relay(&fixture.store, &nats).await;
-        live_through_many(&fixture.store, 8, 40).await;
+        run_lifecycles(&fixture.store, 8, 40).await;
         let stored = published(&fixture.store, &nats).await;
         assert_complete(&stored, 8, 40);
     }
 }
 
 #[tokio::test]
-async fn a_plain_subscriber_sees_the_subject_and_nothing_but_the_todo() {
+async fn a_plain_subscriber_sees_only_the_subject_and_the_todo() {
     let fixture = postgres().await;
     let nats = Nats::start().await.unwrap();
     let client = async_nats::connect(nats.url()).await.unwrap();
     let mut subscriber = client.subscribe("staging.todos.>").await.unwrap();
     client.flush().await.unwrap();
     let _relay = relay(&fixture.store, &nats).await;
-    let id = live_through(&fixture.store, 0).await;
+    let id = run_lifecycle(&fixture.store, 0).await;
 
     let mut next = async || {
         let message = timeout(SOON, subscriber.next()).await.unwrap().unwrap();
@@ -285,25 +285,25 @@ async fn a_plain_subscriber_sees_the_subject_and_nothing_but_the_todo() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_changes_while_nats_is_down_is_published_when_it_is_back() {
+async fn changes_during_a_nats_outage_are_published_afterwards() {
     let fixture = postgres().await;
     let mut nats = Nats::start().await.unwrap();
     let _relay = relay(&fixture.store, &nats).await;
-    live_through_many(&fixture.store, 2, 5).await;
+    run_lifecycles(&fixture.store, 2, 5).await;
     published(&fixture.store, &nats).await;
 
     nats.stop().await.unwrap();
-    live_through_many(&fixture.store, 2, 5).await;
+    run_lifecycles(&fixture.store, 2, 5).await;
     assert!(depth(&fixture.store).await >= 28);
     nats.restart().await.unwrap();
     assert_complete(&published(&fixture.store, &nats).await, 4, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_killed_in_the_middle_of_a_drain_costs_no_event_and_no_order() {
+async fn killing_nats_during_a_drain_neither_loses_nor_reorders_events() {
     let fixture = postgres().await;
     let mut nats = Nats::start().await.unwrap();
-    live_through_many(&fixture.store, 8, 400).await;
+    run_lifecycles(&fixture.store, 8, 400).await;
 
     let _relay = relay(&fixture.store, &nats).await;
     for kill_at in [100, 700, 1300] {
@@ -323,8 +323,8 @@ async fn a_server_killed_in_the_middle_of_a_drain_costs_no_event_and_no_order() 
     assert_complete(&stored, 8, 400);
 }
 
-/// A stream of which the server takes the first and the last event of a batch,
-/// but not the one between: the last must not be stored before it.
+/// The server accepts the first and the last event of a batch, but not the one
+/// between: the last must not be stored before it.
 #[tokio::test]
 async fn an_event_is_not_stored_while_its_predecessor_is_missing() {
     let fixture = sqlite().await;
@@ -369,31 +369,27 @@ async fn an_event_is_not_stored_while_its_predecessor_is_missing() {
 }
 
 #[tokio::test]
-async fn a_batch_is_refused_whole_where_somebody_else_has_published() {
+async fn a_batch_is_refused_as_a_whole_after_a_foreign_publish() {
     let fixture = sqlite().await;
     let nats = Nats::start().await.unwrap();
     let publisher = publisher(&nats).await;
     clear(&fixture.store).await;
     count_up(&fixture.store, 5).await;
     let batch = waiting(&fixture.store).await;
-    let standing = eventually(SOON, async || publisher.standing().await)
+    let state = eventually(SOON, async || publisher.state().await)
         .await
         .unwrap();
-    assert_eq!((standing.last, standing.delivered), (0, None));
+    assert_eq!((state.last, state.delivered), (0, None));
 
-    let first = publisher.publish(&batch[..2], standing.last, false).await;
+    let first = publisher.publish(&batch[..2], state.last, false).await;
     assert!(first.error.is_none(), "{first:?}");
     for carefully in [false, true] {
-        // As a relay would that was frozen while another took over.
-        let late = publisher
-            .publish(&batch[2..], standing.last, carefully)
-            .await;
+        // Like a relay that was frozen while another took over.
+        let late = publisher.publish(&batch[2..], state.last, carefully).await;
         assert_eq!(late.acknowledged, 0, "{late:?}");
         assert!(matches!(late.error, Some(PublishError::InDoubt(_))));
     }
-    let rest = publisher
-        .publish(&batch[2..], standing.last + 2, true)
-        .await;
+    let rest = publisher.publish(&batch[2..], state.last + 2, true).await;
     assert_eq!(rest.acknowledged, 4, "{rest:?}");
     let texts: Vec<String> = stored(&nats)
         .await
@@ -425,9 +421,9 @@ async fn a_row_stays_until_its_event_is_delivered() {
     }
 }
 
-/// The relay that begins knows nothing of what the one before has published.
+/// A new leader does not know what the previous one has published.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_takes_over_publishes_only_what_the_stream_lacks() {
+async fn a_new_leader_publishes_only_what_the_stream_lacks() {
     let fixture = postgres().await;
     let nats = Nats::start().await.unwrap();
     let store = &fixture.store;
@@ -446,7 +442,7 @@ async fn a_relay_that_takes_over_publishes_only_what_the_stream_lacks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_lost_gets_again_what_was_not_delivered() {
+async fn undelivered_events_are_republished_after_nats_loses_its_store() {
     let fixture = postgres().await;
     let mut nats = Nats::start().await.unwrap();
     let store = &fixture.store;
@@ -472,7 +468,7 @@ async fn a_store_that_is_lost_gets_again_what_was_not_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_an_older_copy_gets_again_what_it_lacks() {
+async fn missing_events_are_republished_after_nats_restores_an_older_copy() {
     let fixture = postgres().await;
     let mut nats = Nats::start().await.unwrap();
     let store = &fixture.store;
@@ -498,7 +494,7 @@ async fn a_store_that_is_an_older_copy_gets_again_what_it_lacks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_somebody_removes_or_empties_gets_again_what_was_not_delivered() {
+async fn undelivered_events_are_republished_after_the_stream_is_deleted_or_purged() {
     let fixture = postgres().await;
     let nats = Nats::start().await.unwrap();
     let store = &fixture.store;
@@ -516,16 +512,16 @@ async fn a_stream_that_somebody_removes_or_empties_gets_again_what_was_not_deliv
     .await
     .unwrap();
 
-    // The consumer's acknowledgements jump to the end of what was removed.
+    // The purge moves the consumer's ack floor past the removed messages.
     let stream = jetstream.get_stream(staging().stream()).await.unwrap();
     stream.purge().await.unwrap();
     assert_eq!(deliver(&consumer(&nats).await, 7).await, numbers(3..=9));
     until_empty(store).await;
 }
 
-/// As a stream does that is removed while the events are on their way.
+/// Like a stream that is deleted while events are being published.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_are_taken_in_and_never_acknowledged_are_in_doubt_within_three_seconds() {
+async fn unacknowledged_events_are_in_doubt_within_three_seconds() {
     let fixture = postgres().await;
     let nats = Nats::start().await.unwrap();
     let client = async_nats::connect(nats.url()).await.unwrap();
@@ -544,7 +540,7 @@ async fn events_that_are_taken_in_and_never_acknowledged_are_in_doubt_within_thr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_full_makes_events_wait_until_there_is_room() {
+async fn events_wait_while_the_stream_is_full() {
     let fixture = postgres().await;
     let nats = Nats::start().await.unwrap();
     let store = &fixture.store;
@@ -568,7 +564,7 @@ async fn a_stream_that_is_full_makes_events_wait_until_there_is_room() {
             Err(_) => break,
         }
     }
-    // The room that the last filler left is filled too.
+    // Fill the space that the last filler left, too.
     for change in 1..=3000 {
         rename(store, id, &change.to_string()).await;
     }
@@ -584,7 +580,7 @@ async fn a_stream_that_is_full_makes_events_wait_until_there_is_room() {
     until_empty(store).await;
 }
 
-/// Neither the broker nor the database answers: both have one deadline together.
+/// Neither the broker nor the database answers: they share one deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_stops_within_two_seconds_whatever_hangs() {
     let mut server = Postgres::start().await.unwrap();
@@ -608,15 +604,14 @@ async fn a_relay_stops_within_two_seconds_whatever_hangs() {
     relay.join_next().await.unwrap().unwrap().unwrap();
     let took = begin.elapsed();
     assert!(took < Duration::from_millis(2500), "{took:?}");
-    // Those who wait for its answers could not end.
+    // Paused servers would keep their clients from shutting down.
     server.resume().unwrap();
     nats.resume().unwrap();
 }
 
-/// As after a rollback of the program: the newer one wrote what this one cannot
-/// read.
+/// As after a rollback: a newer version wrote a row that this one cannot read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_cannot_be_read_holds_up_no_other_todo() {
+async fn an_unreadable_row_blocks_no_other_todo() {
     let database = database().await;
     let store = &database.1;
     let nats = Nats::start().await.unwrap();
@@ -644,16 +639,16 @@ async fn a_row_that_cannot_be_read_holds_up_no_other_todo() {
     .await
     .unwrap();
 
-    // The newer program is back; events of that todo come in their order.
+    // The newer version is back; the events of that todo arrive in order.
     sql("UPDATE outbox SET kind = 'created' WHERE kind = 'archived'").await;
     assert_eq!(deliver(&consumer, 2).await, ["0", "after it"]);
     until_empty(store).await;
 }
 
-/// A position is drawn before its transaction commits: what commits late is
-/// found, and stands before a later event of the same todo.
+/// A position is drawn before its transaction commits: a row that commits late
+/// is found, and comes before later events of the same todo.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_becomes_visible_late_is_not_passed_over() {
+async fn a_row_that_becomes_visible_late_is_not_skipped() {
     let (database, store) = database().await;
     let store = &store;
     let nats = Nats::start().await.unwrap();
@@ -692,10 +687,10 @@ async fn a_row_that_becomes_visible_late_is_not_passed_over() {
     assert_eq!(texts, ["0", "other", "late", "last"]);
 }
 
-/// As when its machine vanishes: its connections stay open and nothing ends
-/// its session. Awake again, it must not publish behind its successor's back.
+/// As when its machine vanishes: its connections stay open and nothing ends its
+/// session. Once it resumes, it must not publish behind its successor's back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_takes_over_from_a_relay_that_is_frozen_with_its_connections_open() {
+async fn a_standby_takes_over_from_a_frozen_leader() {
     let nats = Nats::start().await.unwrap();
     let (database, store) = database().await;
     clear(&store).await;
@@ -736,7 +731,7 @@ async fn a_standby_takes_over_from_a_relay_that_is_frozen_with_its_connections_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_takes_over_from_a_relay_that_is_killed() {
+async fn a_standby_takes_over_from_a_killed_leader() {
     let nats = Nats::start().await.unwrap();
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
@@ -768,15 +763,15 @@ async fn a_standby_takes_over_from_a_relay_that_is_killed() {
             let found = stored.iter().filter(|one| one.todo.text.as_str() == text);
             match found.count() {
                 1 => Ok(()),
-                other => Err(format!("{text} is there {other} times")),
+                other => Err(format!("{text} is stored {other} times")),
             }
         })
         .await
         .unwrap();
     };
-    post(&active, "by the active one").await;
+    post(&active, "by the leader").await;
     post(&standby, "by the standby").await;
-    reached("by the active one").await;
+    reached("by the leader").await;
     reached("by the standby").await;
 
     active.kill().await.unwrap();
@@ -789,7 +784,7 @@ async fn a_standby_takes_over_from_a_relay_that_is_killed() {
     assert!(status.success(), "{}", standby.stdout());
 }
 
-/// Waits until the service says so of its relay.
+/// Waits until the service's `relay_held` metric is `held`.
 async fn until_held(service: &Service, held: u8) {
     let client = service_kit::http::client("tests", SOON).unwrap();
     eventually(SOON, async || {

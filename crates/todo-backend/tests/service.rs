@@ -1,5 +1,5 @@
-//! The program itself with a real PostgreSQL: how it starts, fails, recovers
-//! and stops.
+//! The program with a real PostgreSQL: startup, failures, recovery and
+//! shutdown.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,14 +28,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Far more than anything here takes on a busy machine.
+/// Far more than anything here takes, even on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
 fn backend(database: &str) -> Builder {
     Service::builder(env!("CARGO_BIN_EXE_todo-backend"))
         .env("DATABASE_URL", database)
         .env("POD_NAMESPACE", "staging")
-        // Nobody listens there: a broker that is down costs nothing.
+        // Nothing listens there: these tests must pass without a broker.
         .env("NATS_URL", "nats://127.0.0.1:1")
         .env("SHUTDOWN_DELAY_SECONDS", "0")
 }
@@ -45,7 +45,7 @@ async fn empty_database() -> TestDatabase {
     server.empty_database().await.unwrap()
 }
 
-/// A running backend on a database of its own.
+/// A running backend with its own database.
 async fn running() -> (Service, TestDatabase) {
     let database = empty_database().await;
     let service = backend(database.url()).arg("--migrate").start().await;
@@ -65,7 +65,7 @@ async fn post(client: &Client, service: &Service, text: &str) -> reqwest::Result
     client.post(service.url("/todos/")).json(&body).send().await
 }
 
-/// Waits until a GET of the admin `path` has `status`; its body.
+/// Waits until a GET of the admin `path` has `status`; returns the body.
 async fn admin(service: &Service, path: &str, status: u16) -> Value {
     let answered = eventually(SOON, async || {
         let answer = client()
@@ -104,10 +104,10 @@ mod start {
     }
 
     #[tokio::test]
-    async fn a_server_starts_once_the_migrations_were_applied() {
+    async fn a_server_starts_after_the_migrations_are_applied() {
         let database = empty_database().await;
         let migrate = || backend(database.url()).arg("migrate").spawn().unwrap();
-        // As many as there are replicas, at once, and then once more.
+        // Several replicas at once, and then one more run.
         for migrations in [vec![migrate(), migrate(), migrate()], vec![migrate()]] {
             for migration in &migrations {
                 assert_eq!(
@@ -142,7 +142,7 @@ mod start {
         assert_eq!(get(service.admin_url("/livez")).await.status(), 200);
         assert!(
             client().get(service.url("/")).send().await.is_err(),
-            "the API is closed"
+            "the API is open"
         );
         postgres.restart().await.unwrap();
         service.ready().await.unwrap();
@@ -150,7 +150,7 @@ mod start {
     }
 
     #[tokio::test]
-    async fn a_migration_that_is_interrupted_is_not_reported_as_done() {
+    async fn an_interrupted_migration_is_not_reported_as_done() {
         let mut postgres = Postgres::start().await.unwrap();
         postgres.stop(Shutdown::Fast).await.unwrap();
         let migration = backend(&postgres.url()).arg("migrate").spawn().unwrap();
@@ -174,7 +174,7 @@ mod start {
     }
 
     #[tokio::test]
-    async fn a_migration_gives_up_a_database_that_stays_away() {
+    async fn a_migration_times_out_if_the_database_stays_down() {
         let mut postgres = Postgres::start().await.unwrap();
         postgres.stop(Shutdown::Fast).await.unwrap();
         let migration = backend(&postgres.url())
@@ -207,7 +207,7 @@ mod start {
                     .stdout()
                     .contains("GRANT USAGE, CREATE ON SCHEMA public TO")
             );
-            assert!(started.elapsed() < Duration::from_secs(15), "it waited");
+            assert!(started.elapsed() < Duration::from_secs(15), "not at once");
         }
     }
 
@@ -232,7 +232,7 @@ mod configuration {
 
     #[tokio::test]
     async fn every_configuration_error_is_reported_before_a_port_opens() {
-        // Were it opened first, this would be the message.
+        // If the port were opened first, this would be the error.
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let service = Service::builder(env!("CARGO_BIN_EXE_todo-backend"))
             .env("ADMIN_ADDR", taken.local_addr().unwrap().to_string())
@@ -249,7 +249,7 @@ mod configuration {
             .spawn()
             .unwrap();
         assert_eq!(exit_code(&service).await, Some(64));
-        let told = service.stderr();
+        let output = service.stderr();
         for variable in [
             "POD_NAMESPACE",
             "LISTEN_ADDR",
@@ -266,8 +266,8 @@ mod configuration {
             "SHUTDOWN_TIMEOUT_SECONDS",
         ] {
             assert!(
-                told.contains(&format!("  {variable}: ")),
-                "{variable}: {told}"
+                output.contains(&format!("  {variable}: ")),
+                "{variable}: {output}"
             );
         }
         assert_eq!(service.stdout(), "");
@@ -287,9 +287,9 @@ mod configuration {
                 .spawn()
                 .unwrap();
             assert_eq!(exit_code(&service).await, Some(64));
-            let told = service.stderr() + &service.stdout();
-            assert!(told.contains(variable), "{told}");
-            assert!(!told.contains("hunter2"), "{told}");
+            let output = service.stderr() + &service.stdout();
+            assert!(output.contains(variable), "{output}");
+            assert!(!output.contains("hunter2"), "{output}");
         }
     }
 
@@ -325,7 +325,7 @@ mod configuration {
     }
 
     #[tokio::test]
-    async fn a_secret_may_come_as_a_file() {
+    async fn a_secret_may_be_read_from_a_file() {
         let database = empty_database().await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("database-url");
@@ -379,13 +379,13 @@ mod database {
             assert_eq!(report["ready"], false);
             assert_eq!(report["checks"]["database"]["ok"], false);
             assert_eq!(get(service.admin_url("/livez")).await.status(), 200);
-            // At once, as each of them waits a while for the database to come back.
-            let (health, list, made) = join!(
+            // Concurrently, as each of them waits a while for the database.
+            let (health, list, created) = join!(
                 get(service.url("/todos/healthz")),
                 get(service.url("/todos/")),
                 post(&client, &service, "Water the plants"),
             );
-            for answer in [health, list, made.unwrap()] {
+            for answer in [health, list, created.unwrap()] {
                 assert_eq!(answer.status(), 503);
                 let body: Value = answer.json().await.unwrap();
                 assert_eq!(body, json!({"detail": "Todo DB not ready"}));
@@ -400,8 +400,8 @@ mod database {
         assert_eq!((service.pid(), service.exit_status()), (pid, None));
     }
 
-    /// As when a fail-over has left the old server behind as a copy: sessions
-    /// that were opened meanwhile stay read-only.
+    /// As after a failover that made the old server a replica: sessions opened
+    /// meanwhile stay read-only.
     #[tokio::test]
     async fn changes_succeed_again_after_the_database_was_read_only() {
         let (service, database) = running().await;
@@ -438,7 +438,7 @@ mod database {
                 'ALTER DATABASE %I RESET default_transaction_read_only', current_database()
              ); END $$";
         sqlx::query(reset).execute(&mut owner).await.unwrap();
-        // The sessions of the pool are left as they are.
+        // The sessions of the pool stay read-only.
         assert_eq!(
             post(&client, &service, "after").await.unwrap().status(),
             201
@@ -498,7 +498,7 @@ mod database {
     }
 
     #[tokio::test]
-    async fn a_database_that_hangs_is_not_ready() {
+    async fn a_hanging_database_makes_the_service_unready() {
         let mut postgres = Postgres::start().await.unwrap();
         let service = backend(&postgres.url())
             .arg("--migrate")
@@ -523,7 +523,7 @@ mod database {
             .unwrap();
         let client = client();
         for how in [Shutdown::Fast, Shutdown::Immediate] {
-            // At once, so that the pool holds many connections, all of which the restart ends.
+            // Concurrently, to fill the pool: the restart ends all connections.
             let warm = join_all((0..32).map(|_| post(&client, &service, "warm"))).await;
             assert!(
                 warm.iter()
@@ -546,7 +546,7 @@ mod database {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_restart_under_load_costs_no_acknowledged_todo() {
+    async fn a_database_restart_under_load_loses_no_acknowledged_todo() {
         let mut postgres = Postgres::start().await.unwrap();
         let service = Arc::new(
             backend(&postgres.url())
@@ -555,21 +555,21 @@ mod database {
                 .await
                 .unwrap(),
         );
-        let made = Arc::new(Mutex::new(BTreeSet::new()));
+        let created = Arc::new(Mutex::new(BTreeSet::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let client = client();
         let mut load = JoinSet::new();
         for _ in 0..16 {
             let (client, service) = (client.clone(), service.clone());
-            let (made, stop) = (made.clone(), stop.clone());
+            let (created, stop) = (created.clone(), stop.clone());
             load.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    // Never cut: a failure is an answer.
+                    // Never a broken connection: a failure is an answer too.
                     let answer = post(&client, &service, "under load").await.unwrap();
                     match answer.status() {
                         StatusCode::CREATED => {
                             let todo: Value = answer.json().await.unwrap();
-                            made.lock().unwrap().insert(todo["id"].as_i64().unwrap());
+                            created.lock().unwrap().insert(todo["id"].as_i64().unwrap());
                         }
                         status => assert_eq!(status, 503),
                     }
@@ -577,8 +577,8 @@ mod database {
             });
         }
         let more = async |by: usize| {
-            let enough = made.lock().unwrap().len() + by;
-            let grown = eventually(SOON, async || match made.lock().unwrap().len() {
+            let enough = created.lock().unwrap().len() + by;
+            let grown = eventually(SOON, async || match created.lock().unwrap().len() {
                 count if count >= enough => Ok(()),
                 count => Err(format!("{count} todos of {enough}")),
             });
@@ -599,9 +599,9 @@ mod database {
             .iter()
             .filter_map(|todo| todo["id"].as_i64())
             .collect();
-        let made = made.lock().unwrap();
+        let created = created.lock().unwrap();
         assert_eq!(
-            made.difference(&kept).collect::<Vec<_>>(),
+            created.difference(&kept).collect::<Vec<_>>(),
             Vec::<&i64>::new()
         );
     }
@@ -617,8 +617,8 @@ mod stop {
         TcpStream::connect(url.strip_prefix("http://").unwrap()).await
     }
 
-    /// One exchange; whether the connection may be used for another. Nothing
-    /// is tried again, so a request that is cut is an error.
+    /// One exchange; returns whether the connection can be reused. Nothing is
+    /// retried, so a truncated request is an error.
     async fn exchange(
         sender: &mut SendRequest<Full<Bytes>>,
         request: Request<Full<Bytes>>,
@@ -638,11 +638,11 @@ mod stop {
         if body.len() == length {
             Ok(!last)
         } else {
-            Err("the body is cut".into())
+            Err("the body is truncated".into())
         }
     }
 
-    /// Sends requests one after the other until nobody accepts them any more.
+    /// Sends requests one after the other until connections are refused.
     async fn until_refused(service: &Service, answered: &AtomicUsize) -> Result<(), Failure> {
         while let Ok(stream) = connect(service).await {
             let (sender, connection) = handshake(TokioIo::new(stream)).await?;
@@ -652,7 +652,7 @@ mod stop {
         Ok(())
     }
 
-    /// Sends requests until the service asks for another connection.
+    /// Sends requests until the service closes the connection.
     async fn exchanges(
         mut sender: SendRequest<Full<Bytes>>,
         answered: &AtomicUsize,
@@ -700,7 +700,7 @@ mod stop {
         .await
         .unwrap();
         service.signal(Signal::TERM).unwrap();
-        // Load balancers are told before the port closes.
+        // Load balancers see the shutdown before the port closes.
         let report = admin(&service, "/readyz", 503).await;
         assert_eq!(report["checks"]["shutdown"]["error"], "stopping");
         assert_eq!(get(service.admin_url("/livez")).await.status(), 200);
@@ -711,8 +711,8 @@ mod stop {
         assert!(service.stdout().contains("\"stopped\""));
     }
 
-    /// A request of which the service has only the first part.
-    async fn half_a_request(service: &Service) -> TcpStream {
+    /// Sends only the first part of a request.
+    async fn partial_request(service: &Service) -> TcpStream {
         let mut stream = connect(service).await.unwrap();
         let head = "POST /todos/ HTTP/1.1\r\nhost: todo\r\ncontent-length: 21\r\n\r\n{\"text\": ";
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -736,7 +736,7 @@ mod stop {
     #[tokio::test]
     async fn a_request_in_flight_is_finished() {
         let (service, _database) = running().await;
-        let mut stream = half_a_request(&service).await;
+        let mut stream = partial_request(&service).await;
         service.signal(Signal::TERM).unwrap();
         admin(&service, "/readyz", 503).await;
         eventually(SOON, async || match connect(&service).await {
@@ -755,15 +755,15 @@ mod stop {
     }
 
     #[tokio::test]
-    async fn a_second_signal_aborts_what_is_in_flight() {
+    async fn a_second_signal_aborts_requests_in_flight() {
         let (service, _database) = running().await;
-        let mut stream = half_a_request(&service).await;
+        let mut stream = partial_request(&service).await;
         service.signal(Signal::TERM).unwrap();
         admin(&service, "/readyz", 503).await;
         service.signal(Signal::INT).unwrap();
         assert_eq!(exit_code(&service).await, Some(130));
         let mut answer = String::new();
-        // Cut, with or without a reset.
+        // Closed, with or without a reset.
         let _ = stream.read_to_string(&mut answer).await;
         assert_eq!(answer, "");
     }
@@ -777,7 +777,7 @@ mod stop {
             .start()
             .await
             .unwrap();
-        let _stream = half_a_request(&service).await;
+        let _stream = partial_request(&service).await;
         assert_eq!(service.terminate(SOON).await.unwrap().code(), Some(1));
         assert!(service.stdout().contains("drain timed out"));
     }
@@ -812,7 +812,7 @@ mod telemetry {
     }
 
     #[tokio::test]
-    async fn each_request_is_one_line_that_names_it() {
+    async fn each_request_is_logged_in_one_line() {
         const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
         let (service, _database) = running().await;
         let client = client();
@@ -836,8 +836,8 @@ mod telemetry {
         let lines = lines(&service);
         let of = |id: &str| {
             let mut lines = lines.iter().filter(|line| line["request_id"] == id);
-            let line = lines.next().unwrap_or_else(|| panic!("no line of {id}"));
-            assert!(lines.next().is_none(), "more than one line of {id}");
+            let line = lines.next().unwrap_or_else(|| panic!("no line for {id}"));
+            assert!(lines.next().is_none(), "more than one line for {id}");
             assert_eq!(line["message"], "request");
             assert_eq!(line["method"], "GET");
             assert!(line["duration_ms"].is_number());
@@ -933,7 +933,7 @@ mod telemetry {
                 "revision": "3e7a0f4",
             })
         );
-        // None of it is where the ingress leads to.
+        // The ingress must not expose any of it.
         for path in ["/livez", "/readyz", "/metrics", "/version"] {
             assert_eq!(get(service.url(path)).await.status(), 404, "{path}");
         }

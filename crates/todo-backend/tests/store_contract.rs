@@ -1,4 +1,4 @@
-//! What every store does, whichever database it is on.
+//! The behaviour that every store shares, whatever its database.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,37 +19,37 @@ use todo_domain::{EventKind, SearchTerm, Todo, TodoId, TodoPatch};
 on_both_stores!(
     an_empty_database_gets_one_first_todo,
     a_created_todo_is_read_back,
-    the_list_is_newest_first_then_by_falling_id,
+    the_list_is_newest_first_then_by_descending_id,
     pages_show_every_todo_once,
-    an_update_changes_what_it_names,
-    a_change_that_changes_nothing_writes_nothing,
-    a_guard_decides_by_the_version,
-    a_missing_todo_is_missing_for_all,
-    the_id_of_a_deleted_todo_is_not_used_again,
+    an_update_changes_only_the_given_fields,
+    a_no_op_change_writes_nothing,
+    a_guard_checks_the_version,
+    every_method_reports_a_missing_todo,
+    the_id_of_a_deleted_todo_is_not_reused,
     every_change_writes_its_event_in_order,
     completed_todos_are_deleted_together,
-    a_key_makes_one_todo,
-    a_key_used_at_once_makes_one_todo,
+    a_key_creates_one_todo,
+    a_key_used_concurrently_creates_one_todo,
     an_old_key_is_forgotten,
     old_keys_are_swept_and_new_ones_kept,
-    a_full_list_takes_no_more,
+    a_full_list_accepts_no_more_todos,
     counts_and_the_version_follow_every_change,
     counts_are_right_after_concurrent_changes,
     a_known_list_is_not_read_again,
-    a_search_reads_on_until_there_are_enough,
-    many_todos_are_changed_in_order_with_their_events,
-    a_change_of_many_spares_what_others_changed,
+    a_search_reads_on_until_it_finds_enough,
+    bulk_changes_write_their_events_in_order,
+    a_bulk_change_skips_todos_changed_by_others,
     concurrent_changes_of_a_todo_keep_their_order,
-    requests_that_come_at_once_have_their_own_outcomes,
+    concurrent_requests_get_their_own_outcomes,
     removed_rows_leave_the_outbox,
 );
 
 mod from_nothing {
-    use super::{migrations_apply_once_however_many_start, the_first_todo_never_comes_back};
+    use super::{concurrent_migrations_apply_once, the_first_todo_never_comes_back};
 
     crate::on_both_stores!(
         empty_postgres, empty_sqlite:
-        migrations_apply_once_however_many_start,
+        concurrent_migrations_apply_once,
         the_first_todo_never_comes_back,
     );
 }
@@ -60,11 +60,11 @@ fn origin() -> Origin {
     ))
 }
 
-/// More than any test makes.
+/// More than any test creates.
 const MAX: u64 = 10_000;
 
-/// A page that has all of a test's todos.
-fn whole() -> Page {
+/// A page with all of a test's todos.
+fn full_page() -> Page {
     Page {
         completed: None,
         after: None,
@@ -86,7 +86,7 @@ async fn create(store: &Store, todo: &str) -> TodoId {
 
 async fn make(store: &Store, todo: &str, origin: &Origin) -> Versioned {
     let created = store.todos.create(&text(todo), MAX, origin).await;
-    created.unwrap().expect("there are few todos")
+    created.unwrap().expect("the list is not full")
 }
 
 async fn create_once(store: &Store, key: &str, todo: &str, origin: &Origin) -> CreatedOnce {
@@ -108,11 +108,11 @@ async fn list(store: &Store, page: &Page) -> Vec<Todo> {
     todos
 }
 
-/// The counts and the version of the list.
-async fn look(store: &Store) -> List {
+/// The list's counts and version.
+async fn summary(store: &Store) -> List {
     let page = Page {
         limit: 1,
-        ..whole()
+        ..full_page()
     };
     store.todos.list(&page, &mut |_| ()).await.unwrap()
 }
@@ -141,7 +141,7 @@ async fn clear(store: &Store) -> u64 {
     applied.unwrap().count
 }
 
-/// The first `limit` rows that wait.
+/// The first `limit` waiting rows.
 async fn waiting(store: &Store, limit: u32) -> Vec<OutboxRow> {
     let rows = store.outbox.read(&mut Progress::default(), limit).await;
     rows.unwrap().into_iter().map(Result::unwrap).collect()
@@ -159,7 +159,10 @@ async fn events(store: &Store) -> Vec<(EventKind, i64, String)> {
 
 async fn an_empty_database_gets_one_first_todo(store: Store) {
     store.todos.migrate(&first_todo()).await.unwrap();
-    assert_eq!(texts(&store, &whole()).await, ["Staging Todo App Ready!"]);
+    assert_eq!(
+        texts(&store, &full_page()).await,
+        ["Staging Todo App Ready!"]
+    );
     assert!(!store.todos.migration_pending().await.unwrap());
 }
 
@@ -172,7 +175,7 @@ async fn a_created_todo_is_read_back(store: Store) {
     assert_eq!(read, Some(created));
 }
 
-async fn the_list_is_newest_first_then_by_falling_id(store: Store) {
+async fn the_list_is_newest_first_then_by_descending_id(store: Store) {
     let now = Origin::now(None);
     let later = Origin {
         at: now.at + Duration::hours(1),
@@ -182,7 +185,7 @@ async fn the_list_is_newest_first_then_by_falling_id(store: Store) {
         make(&store, todo, origin).await;
     }
     assert_eq!(
-        texts(&store, &whole()).await[..3],
+        texts(&store, &full_page()).await[..3],
         ["later", "tie 2", "tie 1"]
     );
 }
@@ -190,7 +193,7 @@ async fn the_list_is_newest_first_then_by_falling_id(store: Store) {
 async fn pages_show_every_todo_once(store: Store) {
     let at = Origin::now(None);
     for n in 0..25_u32 {
-        // Ties, so that the second key is needed.
+        // Ties, so that the second sort key matters.
         let id = make(&store, &n.to_string(), &at).await;
         if n.is_multiple_of(3) {
             let id = id.todo.id;
@@ -204,7 +207,7 @@ async fn pages_show_every_todo_once(store: Store) {
     for completed in [None, Some(false), Some(true)] {
         let of_state = Page {
             completed,
-            ..whole()
+            ..full_page()
         };
         let expected = texts(&store, &of_state).await;
         let mut page = Page {
@@ -227,7 +230,7 @@ async fn pages_show_every_todo_once(store: Store) {
     assert_eq!((count.total, count.active), (26, 17));
 }
 
-async fn an_update_changes_what_it_names(store: Store) {
+async fn an_update_changes_only_the_given_fields(store: Store) {
     let id = create(&store, "before").await;
     let patch = TodoPatch {
         text: Some(text("after")),
@@ -235,7 +238,7 @@ async fn an_update_changes_what_it_names(store: Store) {
     };
     let change = update(&store, id, &patch, Guard::Any).await;
     let Change::Done(changed) = change else {
-        panic!("the todo was there");
+        panic!("{change:?}");
     };
     assert_eq!(changed.todo.text, text("after"));
     assert!(!changed.todo.completed);
@@ -243,7 +246,7 @@ async fn an_update_changes_what_it_names(store: Store) {
     assert_eq!(store.todos.get(id).await.unwrap(), Some(changed));
 }
 
-async fn a_change_that_changes_nothing_writes_nothing(store: Store) {
+async fn a_no_op_change_writes_nothing(store: Store) {
     let id = create(&store, "same").await;
     let before = events(&store).await;
     let same = TodoPatch {
@@ -257,7 +260,7 @@ async fn a_change_that_changes_nothing_writes_nothing(store: Store) {
     assert_eq!(events(&store).await, before);
 }
 
-async fn a_guard_decides_by_the_version(store: Store) {
+async fn a_guard_checks_the_version(store: Store) {
     let id = create(&store, "guarded").await;
     let second = || Guard::OneOf(vec![7, 2]);
     let updated = update(&store, id, &done(true), second()).await;
@@ -270,7 +273,7 @@ async fn a_guard_decides_by_the_version(store: Store) {
     assert!(matches!(deleted, Change::Done(_)));
 }
 
-async fn a_missing_todo_is_missing_for_all(store: Store) {
+async fn every_method_reports_a_missing_todo(store: Store) {
     for id in [0, -1, i64::from(i32::MAX) + 1, i64::MAX, i64::MIN].map(TodoId) {
         assert_eq!(store.todos.get(id).await.unwrap(), None);
         let update = update(&store, id, &done(true), Guard::Any).await;
@@ -280,7 +283,7 @@ async fn a_missing_todo_is_missing_for_all(store: Store) {
     }
 }
 
-async fn the_id_of_a_deleted_todo_is_not_used_again(store: Store) {
+async fn the_id_of_a_deleted_todo_is_not_reused(store: Store) {
     let first = create(&store, "first").await;
     delete(&store, first, Guard::Any).await;
     assert!(create(&store, "second").await > first);
@@ -333,7 +336,7 @@ async fn completed_todos_are_deleted_together(store: Store) {
     assert_eq!(clear(&store).await, 2);
     assert_eq!(clear(&store).await, 0);
     assert_eq!(
-        texts(&store, &whole()).await,
+        texts(&store, &full_page()).await,
         ["2", "Staging Todo App Ready!"]
     );
     let deleted: Vec<_> = events(&store)
@@ -345,22 +348,22 @@ async fn completed_todos_are_deleted_together(store: Store) {
     assert_eq!(deleted, [ids[0].0, ids[2].0]);
 }
 
-async fn a_key_makes_one_todo(store: Store) {
-    let CreatedOnce::New(made) = create_once(&store, "key", "a", &origin()).await else {
+async fn a_key_creates_one_todo(store: Store) {
+    let CreatedOnce::New(created) = create_once(&store, "key", "a", &origin()).await else {
         panic!("the key is new");
     };
     let again = create_once(&store, "key", "a", &origin()).await;
-    assert_eq!(again, CreatedOnce::Replayed(made));
+    assert_eq!(again, CreatedOnce::Replayed(created));
     let other = create_once(&store, "key", "b", &origin()).await;
     assert_eq!(other, CreatedOnce::Mismatch);
     assert_eq!(store.todos.count().await.unwrap().total, 2);
     assert_eq!(events(&store).await.len(), 1);
 }
 
-async fn a_key_used_at_once_makes_one_todo(store: Store) {
+async fn a_key_used_concurrently_creates_one_todo(store: Store) {
     let origin = origin();
     let calls = (0..8).map(|_| create_once(&store, "key", "once", &origin));
-    let made: BTreeSet<_> = join_all(calls)
+    let created: BTreeSet<_> = join_all(calls)
         .await
         .into_iter()
         .map(|created| match created {
@@ -368,7 +371,7 @@ async fn a_key_used_at_once_makes_one_todo(store: Store) {
             refused => panic!("{refused:?}"),
         })
         .collect();
-    assert_eq!(made.len(), 1);
+    assert_eq!(created.len(), 1);
     assert_eq!(events(&store).await.len(), 1);
 }
 
@@ -379,11 +382,11 @@ async fn an_old_key_is_forgotten(store: Store) {
     };
     create_once(&store, "key", "a", &yesterday).await;
     let today = create_once(&store, "key", "b", &origin()).await;
-    let CreatedOnce::New(made) = today else {
+    let CreatedOnce::New(created) = today else {
         panic!("{today:?}");
     };
     let again = create_once(&store, "key", "b", &origin()).await;
-    assert_eq!(again, CreatedOnce::Replayed(made));
+    assert_eq!(again, CreatedOnce::Replayed(created));
 }
 
 async fn old_keys_are_swept_and_new_ones_kept(store: Store) {
@@ -396,7 +399,7 @@ async fn old_keys_are_swept_and_new_ones_kept(store: Store) {
         create_once(&store, &format!("new {n}"), "a", &origin()).await;
     }
     assert!(!sweep::once(&*store.todos).await.unwrap());
-    // Those that are left are the newest three, of which two fit.
+    // The newest three are left, of which two fit.
     let before = store.todos.count().await.unwrap().total;
     let epoch = OffsetDateTime::UNIX_EPOCH;
     assert!(!store.todos.sweep_keys(epoch, 2).await.unwrap());
@@ -411,7 +414,7 @@ async fn old_keys_are_swept_and_new_ones_kept(store: Store) {
     assert_eq!(store.todos.count().await.unwrap().total, before + 1);
 }
 
-async fn a_full_list_takes_no_more(store: Store) {
+async fn a_full_list_accepts_no_more_todos(store: Store) {
     let first = store.todos.create(&text("fits"), 2, &origin()).await;
     let first = first.unwrap().expect("there is room for one");
     let second = store.todos.create(&text("too many"), 2, &origin()).await;
@@ -433,9 +436,9 @@ async fn a_full_list_takes_no_more(store: Store) {
 }
 
 async fn counts_and_the_version_follow_every_change(store: Store) {
-    let mut versions = BTreeSet::from([look(&store).await.version]);
+    let mut versions = BTreeSet::from([summary(&store).await.version]);
     let mut expect = async |total, active, is_new| {
-        let list = look(&store).await;
+        let list = summary(&store).await;
         let count = Count { total, active };
         assert_eq!(
             (list.count, store.todos.count().await.unwrap()),
@@ -489,7 +492,7 @@ async fn counts_are_right_after_concurrent_changes(store: Store) {
         }
     };
     join_all((0..60).map(change)).await;
-    let todos = list(&store, &whole()).await;
+    let todos = list(&store, &full_page()).await;
     let count = Count {
         total: todos.len() as u64,
         active: todos.iter().filter(|todo| !todo.completed).count() as u64,
@@ -500,15 +503,15 @@ async fn counts_are_right_after_concurrent_changes(store: Store) {
 
 async fn a_known_list_is_not_read_again(store: Store) {
     let known = Page {
-        known: Some(look(&store).await.version),
-        ..whole()
+        known: Some(summary(&store).await.version),
+        ..full_page()
     };
     assert_eq!(list(&store, &known).await, []);
     create(&store, "new").await;
     assert_eq!(list(&store, &known).await.len(), 2);
 }
 
-async fn a_search_reads_on_until_there_are_enough(store: Store) {
+async fn a_search_reads_on_until_it_finds_enough(store: Store) {
     for n in 0..30 {
         create(
             &store,
@@ -522,7 +525,7 @@ async fn a_search_reads_on_until_there_are_enough(store: Store) {
         let page = Page {
             limit,
             known,
-            ..whole()
+            ..full_page()
         };
         let mut each = |row: Row<'_>| found.push(row.text.to_owned());
         let list = search::list(&*store.todos, &page, &term, &mut each).await;
@@ -531,15 +534,15 @@ async fn a_search_reads_on_until_there_are_enough(store: Store) {
     };
     let (all, list) = find(100, None).await;
     assert_eq!(all, ["20 MILCH", "10 MILCH", "0 MILCH"]);
-    assert_eq!(list, look(&store).await);
+    assert_eq!(list, summary(&store).await);
     assert_eq!(find(2, None).await.0, ["20 MILCH", "10 MILCH"]);
     assert_eq!(find(100, Some(list.version)).await.0, [""; 0]);
 }
 
-/// More than one transaction of a change of many holds.
+/// More than one transaction of a bulk change covers.
 const MANY: usize = 2300;
 
-async fn many_todos_are_changed_in_order_with_their_events(store: Store) {
+async fn bulk_changes_write_their_events_in_order(store: Store) {
     let before = outbox_position(&store).await;
     for _ in 0..MANY / 100 {
         join_all((0..100).map(|_| create(&store, "one of many"))).await;
@@ -552,7 +555,7 @@ async fn many_todos_are_changed_in_order_with_their_events(store: Store) {
         };
         let applied = bulk::apply(&*store.todos, &bulk, &origin()).await.unwrap();
         assert_eq!(applied.count, MANY as u64 + 1);
-        assert_eq!(applied.todos, None, "they are too many to name");
+        assert_eq!(applied.todos, None, "too many to name");
         let kind = match change {
             BulkChange::Toggle => EventKind::Updated,
             BulkChange::Delete => EventKind::Deleted,
@@ -567,7 +570,7 @@ async fn many_todos_are_changed_in_order_with_their_events(store: Store) {
         assert!(rows.iter().all(|row| row.position > before));
     }
     assert_eq!(
-        look(&store).await.count,
+        summary(&store).await.count,
         Count {
             total: 0,
             active: 0
@@ -580,7 +583,7 @@ async fn outbox_position(store: &Store) -> i64 {
     rows.first().map_or(0, |row| row.position)
 }
 
-async fn a_change_of_many_spares_what_others_changed(store: Store) {
+async fn a_bulk_change_skips_todos_changed_by_others(store: Store) {
     let ids = [
         create(&store, "seen").await,
         create(&store, "renamed").await,
@@ -608,7 +611,7 @@ async fn a_change_of_many_spares_what_others_changed(store: Store) {
         version,
     };
     assert_eq!(ticked.todos, Some(vec![seen(0, 2)]));
-    // What it answers takes it back.
+    // Its answer can be used to undo it.
     let back = Bulk {
         completed: true,
         only: Some(vec![named(0, Some(2))]),
@@ -659,7 +662,7 @@ async fn concurrent_changes_of_a_todo_keep_their_order(store: Store) {
     }
 }
 
-async fn requests_that_come_at_once_have_their_own_outcomes(store: Store) {
+async fn concurrent_requests_get_their_own_outcomes(store: Store) {
     let mut ids = Vec::new();
     for n in 0..30 {
         ids.push(create(&store, &n.to_string()).await);
@@ -671,7 +674,7 @@ async fn requests_that_come_at_once_have_their_own_outcomes(store: Store) {
     let request = async |n: usize| {
         let id = ids[n];
         match n % 5 {
-            // Nothing to do, refused, missing: between others that are made.
+            // No-op, refused and missing ones among those that are applied.
             0 => update(&store, id, &TodoPatch::default(), Guard::Any).await,
             1 => update(&store, id, &patch(n), Guard::OneOf(vec![5, 2])).await,
             2 => delete(&store, TodoId(-id.0), Guard::Any).await,
@@ -722,7 +725,7 @@ async fn removed_rows_leave_the_outbox(store: Store) {
     assert_eq!(left[0].2, "3");
 }
 
-async fn migrations_apply_once_however_many_start(store: Store) {
+async fn concurrent_migrations_apply_once(store: Store) {
     assert!(store.todos.migration_pending().await.unwrap());
     let first = first_todo();
     for result in join_all((0..4).map(|_| store.todos.migrate(&first))).await {
@@ -734,7 +737,7 @@ async fn migrations_apply_once_however_many_start(store: Store) {
 
 async fn the_first_todo_never_comes_back(store: Store) {
     store.todos.migrate(&first_todo()).await.unwrap();
-    let first = list(&store, &whole()).await[0].id;
+    let first = list(&store, &full_page()).await[0].id;
     delete(&store, first, Guard::Any).await;
     store.todos.migrate(&first_todo()).await.unwrap();
     assert_eq!(store.todos.count().await.unwrap().total, 0);

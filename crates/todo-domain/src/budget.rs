@@ -1,6 +1,6 @@
-//! How much an environment may keep in NATS. The numbers stand beside each
-//! other because they have to add up: what one stream may grow by, another one
-//! has to give.
+//! How much an environment may store in NATS. The numbers are kept together
+//! because they have to add up: a stream can only grow at the expense of
+//! another.
 //!
 //! `kustomize/nats` gives the account of an environment at least
 //! [`ACCOUNT_BYTES`].
@@ -9,41 +9,41 @@ use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
-/// What the account of an environment may keep on disk, in bytes.
+/// How many bytes the account of an environment may store on disk.
 pub const ACCOUNT_BYTES: u64 = 256_000_000;
 
-/// The stream of events, in bytes. It refuses what does not fit: events wait
-/// in the outbox instead.
+/// The size limit of the event stream. It refuses events that do not fit; they
+/// wait in the outbox instead.
 pub const EVENTS_BYTES: u64 = 128 * MIB;
 
-/// How old an event may become in the stream.
+/// The maximum age of an event in the stream.
 pub const EVENTS_AGE: Duration = Duration::from_hours(7 * 24);
 
-/// The stream of dead letters, in bytes. It refuses what does not fit: the
-/// event stays in its place.
+/// The size limit of the dead-letter stream. It refuses events that do not fit;
+/// they stay where they are.
 pub const DEAD_LETTERS_BYTES: u64 = 32 * MIB;
 
-/// The bucket of delivered ids, in bytes. The oldest ids make room.
+/// The size limit of the bucket of delivered ids. It evicts the oldest ids.
 pub const DELIVERED_BYTES: u64 = 64 * MIB;
 
-/// For how long a delivered id is remembered: as long as its event may be in
-/// the stream, from where a consumer that is made anew hands it out again.
+/// How long a delivered id is remembered: as long as its event may be in the
+/// stream, from which a recreated consumer delivers it again.
 pub const DELIVERED_AGE: Duration = EVENTS_AGE;
 
-/// The fewest bytes that an event takes in its stream: subject, headers and
-/// payload of the shortest todo.
+/// The minimum size of an event in its stream: subject, headers and payload of
+/// the shortest todo.
 const SMALLEST_EVENT: u64 = 400;
 
-/// The most bytes that an id takes in its bucket: a key of 128 characters,
-/// the name of the bucket and what the server adds.
+/// The maximum size of an id in its bucket: a key of 128 characters, the name
+/// of the bucket and the server's overhead.
 const LARGEST_ID: u64 = 200;
 
 const _: () = assert!(
     EVENTS_BYTES + DEAD_LETTERS_BYTES + DELIVERED_BYTES <= ACCOUNT_BYTES,
-    "the streams of an environment fit its account"
+    "the streams of an environment must fit its account"
 );
 
 const _: () = assert!(
     EVENTS_BYTES / SMALLEST_EVENT <= DELIVERED_BYTES / LARGEST_ID,
-    "the bucket remembers every event that the stream can hold"
+    "the bucket must hold the id of every event that the stream can hold"
 );

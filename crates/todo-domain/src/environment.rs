@@ -1,4 +1,4 @@
-//! The environment that a process serves, and the names that follow from it.
+//! The environment that a process serves, and the names derived from it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 /// The name of an environment, such as `staging` or `production`.
 ///
-/// In a cluster it is the namespace, so it obeys the rule of one: a DNS label
-/// (RFC 1123), that is 1 to 63 of `a-z`, `0-9` and `-`, not at either end a
-/// `-`. Such a name is also a valid token of a NATS subject. Cheap to clone.
+/// In a cluster it is the namespace, so it has to be a DNS label (RFC 1123):
+/// 1 to 63 of `a-z`, `0-9` and `-`, with no `-` at either end. Such a name is
+/// also a valid token of a NATS subject. Cheap to clone.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Environment(Arc<str>);
 
@@ -19,14 +19,14 @@ impl Environment {
         &self.0
     }
 
-    /// The name for people: `Staging`.
+    /// The name as a title: `Staging`.
     #[must_use]
     pub fn title(&self) -> String {
         let (first, rest) = self.0.split_at(1);
         first.to_ascii_uppercase() + rest
     }
 
-    /// What the first todo of an empty database says.
+    /// The text of the first todo of an empty database.
     #[must_use]
     pub fn first_todo(&self) -> String {
         format!("{} Todo App Ready!", self.title())
@@ -69,8 +69,8 @@ impl Environment {
         format!("{}_DELIVERED", self.0.to_ascii_uppercase())
     }
 
-    /// Where the broadcaster that the server pinned as `pin` gives signs of
-    /// life: `staging.broadcaster.<pin>`. No stream takes it.
+    /// The subject on which the broadcaster pinned as `pin` answers pings:
+    /// `staging.broadcaster.<pin>`. No stream captures it.
     #[must_use]
     pub fn broadcaster_alive(&self, pin: &str) -> String {
         format!("{self}.broadcaster.{pin}")

@@ -1,4 +1,4 @@
-//! The event that a change of a todo makes.
+//! The event caused by a change of a todo.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use crate::{Environment, Todo};
 
-/// What happened to a todo. Its name is the last token of the subject.
+/// What happened to a todo. The name is the last token of the subject.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum EventKind {
-    /// It was made.
+    /// It was created.
     Created,
     /// Its text or its state changed.
     Updated,
@@ -61,29 +61,29 @@ pub struct UnknownEventKind;
 /// sees nothing but the todo.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TodoEvent {
-    /// Names the event for ever: consumers drop what they have seen by it.
-    /// A `UUIDv7` (RFC 9562), so ids sort by the time of the change.
+    /// Identifies the event permanently: consumers drop duplicates by it. A
+    /// `UUIDv7` (RFC 9562), so ids sort by the time of the change.
     pub id: Uuid,
     /// What happened.
     pub kind: EventKind,
     /// The todo after the change, or before it for [`EventKind::Deleted`].
     pub todo: Todo,
-    /// When the change was made, UTC.
+    /// The time of the change, UTC.
     pub occurred_at: OffsetDateTime,
     /// The `traceparent` (W3C Trace Context) of the request that changed it.
     pub traceparent: Option<String>,
 }
 
 impl TodoEvent {
-    /// The subject that it is published on: `staging.todos.created`.
+    /// The subject it is published on: `staging.todos.created`.
     #[must_use]
     pub fn subject(&self, environment: &Environment) -> String {
         format!("{environment}.todos.{}", self.kind)
     }
 
-    /// The headers of its message: `Nats-Msg-Id`, by which `JetStream` drops a
-    /// second publish, `CloudEvents` 1.0 attributes in binary mode, and
-    /// `traceparent` where there is one.
+    /// The headers of its message: `Nats-Msg-Id`, by which `JetStream` drops
+    /// duplicates, `CloudEvents` 1.0 attributes in binary mode, and
+    /// `traceparent` if there is one.
     #[must_use]
     pub fn headers(&self, environment: &Environment) -> Vec<(&'static str, String)> {
         let mut headers = vec![

@@ -1,8 +1,8 @@
-//! The words of the todo system: [`Todo`], [`TodoText`], the events that a
-//! change makes, and the names that follow from an [`Environment`].
+//! The vocabulary of the todo system: [`Todo`], [`TodoText`], the events of
+//! changes, and the names derived from an [`Environment`].
 //!
-//! This crate does no I/O and depends on no other crate of the workspace, so
-//! that every service means the same thing by the same name.
+//! It does no I/O and depends on no other crate of the workspace. All services
+//! share it, so that the same name means the same thing everywhere.
 
 pub mod budget;
 mod environment;

@@ -1,12 +1,12 @@
-//! What a search of the list looks for.
+//! The search term for the list.
 
 use crate::MAX_TEXT_CODE_POINTS;
 use crate::text::on_one_line;
 
-/// A part of a text to look for, whatever its case.
+/// A part of a text to search for, ignoring case.
 ///
-/// The comparison is our own and not that of a database, whose idea of a
-/// letter depends on how it was set up.
+/// The comparison is our own: a database's idea of a letter depends on how it
+/// was set up.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct SearchTerm {
     given: String,
@@ -14,11 +14,11 @@ pub struct SearchTerm {
 }
 
 impl SearchTerm {
-    /// The term without the space around it, `None` where nothing is left to
-    /// look for. A line break is looked for as the space that it is in a text.
+    /// The trimmed term, `None` if it is empty. A line break matches the space
+    /// that replaces it in a text.
     ///
     /// # Errors
-    /// Where it is longer than any text.
+    /// If it is longer than any text.
     pub fn new(term: &str) -> Result<Option<Self>, SearchTooLong> {
         // A code point takes 4 bytes at most: this bounds the work below.
         if term.len() > 8 * MAX_TEXT_CODE_POINTS {
@@ -36,13 +36,13 @@ impl SearchTerm {
         Ok(Some(Self { given, folded }))
     }
 
-    /// The term as it was given, without the space around it.
+    /// The term as it was given, but trimmed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.given
     }
 
-    /// Whether `text` contains the term. `buffer` is for the work of many calls.
+    /// Whether `text` contains the term. `buffer` can be reused across calls.
     #[must_use]
     pub fn is_in(&self, text: &str, buffer: &mut String) -> bool {
         buffer.clear();
@@ -56,8 +56,8 @@ impl SearchTerm {
 #[error("A search should have at most {MAX_TEXT_CODE_POINTS} characters")]
 pub struct SearchTooLong;
 
-/// Upper case first and lower case then brings together what Unicode's case
-/// folding does: ß and SS, ς and Σ.
+/// Upper-casing and then lower-casing unifies what Unicode's case folding does:
+/// ß and SS, ς and Σ.
 fn fold_into(text: &str, folded: &mut String) {
     for c in text.chars() {
         if c.is_ascii() {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_has_a_length() {
+    fn terms_are_limited_in_length() {
         assert_eq!(SearchTerm::new(" \n "), Ok(None));
         assert!(SearchTerm::new(&"😀".repeat(140)).is_ok());
         assert_eq!(SearchTerm::new(&"a".repeat(141)), Err(SearchTooLong));

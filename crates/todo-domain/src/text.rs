@@ -1,4 +1,4 @@
-//! What a todo may say.
+//! The text of a todo.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use icu_properties::props::{
 use icu_properties::{CodePointMapData, CodePointSetData};
 use serde::{Deserialize, Serialize};
 
-/// The longest text of a todo, in Unicode code points.
+/// The maximum length of a todo's text, in Unicode code points.
 ///
 /// Code points, not bytes or UTF-16 units: a person may write 140 emoji.
 pub const MAX_TEXT_CODE_POINTS: usize = 140;
 
 /// The text of a todo: one line of at most [`MAX_TEXT_CODE_POINTS`] Unicode
-/// code points, one of which can be seen.
+/// code points, at least one of which is visible.
 ///
-/// [`TodoText::new`] is the only way in for what a person or a client wrote.
-/// Deserializing takes what a store or a service of ours says without checking
-/// it again, so that a todo which an earlier rule let in can still be read.
+/// [`TodoText::new`] is the only way in for input from users or clients.
+/// Deserializing trusts our stores and services and does not check again, so
+/// that todos accepted under an earlier rule can still be read.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TodoText(String);
@@ -45,7 +45,7 @@ impl TodoText {
         Ok(Self(text))
     }
 
-    /// A text that was checked before it was stored.
+    /// A text that was already checked before it was stored.
     #[must_use]
     pub fn stored(text: String) -> Self {
         Self(text)
@@ -70,10 +70,10 @@ impl From<TodoText> for String {
     }
 }
 
-/// Why a text cannot be the text of a todo. The message is fit for a person.
+/// Why a text cannot be the text of a todo. The message is fit for users.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum InvalidText {
-    /// Nothing of it can be seen.
+    /// No character is visible.
     #[error("Text should have at least 1 visible character")]
     Empty,
     /// More than [`MAX_TEXT_CODE_POINTS`] code points.
@@ -84,7 +84,7 @@ pub enum InvalidText {
     Nul,
 }
 
-/// Puts a space in the place of each line break.
+/// Replaces each line break with a space.
 pub(crate) fn on_one_line(text: String) -> String {
     if text.contains(is_line_break) {
         text.replace("\r\n", " ").replace(is_line_break, " ")
@@ -93,7 +93,7 @@ pub(crate) fn on_one_line(text: String) -> String {
     }
 }
 
-/// What Unicode breaks a line at without asking (UAX #14, rules LB4 and LB5).
+/// Unicode's mandatory line breaks (UAX #14, rules LB4 and LB5).
 fn is_line_break(c: char) -> bool {
     matches!(
         c,
@@ -116,7 +116,7 @@ fn is_visible(c: char) -> bool {
         GeneralCategory::Format => {
             CodePointSetData::new::<PrependedConcatenationMark>().contains(c)
         }
-        // May be a letter of a newer Unicode than the tables are of.
+        // May be a letter of a newer Unicode version than the tables'.
         GeneralCategory::Unassigned => {
             !CodePointSetData::new::<NoncharacterCodePoint>().contains(c)
         }
@@ -126,7 +126,7 @@ fn is_visible(c: char) -> bool {
 }
 
 /// Letters, marks and symbols that the code charts define as blank. No property
-/// tells them from drawn ones, so that they have to be named.
+/// distinguishes them from drawn ones, so they have to be listed.
 fn is_blank_by_definition(c: char) -> bool {
     matches!(
         c,
@@ -279,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn accepted_text_is_kept_but_for_its_line_breaks(text in any::<String>()) {
+        fn accepted_text_is_kept_except_for_line_breaks(text in any::<String>()) {
             let kept = match TodoText::new(text.clone()) {
                 Ok(kept) => kept.to_string(),
                 Err(InvalidText::Empty) => {
@@ -299,7 +299,7 @@ mod tests {
             prop_assert!(!kept.contains(is_line_break));
             prop_assert!(kept.contains(is_visible));
             prop_assert!((1..=MAX_TEXT_CODE_POINTS).contains(&kept.chars().count()));
-            // Checking twice is checking once, and only breaks were touched.
+            // The check is idempotent, and changes only line breaks.
             let again = TodoText::new(kept.clone()).unwrap();
             prop_assert_eq!(again.as_str(), &kept);
             prop_assert_eq!(
@@ -309,7 +309,7 @@ mod tests {
         }
 
         #[test]
-        fn invisible_characters_make_no_text_and_spoil_none(
+        fn invisible_characters_need_a_visible_one(
             invisible in proptest::collection::vec(
                 prop_oneof![
                     proptest::char::range('\u{2000}', '\u{200f}'), proptest::char::range('\u{2060}', '\u{206f}'), proptest::char::range('\u{fe00}', '\u{fe0f}'),

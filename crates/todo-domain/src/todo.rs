@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::TodoText;
 
-/// The number by which the store knows a todo. Never used again after a delete.
+/// The id of a todo in the store. Never reused after a delete.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TodoId(pub i64);
@@ -37,14 +37,14 @@ pub struct Todo {
     pub text: TodoText,
     /// Whether it is done.
     pub completed: bool,
-    /// When it was made: UTC, to the microsecond, RFC 3339 on the wire.
+    /// When it was created: UTC, to the microsecond, RFC 3339 on the wire.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
 
 impl Todo {
-    /// The todo after `patch`, or `None` where the patch changes nothing. A
-    /// change that changes nothing is not written and makes no event.
+    /// The todo after `patch`, or `None` if the patch changes nothing: a no-op
+    /// is not written and causes no event.
     #[must_use]
     pub fn patched(&self, patch: &TodoPatch) -> Option<Self> {
         let changed = Self {
@@ -56,7 +56,7 @@ impl Todo {
     }
 }
 
-/// What to change of a todo; what is `None` stays.
+/// A change of a todo; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TodoPatch {
     /// The new text.
@@ -91,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_patch_applied_twice_changes_nothing_the_second_time(
+        fn applying_a_patch_twice_is_a_no_op(
             text in proptest::option::of("[a-z]{1,140}"),
             completed in proptest::option::of(any::<bool>()),
         ) {

@@ -1,5 +1,5 @@
-//! Takes events from a queue to the webhook: the `schedule` decides, this
-//! does it.
+//! Delivers events from a queue to the webhook: the `schedule` decides, this
+//! module acts.
 
 pub(crate) mod schedule;
 mod spans;
@@ -24,40 +24,40 @@ use spans::{Spans, Tries};
 
 pub use schedule::Rules;
 
-/// How long posts that are on their way at the stop may take, and the queue to
-/// hear of them. Longer than a post may take.
+/// How long posts in flight at shutdown and their acknowledgements may take.
+/// Longer than the timeout of a post.
 const STOP_TIMEOUT: Duration = Duration::from_secs(13);
 
-/// How long the queue may take to be passed on, at the very end.
+/// How long releasing the queue may take at the very end.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a task of the engine ends with.
+/// The result of a task of the engine.
 enum Done<R> {
     Posted(Job<R>, Vec<bool>, Outcome),
     Settled(Job<R>, Verdict, bool),
     Noted,
 }
 
-/// The way of the events of one queue to one webhook.
+/// Delivers the events of one queue to one webhook.
 #[derive(Debug)]
 pub struct Engine<P> {
     /// Where they go.
     pub outlet: Arc<P>,
     /// What they look like there.
     pub messages: Messages,
-    /// How old an event may become by failing posts.
+    /// How old a failing event may get before it is given up.
     pub retry_for: Duration,
-    /// Where the pauses get their jitter from.
+    /// The source of the backoff jitter.
     pub random: fastrand::Rng,
-    /// What is counted.
+    /// The metrics it updates.
     pub metrics: Metrics,
 }
 
 impl<P: Post> Engine<P> {
-    /// Delivers until `shutdown`, then finishes what is on its way.
+    /// Delivers until `shutdown`, then finishes what is in flight.
     ///
     /// # Errors
-    /// Where the queue ends or a task panics.
+    /// If the queue ends or a task panics.
     pub async fn run<Q: Queue>(
         self,
         queue: Q,
@@ -113,7 +113,7 @@ impl<Q: Queue, P: Post> Running<Q, P> {
         }
     }
 
-    /// Starts all that is due; gives when the next is.
+    /// Starts everything that is due; returns when the next is.
     fn start_tasks(&mut self) -> Option<Instant> {
         let wake_at = loop {
             let post = self.post.clone();
@@ -131,8 +131,8 @@ impl<Q: Queue, P: Post> Running<Q, P> {
                 }
                 Next::Settle(job, verdict) => {
                     self.tasks.spawn(async move {
-                        let heard = post.settle(&job.events, &verdict).await;
-                        Done::Settled(job, verdict, heard)
+                        let acked = post.settle(&job.events, &verdict).await;
+                        Done::Settled(job, verdict, acked)
                     });
                 }
                 Next::Note(events) => {
@@ -168,14 +168,14 @@ impl<Q: Queue, P: Post> Running<Q, P> {
         let now = Instant::now();
         match done {
             Done::Posted(job, known, outcome) => self.schedule.posted(job, &known, outcome, now),
-            Done::Settled(job, verdict, heard) => {
-                self.schedule.settled(job, verdict, heard, now);
+            Done::Settled(job, verdict, acked) => {
+                self.schedule.settled(job, verdict, acked, now);
             }
             Done::Noted => {}
         }
     }
 
-    /// Finishes what is on its way; nothing else is begun.
+    /// Finishes what is in flight and starts nothing else.
     async fn stop(mut self) {
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.schedule.stop();
@@ -208,7 +208,7 @@ impl<Q: Queue, P: Post> Running<Q, P> {
     }
 }
 
-/// What the tasks need.
+/// What the tasks share.
 struct Delivery<D, P> {
     desk: D,
     tries: Tries,
@@ -216,14 +216,14 @@ struct Delivery<D, P> {
     pace: Duration,
     messages: Messages,
     metrics: Metrics,
-    /// When the last post went out. Whoever holds it has the turn.
+    /// When the last post went out. Only the task that locks it may post.
     last_post: tokio::sync::Mutex<Option<Instant>>,
     paused_until: watch::Sender<Instant>,
 }
 
 impl<D: Desk, P: Post> Delivery<D, P> {
-    /// Posts those of the events that were not delivered before; tells which
-    /// were, and what came of the rest.
+    /// Posts the events that were not delivered before; returns which ones
+    /// were, and the outcome of the rest.
     async fn post(&self, job: &Job<D::Receipt>) -> (Vec<bool>, Outcome) {
         let known = match self.desk.known(&job.events).await {
             Ok(known) => known,
@@ -232,11 +232,11 @@ impl<D: Desk, P: Post> Delivery<D, P> {
                 return (Vec::new(), Outcome::NoQueue);
             }
         };
-        let known_too = known.iter().copied();
+        let is_known = known.iter().copied();
         let events: Events<_> = job
             .events
             .iter()
-            .zip(known_too.chain(std::iter::repeat(false)))
+            .zip(is_known.chain(std::iter::repeat(false)))
             .filter(|(_, known)| !known)
             .map(|(event, _)| event.clone())
             .collect();
@@ -250,7 +250,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
             info!(subject, data, "todo event");
         }
         let text = self.messages.text(&events);
-        // The schedule has planned for the pace; the way here may have taken long.
+        // The schedule plans for the pace, but the lookup may have been slow.
         let mut last_post = self.last_post.lock().await;
         if let Some(last_post) = *last_post {
             sleep_until(last_post + self.pace).await;
@@ -258,7 +258,7 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         match self.desk.permission(&events).await {
             Ok(Permission::Granted) => {}
             Ok(Permission::Wait(pause)) => {
-                // Whoever has the next turn is not told again.
+                // The desk reports a pause once; the next task needs it, too.
                 self.wait(pause);
                 return (known, Outcome::Wait(pause));
             }
@@ -312,14 +312,14 @@ impl<D: Desk, P: Post> Delivery<D, P> {
         }
     }
 
-    /// Has nothing posted for so long, also by posts that are planned.
+    /// Suspends posting for `pause`, including tasks already running.
     fn wait(&self, pause: Duration) {
         let until = Instant::now() + pause;
         self.paused_until
             .send_modify(|paused| *paused = until.max(*paused));
     }
 
-    /// Whether the queue heard.
+    /// Returns whether the queue acknowledged it.
     async fn settle(&self, events: &[Arc<Event<D::Receipt>>], verdict: &Verdict) -> bool {
         if let Err(error) = self.desk.settle(events, verdict).await {
             self.metrics.unheard.inc();

@@ -1,14 +1,13 @@
-//! What is to be done next with the events that are held. No I/O happens here
-//! and no clock is read, so every rule can be tested by itself:
+//! Decides what to do next with the events in flight. It does no I/O and reads
+//! no clock, so every rule can be tested in isolation:
 //!
-//! - never two posts with events of one todo at a time, and in the order of the
-//!   queue;
-//! - a post that fails is the webhook's fault while nothing else succeeds: it is
-//!   tried once a second until something does. It is the event's own fault while
-//!   others are accepted: then it waits longer and longer, and nobody for it;
+//! - events of one todo are posted in queue order, never two posts at a time;
+//! - while nothing succeeds, a failed post is blamed on the webhook: it is
+//!   retried once a second until something does. While others succeed, it is
+//!   blamed on the event, which backs off and blocks no other todo;
 //! - a post with several events that fails is halved until the culprit is alone;
-//! - what was posted is never posted again by this process, whatever the queue
-//!   does, and while the queue takes no verdicts nothing more is posted.
+//! - this process never posts a delivered event again, whatever the queue does,
+//!   and posts nothing more while the queue accepts no verdicts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,62 +19,62 @@ use tokio::time::Instant;
 use crate::queue::{Event, Events, Reason, Verdict};
 use crate::webhook::Failure;
 
-/// How many posts may be on their way, or waiting for the queue to hear of
-/// them. So many are repeated at most when the process dies.
+/// How many posts may be in flight or awaiting the queue's acknowledgement. At
+/// most this many are repeated when the process dies.
 pub(crate) const MAX_POSTS: usize = 16;
 
-/// How often a webhook that fails is asked whether it is back.
+/// How often a failing webhook is probed.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// The webhook itself is at fault when so many posts failed, each about other
-/// events, and none succeeded meanwhile.
+/// The webhook itself is blamed once this many posts failed, each with
+/// different events, and none succeeded in between.
 const SUSPECTS: usize = 2;
 
-/// The first pause of an event that failed; it doubles.
+/// The first backoff of a failed event; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest pause of an event that fails while others are accepted.
+/// The longest backoff of an event that fails while others are accepted.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// An event that failed so often while others were accepted is given up, after
-/// ten minutes or more: what waits behind it grows meanwhile.
+/// An event that fails this often while others are accepted is given up, after
+/// ten minutes or more: its todo's later events pile up behind it.
 const MOST_STRIKES: u32 = 24;
 
-/// No event is given up for its age after fewer attempts: it may have grown
-/// old while nobody tried.
+/// No event is given up for its age after fewer attempts: it may have aged
+/// while nothing tried to deliver it.
 const FEWEST_ATTEMPTS: u32 = 5;
 
-/// The pause after the queue did not do what it was asked.
+/// The pause after a failed queue operation.
 const QUEUE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How many delivered events are remembered, beside what the queue remembers.
+/// How many delivered events are remembered, besides the queue's own record.
 const REMEMBERED: usize = 4096;
 
 /// How events become posts.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// From the start of a post to the start of the next.
+    /// The shortest time between the starts of two posts.
     pub pace: Duration,
-    /// The size of a post with several events; `None` for one event a post.
+    /// The size limit of a post with several events; `None` allows only one.
     pub merge: Option<usize>,
-    /// How old an event may become by failing posts.
+    /// How old a failing event may get before it is given up.
     pub retry_for: Duration,
 }
 
-/// Some events and what is to be done with them.
+/// A batch of events to post or to settle.
 #[derive(Debug)]
 pub(crate) struct Job<R> {
     number: u64,
     generation: u64,
     pub(crate) events: Events<R>,
-    /// Those of them that are tried for the first time.
+    /// The events that are tried for the first time.
     pub(crate) fresh: Events<R>,
     failures: u32,
-    /// The post before it.
-    former_post: Option<LastPost>,
+    /// The previous post.
+    previous_post: Option<LastPost>,
 }
 
-/// The job of a post and when it began.
+/// The job number of a post and when it started.
 type LastPost = (u64, Instant);
 
 /// What to do next.
@@ -83,30 +82,30 @@ type LastPost = (u64, Instant);
 pub(crate) enum Next<R> {
     /// Post these, then call [`Schedule::posted`].
     Post(Job<R>),
-    /// Bring the queue this verdict, then call [`Schedule::settled`].
+    /// Report this verdict to the queue, then call [`Schedule::settled`].
     Settle(Job<R>, Verdict),
-    /// Tell the queue that these were delivered, which are not held any more.
+    /// Tell the queue that these events, no longer held, were delivered.
     Note(Events<R>),
-    /// Nothing before this time, or before something happens.
+    /// Nothing to do until this time, or until something happens.
     Wait(Option<Instant>),
 }
 
-/// What came of a post.
+/// The outcome of a post.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The webhook took it.
+    /// The webhook accepted it.
     Delivered,
-    /// 429: nothing more for so long.
+    /// 429: nothing more for this long.
     Limited(Duration),
-    /// It may be accepted another time.
+    /// It may be accepted later.
     Failed(Failure),
     /// It will never be accepted.
     Rejected(Failure),
-    /// Not posted: the webhook asked another process to wait for so long.
+    /// Not posted: the webhook asked another process to wait this long.
     Wait(Duration),
-    /// Not posted: the events are another's by now.
+    /// Not posted: another process owns the events by now.
     Lost,
-    /// Not posted: the queue could not be asked.
+    /// Not posted: the queue could not be reached.
     NoQueue,
 }
 
@@ -119,12 +118,12 @@ struct Held<R> {
     attempts: u32,
     /// How often it failed although others were accepted since its last try.
     strikes: u32,
-    /// How many successes there were when it last failed alone.
+    /// The number of successes when it last failed alone.
     failed_at: Option<u64>,
-    /// With how many others it may be posted.
+    /// How many events a post with it may contain.
     share: usize,
     ready_at: Instant,
-    /// From when on it has been tried for long enough.
+    /// When its retry period ends.
     exhausts_at: Instant,
     /// When it arrived, or was last tried.
     touched_at: Instant,
@@ -137,7 +136,7 @@ struct Unsettled<R> {
     due: Instant,
 }
 
-/// The events that this process holds, and what it knows of the webhook.
+/// The events that this process holds, and what it knows about the webhook.
 #[derive(Debug)]
 pub(crate) struct Schedule<R> {
     rules: Rules,
@@ -145,9 +144,9 @@ pub(crate) struct Schedule<R> {
     generation: u64,
     jobs: u64,
     held: BTreeMap<u64, Held<R>>,
-    /// The todos of the posts on their way, by the number of the job.
+    /// The todos of the posts in flight, by job number.
     posting: BTreeMap<u64, Vec<TodoId>>,
-    /// The jobs that the queue is told of, and whether the webhook took them.
+    /// The jobs being settled, and whether the webhook accepted them.
     settling: BTreeMap<u64, bool>,
     unsettled: Vec<Unsettled<R>>,
     to_note: Vec<Events<R>>,
@@ -158,7 +157,7 @@ pub(crate) struct Schedule<R> {
     paused_until: Option<Instant>,
     /// The first event of each post that failed since the last success.
     suspects: BTreeSet<Arc<str>>,
-    /// Since the webhook is taken to be down: how often it was asked.
+    /// The number of failed probes while the webhook counts as down.
     probes: Option<u32>,
     successes: u64,
     is_stopping: bool,
@@ -187,12 +186,12 @@ impl<R> Schedule<R> {
         }
     }
 
-    /// Takes `event`, which was published `age` ago and needs `size` of a post
-    /// with several.
+    /// Adds `event`, published `age` ago, which takes up `size` of a post with
+    /// several.
     pub(crate) fn arrive(&mut self, event: Event<R>, age: Duration, size: usize, now: Instant) {
         let event = Arc::new(event);
         if let Some(held) = self.held.get_mut(&event.position) {
-            // Handed out once more; the newer receipt is as good.
+            // A redelivery; the newer receipt is just as good.
             if !held.is_busy {
                 held.event = event;
             }
@@ -233,8 +232,8 @@ impl<R> Schedule<R> {
         }
     }
 
-    /// Forgets what is held. Posts on their way cannot be called back: what
-    /// they deliver is remembered.
+    /// Drops everything held. Posts in flight cannot be recalled, so what they
+    /// deliver is remembered.
     pub(crate) fn start_over(&mut self) {
         self.generation += 1;
         self.held.clear();
@@ -247,7 +246,7 @@ impl<R> Schedule<R> {
         self.is_stopping = true;
     }
 
-    /// Whether nothing is on its way and nothing waits to be settled.
+    /// Whether nothing is in flight and nothing waits to be settled.
     pub(crate) fn is_idle(&self) -> bool {
         self.posting.is_empty() && self.settling.is_empty() && self.unsettled.is_empty()
     }
@@ -257,17 +256,17 @@ impl<R> Schedule<R> {
         self.held.len()
     }
 
-    /// Whether the webhook is taken to be down.
+    /// Whether the webhook counts as down.
     pub(crate) fn is_webhook_down(&self) -> bool {
         self.probes.is_some()
     }
 
-    /// Whether there are verdicts that the queue does not take.
+    /// Whether verdicts are pending that the queue refuses.
     pub(crate) fn is_queue_broken(&self) -> bool {
         self.is_queue_broken && !self.is_idle()
     }
 
-    /// What to do at `now`. To be asked again until it says to wait.
+    /// What to do at `now`. Call it until it returns [`Next::Wait`].
     pub(crate) fn next(&mut self, now: Instant) -> Next<R> {
         if let Some(events) = self.to_note.pop() {
             return Next::Note(events);
@@ -296,11 +295,11 @@ impl<R> Schedule<R> {
         let unsettled = self.unsettled.iter();
         let unsettled = unsettled.filter(|entry| entry.verdict == Verdict::Delivered);
         let posts = self.posting.len() + settling.count() + unsettled.count();
-        // One by one finds out whether the queue takes verdicts again.
+        // A single post finds out whether the queue accepts verdicts again.
         posts < if self.is_queue_broken { 1 } else { MAX_POSTS }
     }
 
-    /// From when on a post may start.
+    /// When the next post may start.
     fn open_at(&self, now: Instant) -> Instant {
         let pace = match self.probes {
             Some(_) => self.rules.pace.max(PROBE),
@@ -313,8 +312,8 @@ impl<R> Schedule<R> {
             .fold(now, Instant::max)
     }
 
-    /// For each todo that is not busy: its next events, as far as they may
-    /// share a post.
+    /// The next events of each todo that is not busy, as far as they may share
+    /// a post.
     fn runs(&self, now: Instant) -> Vec<Run> {
         let busy = self.posting.values().flatten().copied();
         let mut closed: BTreeSet<TodoId> = busy.collect();
@@ -356,8 +355,8 @@ impl<R> Schedule<R> {
         runs.retain(|run| run.ready_at <= now);
         runs.sort_by_key(|run| (run.touched_at, run.positions[0]));
         let share = runs[0].share;
-        // A webhook that is down is asked with one event every third time: the
-        // one that it refuses may be in every post of several.
+        // Every third probe has a single event: every larger post may contain
+        // the one that the webhook refuses.
         let alone = self.probes.is_some_and(|probes| probes % 3 == 2);
         let limit = match self.rules.merge {
             Some(_) if !alone => share,
@@ -391,7 +390,7 @@ impl<R> Schedule<R> {
         job.fresh = fresh;
         let todos = job.events.iter().filter_map(|event| event.todo_id());
         self.posting.insert(job.number, todos.collect());
-        job.former_post = self.last_post.replace((job.number, now));
+        job.previous_post = self.last_post.replace((job.number, now));
         job
     }
 
@@ -403,7 +402,7 @@ impl<R> Schedule<R> {
             events,
             fresh: Vec::new(),
             failures: 0,
-            former_post: None,
+            previous_post: None,
         }
     }
 
@@ -411,8 +410,8 @@ impl<R> Schedule<R> {
         self.unsettled.push(Unsettled { job, verdict, due });
     }
 
-    /// Takes back a job after its post. Those of its events that are `known`
-    /// were not posted, as they had been delivered before.
+    /// Handles the outcome of a post. Its `known` events were not posted,
+    /// because they had been delivered before.
     pub(crate) fn posted(
         &mut self,
         mut job: Job<R>,
@@ -431,10 +430,10 @@ impl<R> Schedule<R> {
             self.unsettle(duplicates, Verdict::Duplicate, now);
         }
         if posted.is_empty() {
-            // It was no post, so the next one need not wait for it: after a
-            // take-over there may be many that had been delivered.
+            // Nothing was posted, so the next post need not be paced: after a
+            // takeover many events may turn out to be delivered already.
             if self.last_post.is_some_and(|(last, _)| last == job.number) {
-                self.last_post = job.former_post;
+                self.last_post = job.previous_post;
             }
             return;
         }
@@ -442,7 +441,7 @@ impl<R> Schedule<R> {
         match outcome {
             Outcome::Delivered => self.delivered(job, now),
             Outcome::Limited(pause) => {
-                // It waits for nobody's fault, but it does wait.
+                // A rate limit is nobody's fault, but it is an attempt.
                 self.pause(now + pause);
                 self.probes.get_or_insert(0);
                 let failure = Failure {
@@ -484,7 +483,7 @@ impl<R> Schedule<R> {
             self.unsettle(job, Verdict::Delivered, now);
             return;
         }
-        // Whoever holds them by now should know. If that is this process:
+        // Their current owner must learn of it, even if it is this process.
         for event in &job.events {
             if let Some(held) = self.held.get_mut(&event.position)
                 && held.event.id == event.id
@@ -499,8 +498,8 @@ impl<R> Schedule<R> {
         self.to_note.push(job.events);
     }
 
-    /// The webhook does its work: what failed before and is not to blame goes
-    /// on at once.
+    /// The webhook works: events that failed through no fault of their own are
+    /// retried at once.
     fn is_alive(&mut self, now: Instant) {
         self.successes += 1;
         self.suspects.clear();
@@ -541,7 +540,7 @@ impl<R> Schedule<R> {
         });
     }
 
-    /// Posts fewer of these together, to find the one that is not accepted.
+    /// Halves the size of their posts, to find the event that is refused.
     fn halve(&mut self, job: &Job<R>, now: Instant) {
         let share = (job.events.len() / 2).max(1);
         self.release(job, now, |held| held.share = share);
@@ -560,8 +559,7 @@ impl<R> Schedule<R> {
         }
     }
 
-    /// As [`Self::release`], but those that were tried for long enough are
-    /// given up.
+    /// Like [`Self::release`], but gives up events that were tried long enough.
     fn try_again(
         &mut self,
         job: &Job<R>,
@@ -598,18 +596,19 @@ impl<R> Schedule<R> {
         held.map_or(0, |held| held.attempts)
     }
 
-    /// Takes back a job after the queue was told of it; whether it heard.
-    pub(crate) fn settled(&mut self, mut job: Job<R>, verdict: Verdict, heard: bool, now: Instant) {
+    /// Handles the queue's answer to a verdict: whether it `acked`.
+    pub(crate) fn settled(&mut self, mut job: Job<R>, verdict: Verdict, acked: bool, now: Instant) {
         self.settling.remove(&job.number);
         if job.generation != self.generation {
             return;
         }
         let is_dead = matches!(verdict, Verdict::Dead { .. });
         if !is_dead {
-            self.is_queue_broken = !heard;
+            self.is_queue_broken = !acked;
         }
-        if !heard {
-            // Dead letters that find no room are many, and hold up nothing.
+        if !acked {
+            // Dead letters refused for lack of space are many and block
+            // nothing.
             let doublings = if is_dead { job.failures.min(5) } else { 0 };
             job.failures += 1;
             self.unsettle(job, verdict, now + QUEUE_PAUSE * 2_u32.pow(doublings));
@@ -629,7 +628,7 @@ impl<R> Schedule<R> {
     }
 }
 
-/// How long an event waits that failed `attempts` times, `strikes` of them
+/// The backoff of an event that failed `attempts` times, `strikes` of them
 /// while others were accepted. `random` is from 0 to 1.
 fn pause(attempts: u32, strikes: u32, random: f64) -> Duration {
     let (first, doublings, cap) = match strikes {
@@ -650,7 +649,7 @@ struct Run {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    /// Posted, and the queue may not know.
+    /// Posted, but the queue may not know it yet.
     Unsettled,
     Settled,
 }

@@ -1,8 +1,8 @@
-//! The spans of the events that are delivered.
+//! The spans of event deliveries.
 //!
-//! Each event has one for each try, in the trace of the request that changed the
-//! todo. The post belongs to that of the first event; the others are linked to
-//! it, and it to them, so that each trace tells where its event went.
+//! Each attempt to deliver an event has a span in the trace of the request that
+//! changed the todo. The post belongs to the first event's span; that one and
+//! the others link to each other, so each trace shows where its event went.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,13 @@ use service_kit::trace::{Exemplar, Kind, Span, is_exporting, names};
 use crate::queue::Event;
 use crate::webhook::Answer;
 
-/// How many events that failed are remembered. One more forgets all: it costs
-/// links and nothing else.
+/// How many failed events are remembered. One more clears the map, which costs
+/// only links.
 const REMEMBERED: usize = 4096;
 
-/// The spans of the last tries to deliver events that failed.
+/// The span of the latest attempt to deliver each event that failed.
 pub(super) struct Tries {
-    /// Of what the events come from: `messaging.system`.
+    /// `messaging.system` of the queue.
     system: &'static str,
     last: Mutex<HashMap<Arc<str>, TraceParent>>,
 }
@@ -45,16 +45,16 @@ impl Tries {
     }
 }
 
-/// The spans of one post, one for each event; none where nothing is exported.
+/// The spans of one post, one per event; none unless traces are exported.
 pub(super) struct Spans<'a> {
     tries: &'a Tries,
     all: Vec<(Arc<str>, Span)>,
-    /// What the post belongs to.
+    /// The parent of the post's span.
     context: Option<TraceParent>,
 }
 
 impl<'a> Spans<'a> {
-    /// Starts a try to post `events`, of which there is one at least.
+    /// Starts an attempt to post `events`, which must not be empty.
     pub(super) fn start<R>(tries: &'a Tries, events: &[Arc<Event<R>>]) -> Self {
         let events_with_spans = if is_exporting() { events } else { &[] };
         let mut all: Vec<_> = events_with_spans
@@ -84,7 +84,7 @@ impl<'a> Spans<'a> {
         self.context
     }
 
-    /// What leads from the measurement of the post to its trace.
+    /// Links the measurement of the post to its trace.
     pub(super) fn exemplar(&self) -> Option<Exemplar> {
         self.all.first().and_then(|(_, span)| span.exemplar())
     }

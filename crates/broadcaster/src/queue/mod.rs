@@ -1,5 +1,5 @@
-//! What the engine asks of a queue. There are two: `jetstream` in a cluster,
-//! and the inbox of `standalone` in one process.
+//! What the engine requires of a queue. There are two: `jetstream` in a
+//! cluster, and the inbox of `standalone` in one process.
 
 pub(crate) mod jetstream;
 pub mod term;
@@ -18,10 +18,10 @@ use crate::webhook::Failure;
 /// An event as a queue hands it out.
 #[derive(Debug)]
 pub struct Event<R> {
-    /// Names the event for ever: `Nats-Msg-Id`.
+    /// The permanent id of the event: `Nats-Msg-Id`.
     pub id: Arc<str>,
-    /// Orders the events of the queue. It is no identity: a queue that is made
-    /// anew counts anew.
+    /// Orders the events of the queue. It is no identity: a recreated queue
+    /// restarts the count.
     pub position: u64,
     /// `staging.todos.created`.
     pub subject: String,
@@ -29,17 +29,17 @@ pub struct Event<R> {
     pub payload: Bytes,
     /// The todo in it, or why there is none.
     pub todo: Result<Todo, String>,
-    /// When the queue took it.
+    /// When the queue accepted it.
     pub published: OffsetDateTime,
-    /// Where the message was sent, in the trace of the request that made the
-    /// change.
+    /// The span that sent the message, in the trace of the request that made
+    /// the change.
     pub trace: Option<TraceParent>,
-    /// By what the queue knows this delivery of the event.
+    /// Identifies this delivery to the queue.
     pub receipt: R,
 }
 
 impl<R> Event<R> {
-    /// Reads what is in `payload`.
+    /// Parses the todo in `payload`.
     pub fn new(
         id: Arc<str>,
         position: u64,
@@ -61,7 +61,7 @@ impl<R> Event<R> {
         }
     }
 
-    /// What happened, where the subject tells.
+    /// The kind of change, if the subject names one.
     #[must_use]
     pub fn kind(&self) -> Option<EventKind> {
         let (_, kind) = self.subject.rsplit_once('.')?;
@@ -76,35 +76,35 @@ impl<R> Event<R> {
 /// Events that were posted together.
 pub type Events<R> = Vec<Arc<Event<R>>>;
 
-/// What a queue has to say.
+/// What a queue yields.
 #[derive(Debug)]
 pub enum Arrival<R> {
     /// The next event. Those of a todo come in the order of its changes.
     Event(Event<R>),
-    /// Everything that was handed out so far is void, and what is not settled
-    /// comes again, from the oldest on.
+    /// Everything handed out so far is void; unsettled events are redelivered,
+    /// oldest first.
     StartOver,
 }
 
 /// Whether events may be posted at this moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Permission {
-    /// They may, for the blink of an eye.
+    /// They may, at this very moment.
     Granted,
-    /// Another process was asked by the webhook to wait for so long.
+    /// The webhook asked another process to wait this long.
     Wait(Duration),
-    /// They are another's by now; [`Arrival::StartOver`] follows.
+    /// Another process owns them by now; [`Arrival::StartOver`] follows.
     Lost,
 }
 
 /// Why an event was given up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
-    /// Its payload is no todo.
+    /// Its payload is not a todo.
     Poison,
-    /// The webhook will never take it.
+    /// The webhook will never accept it.
     Rejected,
-    /// The webhook did not take it for too long.
+    /// The webhook has not accepted it for too long.
     Exhausted,
 }
 
@@ -123,7 +123,7 @@ impl Reason {
 /// What became of an event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
-    /// The webhook took it.
+    /// The webhook accepted it.
     Delivered,
     /// It had been delivered before.
     Duplicate,
@@ -131,21 +131,21 @@ pub enum Verdict {
     Dead {
         /// Why.
         reason: Reason,
-        /// What the webhook said last.
+        /// The webhook's last answer.
         failure: Failure,
         /// How often it was posted.
         attempts: u32,
     },
 }
 
-/// Why a queue could not do what it was asked.
+/// Why a queue operation failed.
 pub type QueueError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A queue, as its one reader sees it.
+/// A queue, as seen by its only reader.
 pub trait Queue: Send {
-    /// What it is, as `messaging.system` of OpenTelemetry's conventions.
+    /// The value of `messaging.system` in OpenTelemetry's conventions.
     const SYSTEM: &'static str;
-    /// By what it knows a delivery.
+    /// Identifies a delivery to the queue.
     type Receipt: Send + Sync + 'static;
     /// What the tasks of the engine talk to.
     type Desk: Desk<Receipt = Self::Receipt>;
@@ -153,17 +153,17 @@ pub trait Queue: Send {
     /// A handle for tasks.
     fn desk(&self) -> Self::Desk;
 
-    /// The next arrival; `None` where there will be none. Cancel safe.
+    /// The next arrival; `None` once the queue has ended. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Option<Arrival<Self::Receipt>>> + Send;
 
-    /// Passes on whatever is held, at the end.
+    /// Releases everything held, at shutdown.
     fn release(self) -> impl Future<Output = ()> + Send;
 }
 
-/// The side of a queue that answers questions and takes verdicts. Each call
-/// has a deadline of its own and may be made again.
+/// The side of a queue that answers queries and accepts verdicts. Each call has
+/// its own deadline and may be retried.
 pub trait Desk: Clone + Send + Sync + 'static {
-    /// By what the queue knows a delivery.
+    /// Identifies a delivery to the queue.
     type Receipt: Send + Sync + 'static;
 
     /// Whether `events` may be posted now. Asked right before each post.
@@ -172,30 +172,30 @@ pub trait Desk: Clone + Send + Sync + 'static {
         events: &[Arc<Event<Self::Receipt>>],
     ) -> impl Future<Output = Result<Permission, QueueError>> + Send;
 
-    /// Which of `events` were delivered before, by whomever.
+    /// Which of `events` were delivered before, by any process.
     fn known(
         &self,
         events: &[Arc<Event<Self::Receipt>>],
     ) -> impl Future<Output = Result<Vec<bool>, QueueError>> + Send;
 
-    /// Remembers that `events` were delivered, without taking them from the
-    /// queue: they are another's by now.
+    /// Records that `events` were delivered, without removing them from the
+    /// queue: another process owns them by now.
     fn note(
         &self,
         events: &[Arc<Event<Self::Receipt>>],
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Takes `events` from the queue, which all have this verdict.
+    /// Removes `events`, which all have this verdict, from the queue.
     fn settle(
         &self,
         events: &[Arc<Event<Self::Receipt>>],
         verdict: &Verdict,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// Lets other processes know that the webhook wants to be left alone.
+    /// Tells other processes that the webhook asked for a pause.
     fn announce(&self, pause: Duration) -> impl Future<Output = ()> + Send;
 
-    /// The webhook failed for `events`, which are tried again.
+    /// Called when posting `events` failed; they will be retried.
     fn failed(
         &self,
         events: &[Arc<Event<Self::Receipt>>],

@@ -1,50 +1,50 @@
 //! The rules of ownership, without any I/O: which deliveries of a consumer
-//! belong together, and the times that keep two owners apart.
+//! belong together, and the timeouts that keep two owners apart.
 
 use std::time::Duration;
 
-/// How old the confirmation of the pin may be at a post. A process that slept
-/// for longer asks again first.
+/// How old a confirmation of the pin may be when posting. A process that slept
+/// longer confirms again first.
 pub const FRESH: Duration = Duration::from_millis(400);
 
-/// How often a standby asks the active replica for a sign of life.
+/// How often a standby pings the active replica.
 pub const ASK_EVERY: Duration = Duration::from_millis(150);
 
-/// A standby takes over from a replica that nobody can ask for so long, as the
-/// server says.
+/// A standby takes over from a replica that the server reports unreachable for
+/// this long.
 pub const UNREACHABLE: Duration = Duration::from_millis(450);
 
-/// A standby takes over from a replica that is connected and has not answered
-/// for so long. A busy machine alone should not cause that.
+/// A standby takes over from a connected replica that has not answered for this
+/// long. A busy machine alone should not cause that.
 pub const SILENT: Duration = Duration::from_millis(1500);
 
-/// How often the consumer is looked at.
+/// How often the consumer is inspected.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const _: () = assert!(
     FRESH.as_millis() < UNREACHABLE.as_millis() && UNREACHABLE.as_millis() < SILENT.as_millis(),
-    "no confirmation outlives the silence that a take-over waits for"
+    "a confirmation must expire before a standby takes over"
 );
 
-/// The deliveries that a replica holds: from the first of a consumer that was
-/// reset, without a gap, under one pin.
+/// The deliveries that a replica holds: from the first after a reset of the
+/// consumer, without a gap, under one pin.
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
-    /// By what the server knows the replica as the active one.
+    /// The server's id for the replica while it is the active one.
     pub pin: Option<String>,
     /// The number of the last delivery.
     pub last: Option<u64>,
 }
 
-/// What a delivery means for what is held.
+/// What a delivery means for those already held.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Taken {
-    /// It is the next.
+    /// It is the next one.
     Next,
-    /// It is the first after a reset: what was held is void, and this is not.
+    /// It is the first after a reset: what was held is void, but this is valid.
     First,
-    /// Others are out that are not held here. This one and what was held are
-    /// void; the consumer has to be reset.
+    /// Some events in flight are not held here. This one and what was held are
+    /// void; the consumer must be reset.
     Gap {
         /// Whether anything was held.
         held: bool,
@@ -52,8 +52,8 @@ pub enum Taken {
 }
 
 impl Holding {
-    /// Takes the delivery that is the consumer's `number`th since it was reset,
-    /// from 1 on, to the replica that it knows as `pin`.
+    /// Adds delivery `number` since the reset of the consumer, counted from 1,
+    /// to the replica pinned as `pin`.
     pub fn take(&mut self, pin: &str, number: u64) -> Taken {
         let is_ours = self.pin.as_deref().is_none_or(|ours| ours == pin);
         let is_next = is_ours && self.last.is_some_and(|last| last + 1 == number);

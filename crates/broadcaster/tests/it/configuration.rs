@@ -1,4 +1,4 @@
-//! What the program says of its variables, and how it takes them.
+//! How the program documents and reads its variables.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn the_help_shows_no_value_of_a_variable() {
 
 #[tokio::test]
 async fn an_empty_variable_is_not_set() {
-    // A file that is named by nothing is none; the fault is another one.
+    // An empty variable names no file; the only fault is another one.
     let service = Service::builder(env!("CARGO_BIN_EXE_broadcaster"))
         .env("NATS_URL", "")
         .env("NATS_PASSWORD_FILE", "")
@@ -36,7 +36,7 @@ async fn an_empty_variable_is_not_set() {
         .spawn()
         .unwrap();
     assert_eq!(service.wait(SOON).await.unwrap().code(), Some(64));
-    let told = service.stderr();
-    assert!(told.contains("1 error\n"), "{told}");
-    assert!(told.contains("LOG_FORMAT"), "{told}");
+    let stderr = service.stderr();
+    assert!(stderr.contains("1 error\n"), "{stderr}");
+    assert!(stderr.contains("LOG_FORMAT"), "{stderr}");
 }

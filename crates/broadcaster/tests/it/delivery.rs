@@ -1,4 +1,4 @@
-//! What the webhook gets, and what follows from its answers.
+//! What the webhook receives, and how its answers are handled.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn events_wait_for_a_broadcaster_and_a_broadcaster_for_the_stream() {
 }
 
 #[tokio::test]
-async fn failures_of_the_webhook_lose_nothing_and_keep_the_order_of_each_todo() {
+async fn webhook_failures_cause_no_loss_or_reordering_within_a_todo() {
     let world = World::new().await;
     let _broadcaster = world.broadcaster().start().await.unwrap();
     world.webhook.answer_next(6, Answer::status(500));
@@ -70,7 +70,7 @@ async fn failures_of_the_webhook_lose_nothing_and_keep_the_order_of_each_todo() 
 }
 
 #[tokio::test]
-async fn a_refusing_webhook_gets_everything_when_it_is_back() {
+async fn everything_is_delivered_once_a_refusing_webhook_is_back() {
     let world = World::new().await;
     world.webhook.refuse().await;
     let broadcaster = world.broadcaster().start().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_refusing_webhook_gets_everything_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_does_not_answer_is_given_up_and_asked_again() {
+async fn a_post_without_an_answer_times_out_and_is_retried() {
     let world = World::new().await;
     let _broadcaster = world.broadcaster().start().await.unwrap();
     world.webhook.answer_next(1, Answer::hang());
@@ -100,7 +100,7 @@ async fn a_webhook_that_does_not_answer_is_given_up_and_asked_again() {
 }
 
 #[tokio::test]
-async fn retry_after_holds_for_every_event_and_for_the_next_replica() {
+async fn retry_after_applies_to_every_event_and_to_the_next_replica() {
     let world = World::new().await;
     let broadcaster = world.broadcaster().start().await.unwrap();
     world.webhook.answer_next(1, Answer::too_many_requests(8));
@@ -121,7 +121,7 @@ async fn retry_after_holds_for_every_event_and_for_the_next_replica() {
 }
 
 #[tokio::test]
-async fn an_event_that_was_delivered_is_not_delivered_again() {
+async fn a_delivered_event_is_not_delivered_again() {
     let world = World::new().await;
     let _broadcaster = world.broadcaster().start().await.unwrap();
     world.publish("created", "same", &payload(1, 0)).await;
@@ -157,7 +157,7 @@ async fn an_event_that_was_delivered_is_not_delivered_again() {
 }
 
 #[tokio::test]
-async fn poison_and_rejected_events_become_dead_letters_and_hold_up_nothing() {
+async fn poison_and_rejected_events_become_dead_letters_and_block_nothing() {
     let world = World::new().await;
     let _broadcaster = world.broadcaster().start().await.unwrap();
     world.publish("created", "poison", "not a todo").await;
@@ -242,7 +242,7 @@ async fn without_forwarding_events_are_logged_and_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_ends_with_64_and_names_every_fault_but_no_secret() {
+async fn an_invalid_configuration_exits_with_64_and_names_every_fault_but_no_secret() {
     let secret = "ftp://hooks.example/T0/B0/secret";
     for (url, fault) in [
         (None, "SLACK_WEBHOOK_URL: is required"),

@@ -1,4 +1,4 @@
-//! What people read, and how often.
+//! The content and the pace of messages.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn todo(id: i64, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn two_hundred_changes_in_ten_seconds_are_a_post_a_second_with_none_missing() {
+async fn two_hundred_changes_are_merged_into_a_post_a_second_without_loss() {
     let world = World::new().await;
     let _broadcaster = world.readable().start().await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
@@ -48,7 +48,7 @@ async fn two_hundred_changes_in_ten_seconds_are_a_post_a_second_with_none_missin
     assert!(posts <= 12, "{posts} posts");
     for pair in requests.windows(2) {
         let apart = pair[1].at - pair[0].at;
-        // The clock of the receiver sees the way there, too.
+        // The receiver's clock includes the network latency.
         assert!(apart > Duration::from_millis(900), "{apart:?}");
     }
     let lines = texts(&requests).join("\n");
@@ -60,7 +60,7 @@ async fn two_hundred_changes_in_ten_seconds_are_a_post_a_second_with_none_missin
 }
 
 #[tokio::test]
-async fn the_first_change_goes_out_at_once_and_no_todo_can_mention_anybody() {
+async fn the_first_change_is_posted_at_once_and_cannot_mention_anyone() {
     let world = World::new().await;
     let broadcaster = world
         .readable()
@@ -78,7 +78,7 @@ async fn the_first_change_goes_out_at_once_and_no_todo_can_mention_anybody() {
 }
 
 #[tokio::test]
-async fn one_change_that_is_refused_is_found_among_many_and_the_others_are_delivered() {
+async fn a_refused_change_is_isolated_and_the_others_are_delivered() {
     let world = World::new().await;
     world.webhook.answer_about("bad one", Answer::status(400));
     world.webhook.answer_about("worse one", Answer::status(500));
@@ -115,7 +115,7 @@ async fn one_change_that_is_refused_is_found_among_many_and_the_others_are_deliv
 }
 
 #[tokio::test]
-async fn a_page_in_place_of_slacks_answer_and_a_redirect_are_no_deliveries() {
+async fn an_html_page_or_a_redirect_is_not_a_delivery() {
     let world = World::new().await;
     let page = Answer::status(200).with_body("<html>Sign in</html>");
     world.webhook.answer_next(1, page);
@@ -131,7 +131,7 @@ async fn a_page_in_place_of_slacks_answer_and_a_redirect_are_no_deliveries() {
 }
 
 #[tokio::test]
-async fn retry_after_is_a_second_at_least_whatever_it_says() {
+async fn a_retry_after_is_at_least_a_second() {
     let world = World::new().await;
     for value in ["0", "Sun, 06 Nov 1994 08:49:37 GMT", "-5", "soon"] {
         let limited = Answer::status(429).with_retry_after(value);
@@ -148,7 +148,7 @@ async fn retry_after_is_a_second_at_least_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn delivery_goes_on_within_two_seconds_of_the_webhook_being_back() {
+async fn delivery_resumes_soon_after_the_webhook_is_back() {
     for json in [true, false] {
         let world = World::new().await;
         let broadcaster = if json {
@@ -181,10 +181,10 @@ async fn delivery_goes_on_within_two_seconds_of_the_webhook_being_back() {
 }
 
 #[tokio::test]
-async fn the_trace_of_the_change_goes_on_to_the_webhook() {
+async fn the_trace_of_a_change_continues_to_the_webhook() {
     let world = World::new().await;
     let _broadcaster = world.readable().start().await.unwrap();
-    // Nothing is exported, so nobody stands between the change and the webhook.
+    // Nothing is exported, so no span comes between the change and the webhook.
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     world.publish_traced(trace).await;
     let requests = world.webhook.wait_for(1, PATIENCE).await.unwrap();

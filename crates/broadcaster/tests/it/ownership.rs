@@ -1,4 +1,4 @@
-//! Who delivers, and how soon somebody else does.
+//! Which replica delivers, and how soon another one takes over.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use testkit::{Answer, Service, eventually};
 
 use crate::world::{PATIENCE, World, accepted, active, replicas};
 
-/// What a machine may add that does other things as well; the drill measures without.
+/// The slack for a busy machine; the drill measures without it.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// Makes a change of one todo every 50 ms for `length`; gives when each was made.
+/// Changes a todo every 50 ms for `length`; returns when each change was made.
 async fn load(world: &World, todo: i64, from: usize, length: Duration) -> Vec<Instant> {
     let mut made = Vec::new();
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
@@ -35,7 +35,7 @@ async fn longest_delay(world: &World, made: &[Instant]) -> Duration {
     made.iter().enumerate().map(delay).max().unwrap()
 }
 
-async fn with_an_active_one(world: &World, count: usize) -> (Vec<Service>, usize) {
+async fn with_active(world: &World, count: usize) -> (Vec<Service>, usize) {
     let replicas = replicas(world, count).await;
     world.change(0, 0).await;
     world.webhook.wait_for(1, PATIENCE).await.unwrap();
@@ -44,9 +44,9 @@ async fn with_an_active_one(world: &World, count: usize) -> (Vec<Service>, usize
 }
 
 #[tokio::test]
-async fn a_standby_delivers_within_a_second_of_the_death_of_the_active_one() {
+async fn a_standby_delivers_within_a_second_of_a_kill() {
     let world = World::new().await;
-    let (mut replicas, active) = with_an_active_one(&world, 3).await;
+    let (mut replicas, active) = with_active(&world, 3).await;
     let mut made = vec![Instant::now()];
     made.extend(load(&world, 0, 1, Duration::from_secs(1)).await);
     replicas.swap_remove(active).kill().await.unwrap();
@@ -57,9 +57,9 @@ async fn a_standby_delivers_within_a_second_of_the_death_of_the_active_one() {
 }
 
 #[tokio::test]
-async fn a_standby_delivers_within_three_seconds_of_the_freeze_of_the_active_one() {
+async fn a_standby_delivers_within_three_seconds_of_a_freeze() {
     let world = World::new().await;
-    let (replicas, active) = with_an_active_one(&world, 3).await;
+    let (replicas, active) = with_active(&world, 3).await;
     let mut made = vec![Instant::now()];
     made.extend(load(&world, 0, 1, Duration::from_secs(1)).await);
     replicas[active].pause().await.unwrap();
@@ -75,7 +75,7 @@ async fn a_standby_delivers_within_three_seconds_of_the_freeze_of_the_active_one
         .wait_until(PATIENCE, |requests| accepted(requests).contains(&(1, 0)))
         .await
         .unwrap();
-    // The one that was in the middle of its post, at most.
+    // At most the one whose post was in flight.
     let late = accepted(&requests[before..]);
     assert!(
         late.iter().filter(|event| event.0 == 0).count() <= 1,
@@ -84,7 +84,7 @@ async fn a_standby_delivers_within_three_seconds_of_the_freeze_of_the_active_one
 }
 
 #[tokio::test]
-async fn an_event_that_is_refused_for_ever_holds_up_no_other_through_a_restart_of_nats() {
+async fn a_permanently_refused_event_blocks_no_other_across_a_nats_restart() {
     let mut world = World::new().await;
     world
         .webhook
@@ -118,7 +118,7 @@ async fn an_event_that_is_refused_for_ever_holds_up_no_other_through_a_restart_o
 }
 
 #[tokio::test]
-async fn a_replica_whose_pin_is_taken_away_stops_at_once_and_nothing_is_lost() {
+async fn a_replica_that_loses_its_pin_stops_at_once_and_nothing_is_lost() {
     let world = World::new().await;
     let _replicas = replicas(&world, 3).await;
     let stream = world.jetstream.get_stream("STAGING_TODOS").await.unwrap();
@@ -126,7 +126,7 @@ async fn a_replica_whose_pin_is_taken_away_stops_at_once_and_nothing_is_lost() {
         for todo in 0..5 {
             world.change(todo, change).await;
         }
-        // Whoever asks next, as two standbys that race would have it.
+        // The next one to pull, as if two standbys raced for the pin.
         let consumer = "staging-broadcaster-workers";
         stream.reset_consumer(consumer, None).await.unwrap();
         stream
@@ -136,6 +136,6 @@ async fn a_replica_whose_pin_is_taken_away_stops_at_once_and_nothing_is_lost() {
         stream.reset_consumer(consumer, None).await.unwrap();
     }
     let twice = world.all_delivered(5, 10).await;
-    println!("{twice} came twice");
+    println!("{twice} delivered twice");
     world.settled().await;
 }

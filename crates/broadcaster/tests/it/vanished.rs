@@ -1,4 +1,4 @@
-//! What was made at the start and is gone later, or was made anew.
+//! Resources that are deleted or recreated at runtime.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use testkit::{Service, eventually};
 
 use crate::world::{PATIENCE, World, accepted, logged};
 
-/// "Within seconds", on a machine that does other things as well.
+/// "Within seconds", on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 
-async fn delivers(world: &World, todo: i64) {
+async fn assert_delivers(world: &World, todo: i64) {
     let start = Instant::now();
     world.change(todo, 0).await;
     world
@@ -22,7 +22,7 @@ async fn delivers(world: &World, todo: i64) {
     assert!(took < SOON, "{took:?}");
 }
 
-/// Waits until `/readyz` says `ready`; gives what it said.
+/// Waits until `/readyz` is as `ready` as expected; returns its text.
 async fn readiness(service: &Service, ready: bool) -> String {
     let http = service_kit::http::client("test", SOON).unwrap();
     eventually(PATIENCE, async || {
@@ -41,27 +41,27 @@ async fn readiness(service: &Service, ready: bool) -> String {
 }
 
 #[tokio::test]
-async fn a_consumer_that_is_removed_is_made_again_and_nothing_is_delivered_twice() {
+async fn a_deleted_consumer_is_recreated_and_nothing_is_delivered_twice() {
     let world = World::new().await;
     let _broadcaster = world.broadcaster().start().await.unwrap();
-    delivers(&world, 1).await;
+    assert_delivers(&world, 1).await;
     world.settled().await;
     let stream = world.jetstream.get_stream("STAGING_TODOS").await.unwrap();
     stream
         .delete_consumer("staging-broadcaster-workers")
         .await
         .unwrap();
-    delivers(&world, 2).await;
+    assert_delivers(&world, 2).await;
     world.settled().await;
     assert_eq!(accepted(&world.webhook.requests()), [(1, 0), (2, 0)]);
 }
 
 #[tokio::test]
-async fn a_stream_that_is_made_anew_is_noticed_although_its_sequences_are_used_again() {
+async fn a_recreated_stream_is_noticed_although_its_sequences_restart() {
     let world = World::new().await;
     let broadcaster = world.broadcaster().start().await.unwrap();
     for todo in 1..4 {
-        delivers(&world, todo).await;
+        assert_delivers(&world, todo).await;
     }
     world
         .jetstream
@@ -72,19 +72,19 @@ async fn a_stream_that_is_made_anew_is_noticed_although_its_sequences_are_used_a
     world.create_stream().await;
     readiness(&broadcaster, true).await;
     for todo in 11..14 {
-        delivers(&world, todo).await;
+        assert_delivers(&world, todo).await;
     }
 }
 
 #[tokio::test]
-async fn a_bucket_or_a_stream_of_dead_letters_that_is_removed_is_made_again() {
+async fn a_deleted_bucket_or_dead_letter_stream_is_recreated() {
     let world = World::new().await;
     let _broadcaster = world.broadcaster().start().await.unwrap();
-    delivers(&world, 1).await;
+    assert_delivers(&world, 1).await;
     for stream in ["KV_STAGING_DELIVERED", "STAGING_TODOS_DEAD"] {
         world.jetstream.delete_stream(stream).await.unwrap();
     }
-    delivers(&world, 2).await;
+    assert_delivers(&world, 2).await;
     world.publish("created", "poison", "not a todo").await;
     eventually(PATIENCE, async || {
         let stream = world.jetstream.get_stream("STAGING_TODOS_DEAD").await;
@@ -99,7 +99,7 @@ async fn a_bucket_or_a_stream_of_dead_letters_that_is_removed_is_made_again() {
 }
 
 #[tokio::test]
-async fn staging_keeps_no_bucket_and_everything_that_is_kept_has_a_bound() {
+async fn without_forwarding_there_is_no_bucket_and_every_stream_is_bounded() {
     let world = World::new().await;
     let logger = world.logger().start().await.unwrap();
     world.change(1, 0).await;
@@ -113,7 +113,7 @@ async fn staging_keeps_no_bucket_and_everything_that_is_kept_has_a_bound() {
     );
     logger.terminate(PATIENCE).await.unwrap();
     let _broadcaster = world.broadcaster().start().await.unwrap();
-    delivers(&world, 2).await;
+    assert_delivers(&world, 2).await;
     for (stream, discard) in [
         ("KV_STAGING_DELIVERED", DiscardPolicy::Old),
         ("STAGING_TODOS_DEAD", DiscardPolicy::New),
@@ -126,10 +126,10 @@ async fn staging_keeps_no_bucket_and_everything_that_is_kept_has_a_bound() {
 }
 
 #[tokio::test]
-async fn while_nothing_can_be_noted_no_more_than_what_is_in_flight_is_posted_and_nothing_twice() {
+async fn while_deliveries_cannot_be_recorded_posts_stop_and_none_is_repeated() {
     let world = World::new().await;
     let broadcaster = world.broadcaster().start().await.unwrap();
-    delivers(&world, 100).await;
+    assert_delivers(&world, 100).await;
     world.settled().await;
     let bucket = world
         .jetstream
@@ -146,8 +146,8 @@ async fn while_nothing_can_be_noted_no_more_than_what_is_in_flight_is_posted_and
     for todo in 0..60 {
         world.change(todo, 0).await;
     }
-    let said = readiness(&broadcaster, false).await;
-    assert!(said.contains("NATS accepts no acknowledgements"), "{said}");
+    let body = readiness(&broadcaster, false).await;
+    assert!(body.contains("NATS accepts no acknowledgements"), "{body}");
     let posted = world.webhook.requests().len() - 1;
     assert!((1..=16).contains(&posted), "{posted} were posted");
     world.jetstream.update_stream(config).await.unwrap();
@@ -161,10 +161,10 @@ async fn while_nothing_can_be_noted_no_more_than_what_is_in_flight_is_posted_and
 }
 
 #[tokio::test]
-async fn a_full_stream_of_dead_letters_keeps_the_event_in_its_place_and_holds_up_nothing() {
+async fn a_full_dead_letter_stream_leaves_events_queued_and_blocks_nothing() {
     let world = World::new().await;
     let _broadcaster = world.broadcaster().start().await.unwrap();
-    delivers(&world, 1).await;
+    assert_delivers(&world, 1).await;
     let dead = world
         .jetstream
         .get_stream("STAGING_TODOS_DEAD")
@@ -181,7 +181,7 @@ async fn a_full_stream_of_dead_letters_keeps_the_event_in_its_place_and_holds_up
             .publish("created", &format!("poison-{n}"), "not a todo")
             .await;
     }
-    delivers(&world, 2).await;
+    assert_delivers(&world, 2).await;
     eventually(PATIENCE, async || match world.unacknowledged().await {
         30 => Ok(()),
         events => Err(events),
@@ -192,18 +192,18 @@ async fn a_full_stream_of_dead_letters_keeps_the_event_in_its_place_and_holds_up
     world.settled().await;
 }
 
-/// The server tells a wrong time of creation where a consumer is made that is there already.
+/// The server reports a wrong creation time when an existing consumer is created again.
 #[tokio::test]
-async fn a_consumer_that_survived_a_restart_of_the_server_is_opened_once() {
+async fn a_consumer_that_survives_a_server_restart_is_opened_once() {
     let mut world = World::new().await;
     let broadcaster = world.broadcaster().start().await.unwrap();
-    delivers(&world, 1).await;
+    assert_delivers(&world, 1).await;
     for restarts in 1..=3 {
         world.nats.kill().await.unwrap();
         readiness(&broadcaster, false).await;
         world.nats.restart().await.unwrap();
         readiness(&broadcaster, true).await;
-        delivers(&world, 1 + restarts).await;
+        assert_delivers(&world, 1 + restarts).await;
         // The log is written a moment later.
         logged(&broadcaster, &format!("{{\\\"id\\\":{}", 1 + restarts)).await;
         let log = broadcaster.stdout();

@@ -1,4 +1,4 @@
-//! A server with the stream of events, a webhook, and broadcasters between.
+//! A server with the stream of events, a webhook, and broadcasters in between.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,13 +36,13 @@ impl World {
         }
     }
 
-    /// What the backend does at its start.
+    /// What the backend does at startup.
     pub(crate) async fn create_stream(&self) {
         self.create(Duration::from_mins(2)).await;
     }
 
-    /// A stream that takes an event twice.
-    pub(crate) async fn create_stream_that_repeats(&self) {
+    /// A stream that soon accepts the same event again.
+    pub(crate) async fn create_forgetful_stream(&self) {
         self.create(Duration::from_millis(100)).await;
     }
 
@@ -65,19 +65,19 @@ impl World {
             .env("NATS_URL", self.nats.url())
     }
 
-    /// A broadcaster that posts each event by itself, as JSON.
+    /// A broadcaster that posts each event separately, as JSON.
     pub(crate) fn broadcaster(&self) -> Builder {
         self.readable().env("MESSAGE_FORMAT", "json")
     }
 
-    /// A broadcaster that posts for people.
+    /// A broadcaster that posts readable messages.
     pub(crate) fn readable(&self) -> Builder {
         self.logger()
             .env("FORWARD_TO_EXTERNAL_SERVICE", "true")
             .env("SLACK_WEBHOOK_URL", self.webhook.url())
     }
 
-    /// Runs `broadcaster dead-letters` and gives its output.
+    /// Runs `broadcaster dead-letters` and returns its output.
     pub(crate) async fn dead_letters(&self, arguments: &[&str]) -> String {
         let mut command = self.logger().arg("dead-letters");
         for argument in arguments {
@@ -117,7 +117,7 @@ impl World {
         self.publish("updated", &id, &payload(todo, change)).await;
     }
 
-    /// Waits until the broadcaster holds nothing any more.
+    /// Waits until every event is acknowledged.
     pub(crate) async fn settled(&self) {
         eventually(PATIENCE, async || match self.unacknowledged().await {
             0 => Ok(()),
@@ -127,8 +127,8 @@ impl World {
         .unwrap();
     }
 
-    /// Waits until each of `todos` todos was delivered with `changes` changes, in order; gives how
-    /// many came twice.
+    /// Waits until every one of `todos` todos was delivered with its `changes` changes in order;
+    /// returns how many came twice.
     pub(crate) async fn all_delivered(&self, todos: i64, changes: usize) -> usize {
         let expected = all(todos, changes);
         let requests = self
@@ -216,7 +216,7 @@ pub(crate) async fn replicas(world: &World, count: usize) -> Vec<Service> {
     replicas
 }
 
-/// Which of `replicas` delivers, once at least one event was.
+/// Which of `replicas` delivers, once one does.
 pub(crate) async fn active(replicas: &[Service]) -> usize {
     let delivers =
         |replica: &Service| (replica.stdout() + &replica.stderr()).contains("todo event");

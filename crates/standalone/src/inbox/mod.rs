@@ -1,9 +1,9 @@
-//! What Slack would have got, kept in a file of its own.
+//! What Slack would have received, in a file of its own.
 //!
-//! It is the far end of the bus: an event that is in here has left the outbox
-//! for good. It is also the [`queue`] under the engine of the broadcaster, so
-//! that an event which waits for the webhook survives the end of the process,
-//! and that the page shows the very messages that Slack would.
+//! It is the far end of the bus: an event stored here has left the outbox
+//! permanently. It is also the [`queue`] under the broadcaster's engine, so an
+//! event that waits for the webhook survives a restart, and the page shows
+//! exactly the messages that Slack would.
 
 mod page;
 mod queue;
@@ -28,18 +28,18 @@ use tokio::sync::watch;
 pub(crate) use page::{Source, routes};
 pub(crate) use queue::InboxQueue;
 
-/// What the inbox is among systems that carry messages.
+/// The inbox as a messaging system in traces.
 pub(crate) const SYSTEM: &str = "inbox";
 
 /// How many events a page shows.
 const SHOWN: u32 = 200;
 
-/// How many events are kept, besides those that wait for the webhook. An event
-/// that the relay brings twice is known by them, so there are more than it
-/// brings at a time.
+/// How many events are kept, besides those that wait for the webhook. They
+/// identify duplicates from the relay, so there are more of them than the relay
+/// sends at a time.
 const KEPT: u32 = 10_000;
 
-/// How many events may wait for the webhook. More wait in the outbox.
+/// How many events may wait for the webhook. More stay in the outbox.
 const WAITING: u32 = 50_000;
 
 /// How long a statement waits for another one.
@@ -58,18 +58,18 @@ pub(crate) struct Inbox {
 /// How far an event got.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum State {
-    /// It was shown here, as there is no webhook.
+    /// It is only shown here, as there is no webhook.
     Kept,
     /// It has yet to be posted.
     Waiting,
     /// The webhook has accepted it.
     Delivered,
-    /// The webhook never will.
+    /// The webhook will never accept it.
     Refused,
 }
 
 impl State {
-    /// As the file has it.
+    /// The value in the file.
     fn as_str(self) -> &'static str {
         match self {
             Self::Kept => "kept",
@@ -101,7 +101,7 @@ pub(crate) struct Entry {
     answer: String,
     post: Option<i64>,
     posted_at: Option<i64>,
-    /// Where the bus sent it, in the trace of the request that made the change.
+    /// The span that sent it, in the trace of the request that made the change.
     traceparent: Option<String>,
 }
 
@@ -127,26 +127,26 @@ impl FromRow<'_, SqliteRow> for Entry {
 pub(crate) struct Message {
     pub(crate) at: OffsetDateTime,
     pub(crate) state: State,
-    /// What the webhook last said, where it did not accept.
+    /// The webhook's last answer, unless it accepted.
     pub(crate) answer: String,
-    /// The oldest first.
+    /// Oldest first.
     entries: Vec<Entry>,
 }
 
-/// Why events were not taken in.
+/// Why events were not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PutError {
-    /// The webhook takes nothing, and has not for long.
+    /// The webhook has accepted nothing for a long time.
     #[error("{WAITING} events are already waiting for the webhook")]
     Full,
     /// The file cannot be used.
-    #[error("the inbox")]
+    #[error("cannot write to the inbox")]
     Database(#[from] sqlx::Error),
 }
 
 impl Inbox {
-    /// Opens the inbox in `file`, which is made where there is none, with its
-    /// folder. Events end here, unless it `forwards` to a webhook.
+    /// Opens the inbox in `file`, creating it and its folder if missing. Events
+    /// end here, unless it `forwards` to a webhook.
     pub(crate) async fn open(
         environment: Environment,
         file: &Path,
@@ -159,7 +159,7 @@ impl Inbox {
             .filename(file)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // What has left the outbox survives the loss of power.
+            // What has left the outbox must survive a power failure.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new()
@@ -176,7 +176,7 @@ impl Inbox {
         })
     }
 
-    /// Takes `rows` in, all or none. One that is known is left as it is.
+    /// Stores `rows`, all or none. Skips those that are known.
     pub(crate) async fn put(&self, rows: &[OutboxRow]) -> Result<(), PutError> {
         let mut transaction = self.pool.begin().await?;
         let waiting: u32 = sqlx::query_scalar("SELECT count(*) FROM inbox WHERE state = 'waiting'")
@@ -212,7 +212,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Whose events it has.
+    /// The environment whose events it holds.
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }
@@ -226,8 +226,8 @@ impl Inbox {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// The newest messages, newest first; how many events they are about is
-    /// [`SHOWN`] at most.
+    /// The latest messages, newest first, with at most [`SHOWN`] events in
+    /// total.
     async fn newest(&self) -> Result<Vec<Message>, sqlx::Error> {
         let query = "SELECT * FROM inbox ORDER BY position DESC LIMIT ?1";
         let mut entries: Vec<Entry> = sqlx::query_as(query)
@@ -237,7 +237,7 @@ impl Inbox {
         entries.reverse();
         let mut messages: BTreeMap<_, Message> = BTreeMap::new();
         for entry in entries {
-            // What was not posted stands by itself, above what was.
+            // An event without a post is shown separately, above the posts.
             let key = (entry.post.is_none(), entry.post.unwrap_or(entry.position));
             let message = messages.entry(key).or_insert_with(|| Message {
                 at: time(entry.posted_at.unwrap_or(entry.received_at)),
@@ -250,7 +250,7 @@ impl Inbox {
         Ok(messages.into_values().rev().collect())
     }
 
-    /// The oldest events that wait behind `position`.
+    /// The oldest waiting events after `position`.
     async fn waiting(&self, position: i64, limit: usize) -> Result<Vec<Entry>, sqlx::Error> {
         sqlx::query_as(
             "SELECT * FROM inbox WHERE state = 'waiting' AND position > ?1
@@ -262,7 +262,7 @@ impl Inbox {
         .await
     }
 
-    /// Notes that these events went with one post, or that they were refused.
+    /// Records that these events went out in one post, or were refused.
     async fn settle(
         &self,
         positions: &[i64],
@@ -321,7 +321,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_program_has_the_migrations_of_the_folder() {
+    async fn the_embedded_migrations_match_the_folder() {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"));
         let files = Migrator::new(folder).await.unwrap();
         let all = |migrations: &[Migration]| -> Vec<_> {

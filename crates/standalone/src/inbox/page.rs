@@ -1,4 +1,4 @@
-//! The inbox as a page: of one environment, and of all.
+//! The inbox as a page: for one environment, and for all.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use tracing::error;
 use super::{Inbox, Message, SHOWN, State};
 use crate::home;
 
-/// The shortest time between two words that the page has changed.
+/// The shortest time between two notices that the page has changed.
 const LIVE_PACE: Duration = Duration::from_millis(250);
 
 const EXACT: &[BorrowedFormatItem<'_>] = format_description!(
     "[day padding:none] [month repr:long] [year], [hour]:[minute]:[second] UTC"
 );
 
-/// The inbox of an environment; `None` where its events go to NATS.
+/// The inbox of an environment; `None` if its events go to NATS.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) environment: Environment,
@@ -42,7 +42,7 @@ pub(crate) struct Source {
 #[template(path = "inbox.html")]
 struct Page {
     title: String,
-    /// The start of the way back.
+    /// The target of the back link.
     back: String,
     sections: Vec<Section>,
 }
@@ -82,7 +82,7 @@ struct Inboxes {
     shutdown: CancellationToken,
 }
 
-/// `/inbox` with all of `sources` on it, and `/inbox/live`, which tells when it
+/// `/inbox`, which shows all of `sources`, and `/inbox/live`, which reports
 /// changes.
 pub(crate) fn routes(
     title: String,

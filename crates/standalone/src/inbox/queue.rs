@@ -1,4 +1,4 @@
-//! The inbox as the queue under the engine of the broadcaster.
+//! The inbox as the queue under the broadcaster's engine.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ const HELD: usize = 1000;
 /// How many are read at a time.
 const BATCH: usize = 100;
 
-/// The pause after the inbox could not be read.
+/// The pause after reading the inbox failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The events that wait in an inbox, from the oldest on.
+/// The events that wait in an inbox, oldest first.
 #[derive(Debug)]
 pub(crate) struct InboxQueue {
     desk: InboxDesk,
@@ -31,7 +31,7 @@ pub(crate) struct InboxQueue {
     last: i64,
 }
 
-/// The side that takes the verdicts.
+/// The side that accepts the verdicts.
 #[derive(Clone, Debug)]
 pub(crate) struct InboxDesk {
     inbox: Inbox,
@@ -40,7 +40,7 @@ pub(crate) struct InboxDesk {
 }
 
 impl InboxQueue {
-    /// What waits in `inbox`.
+    /// Creates the queue of what waits in `inbox`.
     pub(crate) fn new(inbox: Inbox) -> Self {
         Self {
             changes: inbox.changes(),
@@ -88,7 +88,7 @@ impl Queue for InboxQueue {
         }
     }
 
-    /// What is held waits in the file.
+    /// Held events still wait in the file.
     async fn release(self) {}
 }
 
@@ -100,7 +100,7 @@ impl Desk for InboxDesk {
     }
 
     async fn known(&self, events: &[Arc<Event<()>>]) -> Result<Vec<bool>, QueueError> {
-        // The inbox takes each event once.
+        // The inbox stores each event only once.
         Ok(vec![false; events.len()])
     }
 
@@ -120,7 +120,7 @@ impl Desk for InboxDesk {
             .settle(&positions(events), state, &answer)
             .await?;
         self.held.fetch_sub(events.len(), Ordering::Relaxed);
-        // There may be room again for what waits in the file.
+        // There may be room again for events that wait in the file.
         self.inbox.change();
         Ok(())
     }
@@ -151,7 +151,7 @@ fn event(entry: Entry) -> Event<()> {
 }
 
 impl super::Message {
-    /// Its events, as the engine knows them.
+    /// Its events, as the engine expects them.
     pub(crate) fn events(&self) -> Vec<Arc<Event<()>>> {
         let entries = self.entries.iter().cloned();
         entries.map(|entry| Arc::new(event(entry))).collect()

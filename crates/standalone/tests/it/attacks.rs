@@ -1,4 +1,4 @@
-//! The memory of the process, and what others notice, while a client means harm.
+//! The memory of the process, and the impact on other clients, under attack.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ const GROWTH: u64 = 44 * 1024;
 /// A person waits for less than a second; a busy machine takes longer.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// The most memory that the process has had, in KiB.
+/// The peak memory of the process, in KiB.
 fn peak(service: &Service) -> u64 {
     let path = format!("/proc/{}/status", service.pid().as_raw_nonzero());
     let status = fs::read_to_string(path).unwrap();
@@ -34,7 +34,7 @@ fn peak(service: &Service) -> u64 {
     value.parse().unwrap()
 }
 
-/// Opens a connection, sends `bytes` on it, and leaves it.
+/// Opens a connection, sends `bytes` on it, and leaves it open.
 async fn leave(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     // The server may have closed it already.
@@ -42,11 +42,11 @@ async fn leave(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// How long the attacks go on that are made of many requests.
+/// How long the attacks of many requests last.
 const ATTACK: Duration = Duration::from_secs(5);
 
-/// Has `count` connections that send `bytes` and do nothing after that, and
-/// checks what it costs the process and the others.
+/// Opens `count` connections that send `bytes` and then idle, and checks what
+/// they cost the process and other clients.
 async fn attack(count: usize, bytes: &[u8]) {
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;
@@ -61,9 +61,9 @@ async fn attack(count: usize, bytes: &[u8]) {
 /// A program under attack.
 struct Victim {
     service: Service,
-    /// The most memory that it had before, in KiB.
+    /// Its peak memory before the attack, in KiB.
     before: u64,
-    /// For how long an ordinary client waited at most.
+    /// The longest wait of an ordinary client.
     slowest: Duration,
 }
 
@@ -79,7 +79,7 @@ impl Victim {
         }
     }
 
-    /// Has `count` connections that send `bytes` and do nothing after that.
+    /// Opens `count` connections that send `bytes` and then idle.
     async fn leave_many(&mut self, count: usize, bytes: &[u8]) {
         let address = self.service.url("");
         let address: SocketAddr = address.strip_prefix("http://").unwrap().parse().unwrap();
@@ -90,15 +90,15 @@ impl Victim {
         }
     }
 
-    /// Has `count` clients that send what `request` makes of a number, one
-    /// after the other, for as long as [`ATTACK`]. Others go on.
+    /// Runs `count` clients that send numbered requests from `request` in
+    /// sequence for [`ATTACK`], while an ordinary client goes on.
     async fn loops(&mut self, count: usize, request: impl Fn(usize) -> RequestBuilder) {
         let end = Instant::now() + ATTACK;
         let number = AtomicUsize::new(0);
         let client = async || {
             while Instant::now() < end {
                 let request = request(number.fetch_add(1, Ordering::Relaxed));
-                // It may be refused, and cut, but it breaks nothing.
+                // It may be refused or cut off, but must not break anything.
                 if let Ok(answer) = request.send().await {
                     assert_ne!(answer.status(), 500);
                     let _ = answer.bytes().await;
@@ -121,7 +121,7 @@ impl Victim {
     fn check(&self) {
         let (peak, slowest) = (peak(&self.service), self.slowest);
         let grown = peak - self.before;
-        eprintln!("peak {peak} KiB, {grown} of them by the attack; slowest answer {slowest:?}");
+        eprintln!("peak {peak} KiB, {grown} of it by the attack; slowest answer {slowest:?}");
         assert!(grown < GROWTH, "{grown} KiB");
         assert!(slowest < AT_ONCE, "{slowest:?}");
     }
@@ -182,19 +182,19 @@ async fn changes_long_reads_and_clears_fit_the_memory() {
     };
     victim.loops(32, post).await;
     victim.loops(30, |_| client.get(&todos)).await;
-    let turn = |number| {
+    let toggle = |number| {
         client
             .put(&todos)
             .json(&json!({ "completed": number % 2 == 0 }))
     };
-    victim.loops(4, turn).await;
+    victim.loops(4, toggle).await;
     let clear = |_| client.delete(format!("{todos}?completed=true"));
     victim.loops(4, clear).await;
     victim.check();
 }
 
 #[tokio::test]
-async fn what_is_written_into_pages_fits_the_memory() {
+async fn values_echoed_into_pages_fit_the_memory() {
     let data = TempDir::new().unwrap();
     let mut victim = Victim::of(start(&data).await).await;
     let (client, page) = (client(), victim.service.url("/staging/"));
@@ -211,7 +211,7 @@ async fn what_is_written_into_pages_fits_the_memory() {
 }
 
 #[tokio::test]
-async fn where_few_files_may_be_open_idle_sockets_lock_nobody_out() {
+async fn idle_sockets_lock_nobody_out_under_a_low_file_limit() {
     let data = TempDir::new().unwrap();
     let few = [
         "-c",
@@ -223,6 +223,6 @@ async fn where_few_files_may_be_open_idle_sockets_lock_nobody_out() {
     let mut victim = Victim::of(service).await;
     victim.leave_many(1_500, b"").await;
     victim.check();
-    let said = victim.service.stdout() + &victim.service.stderr();
-    assert!(!said.contains("accepting a connection failed"), "{said}");
+    let log = victim.service.stdout() + &victim.service.stderr();
+    assert!(!log.contains("accepting a connection failed"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! A receiver of OTLP over HTTP, and what it was sent.
+//! A receiver of OTLP over HTTP, and what it received.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// A span as it was received.
+/// A received span.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     /// `service.name` of its process.
@@ -41,16 +41,16 @@ pub(crate) struct Span {
     end: u64,
 }
 
-/// What the receiver does with a request.
+/// How the receiver treats a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// Takes it.
-    Take,
+    /// Accepts it.
+    Accept,
     /// Never answers.
     Hang,
 }
 
-/// The receiver. Its end cuts all connections.
+/// The receiver. Dropping it cuts all connections.
 pub(crate) struct Collector {
     address: SocketAddr,
     received: watch::Receiver<Vec<Span>>,
@@ -67,7 +67,7 @@ impl Collector {
             .with_state((Arc::new(sender), manner));
         let mut server = JoinSet::new();
         server.spawn(async move {
-            // What goes wrong here shows as spans that do not come.
+            // A failure here shows as missing spans.
             let _ = axum::serve(listener, routes).await;
         });
         Self {
@@ -88,7 +88,7 @@ impl Collector {
         let wait = received.wait_for(|spans| enough(spans));
         let spans = timeout(Duration::from_mins(1), wait).await;
         let Ok(spans) = spans else {
-            panic!("not enough: {:#?}", self.received());
+            panic!("not enough spans: {:#?}", self.received());
         };
         spans.unwrap().clone()
     }
@@ -154,7 +154,7 @@ fn attributes(given: Vec<KeyValue>) -> BTreeMap<String, String> {
     pairs.collect()
 }
 
-/// The spans below `parent` as a tree, one a line.
+/// The spans below `parent` as a tree, one per line.
 pub(crate) fn tree(spans: &[Span], parent: &str) -> String {
     let mut text = String::new();
     draw(spans, parent, 0, &mut text);

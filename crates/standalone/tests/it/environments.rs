@@ -23,7 +23,7 @@ async fn each_environment_starts_with_its_own_first_todo() {
 }
 
 #[tokio::test]
-async fn a_todo_is_made_changed_and_deleted_in_each_environment() {
+async fn a_todo_is_created_updated_and_deleted_in_each_environment() {
     let data = TempDir::new().unwrap();
     let service = start(&data).await;
     for environment in ["staging", "production"] {
@@ -69,7 +69,7 @@ async fn todos_survive_a_restart_after_a_clean_stop_and_after_a_kill() {
 }
 
 #[tokio::test]
-async fn the_addresses_are_printed_and_the_start_page_leads_to_them() {
+async fn the_addresses_are_printed_and_linked_from_the_start_page() {
     let data = TempDir::new().unwrap();
     let service = start(&data).await;
     for environment in ["staging", "production"] {
@@ -108,7 +108,7 @@ async fn every_configuration_error_is_reported_before_a_port_opens() {
 }
 
 #[tokio::test]
-async fn database_url_puts_each_environment_into_a_database_of_its_own() {
+async fn database_url_gives_each_environment_its_own_database() {
     let postgres = Postgres::start().await.unwrap();
     let mut url: url::Url = postgres.url().parse().unwrap();
     let mut connection = PgConnection::connect(&postgres.url()).await.unwrap();
@@ -141,7 +141,7 @@ async fn follow(service: &Service, environment: &str, last_event_id: Option<&str
     request.send().await.unwrap()
 }
 
-/// Reads on until the event that holds `end` was read to its last line.
+/// Reads until the event that contains `end` is complete.
 async fn read_to(events: &mut Response, end: &str) -> String {
     let mut read = String::new();
     while !(read.contains(end) && read.ends_with("\n\n")) {
@@ -152,7 +152,7 @@ async fn read_to(events: &mut Response, end: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_page_sees_the_changes_of_its_environment_and_of_no_other() {
+async fn a_page_sees_only_the_changes_of_its_environment() {
     let data = TempDir::new().unwrap();
     let service = start(&data).await;
     let mut events = follow(&service, "staging", None).await;
@@ -165,12 +165,12 @@ async fn a_page_sees_the_changes_of_its_environment_and_of_no_other() {
 }
 
 #[tokio::test]
-async fn a_page_that_comes_back_gets_what_it_missed_but_not_from_another_process() {
+async fn a_reconnecting_page_gets_what_it_missed_but_not_from_another_process() {
     let data = TempDir::new().unwrap();
     let mut service = start(&data).await;
     let mut events = follow(&service, "staging", None).await;
     create(&service, "staging", "Seen").await;
-    // The id of an event stands before its data.
+    // The id of an event precedes its data.
     let read = read_to(&mut events, "\"Seen\"").await;
     let id = read.rsplit("id: ").next().unwrap().lines().next().unwrap();
     drop(events);
@@ -231,7 +231,7 @@ async fn requests_for_other_host_names_are_refused() {
 }
 
 #[tokio::test]
-async fn the_prefix_is_the_ingress_s_own_whatever_a_client_says() {
+async fn a_client_cannot_override_the_prefix() {
     let data = TempDir::new().unwrap();
     let service = start(&data).await;
     for path in [
@@ -265,12 +265,12 @@ async fn a_data_folder_is_private_and_used_by_one_process() {
     let second = data(program(&parent)).spawn().unwrap();
     let status = second.wait(STOP_DEADLINE).await.unwrap();
     assert_eq!(status.code(), Some(1));
-    let told = second.stdout();
+    let output = second.stdout();
     assert!(
-        told.contains("another standalone uses the folder"),
-        "{told}"
+        output.contains("another standalone uses the folder"),
+        "{output}"
     );
-    assert!(told.contains("DATA_DIR"), "{told}");
+    assert!(output.contains("DATA_DIR"), "{output}");
 
     // Neither a clean stop nor a kill leaves the folder locked.
     first.restart().await.unwrap();

@@ -1,4 +1,4 @@
-//! Where the events of a change end: in the inbox, at the webhook, at NATS.
+//! Where the events of a change end up: in the inbox, at the webhook, at NATS.
 
 use std::time::Duration;
 
@@ -76,19 +76,19 @@ async fn an_event_in_the_inbox_leaves_the_outbox_and_reaches_a_page_once() {
     .unwrap();
 
     create(&service, "staging", "last").await;
-    let mut told = String::new();
+    let mut received = String::new();
     timeout(PATIENCE, async {
-        while !told.contains(r#""text":"last""#) {
-            told += &String::from_utf8_lossy(&stream.next().await.unwrap().unwrap());
+        while !received.contains(r#""text":"last""#) {
+            received += &String::from_utf8_lossy(&stream.next().await.unwrap().unwrap());
         }
     })
     .await
     .unwrap();
-    assert_eq!(told.matches("event: created").count(), 4, "{told}");
+    assert_eq!(received.matches("event: created").count(), 4, "{received}");
 }
 
 #[tokio::test]
-async fn a_todo_of_html_is_text_in_the_inbox() {
+async fn html_in_a_todo_is_escaped_in_the_inbox() {
     let data = TempDir::new().unwrap();
     let service = start(&data).await;
     let text = "<script>alert(1)</script><img src=x onerror=alert(2)>";

@@ -1,4 +1,4 @@
-//! The whole system as a newcomer meets it: one program, one port.
+//! The whole system as a newcomer sees it: one program, one port.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! The tables of docs/operations.md are those of the programs.
+//! Checks that the tables of docs/operations.md match the programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// The rows of the table below a heading of docs/operations.md, without its
-/// head.
+/// The rows of the table under a heading of docs/operations.md, without its
+/// header.
 fn table(heading: &str) -> Vec<String> {
     let text = fs::read_to_string(Path::new(ROOT).join("docs/operations.md")).unwrap();
     let (_, section) = text.split_once(&format!("\n## {heading}\n")).unwrap();
@@ -25,7 +25,7 @@ fn table(heading: &str) -> Vec<String> {
     rows.skip(2).map(str::to_owned).collect()
 }
 
-/// A metric as it stands in the table.
+/// A metric as listed in the table.
 #[derive(Default)]
 struct Metric {
     kind: String,
@@ -34,8 +34,8 @@ struct Metric {
     services: BTreeSet<&'static str>,
 }
 
-/// Reads an exposition of `OpenMetrics` into `metrics`, which has names as a
-/// query has them.
+/// Parses an `OpenMetrics` exposition into `metrics`, keyed by the names that
+/// queries use.
 fn read(exposition: &str, service: &'static str, metrics: &mut BTreeMap<String, Metric>) {
     let mut help = "";
     let mut current = (String::new(), "");
@@ -156,7 +156,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     files
 }
 
-/// What is between the parenthesis at the start of `text` and its other half.
+/// The text between the parenthesis that starts `text` and its match.
 fn arguments(text: &str) -> &str {
     let (mut depth, mut in_text, mut escaped) = (0_u32, false, false);
     for (index, character) in text.char_indices() {
@@ -191,7 +191,7 @@ fn messages(text: &str) -> BTreeSet<(&'static str, String)> {
 }
 
 #[test]
-fn the_message_of_a_log_line_is_its_last_text() {
+fn the_message_of_a_log_line_is_its_last_string() {
     let source = r#"warn!(answer = f("a)b"), "not delivered, (yet)");
         error!("given up"); info!("fine");"#;
     let found: Vec<_> = messages(source).into_iter().collect();
@@ -229,12 +229,12 @@ fn every_warning_and_error_is_in_the_table_of_log_messages() {
         "missing {missing:#?}, outdated {outdated:#?}"
     );
     for row in rows {
-        let told = row.trim_matches('|').split(" | ").skip(2);
-        assert_eq!(told.filter(|text| text.len() > 10).count(), 2, "{row}");
+        let columns = row.trim_matches('|').split(" | ").skip(2);
+        assert_eq!(columns.filter(|text| text.len() > 10).count(), 2, "{row}");
     }
 }
 
-/// Every text in backticks of `text` that could be the name of a test.
+/// Everything in backticks in `text` that could be the name of a test.
 fn names(text: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let names = text.split('`').skip(1).step_by(2);

@@ -1,11 +1,11 @@
-//! The HTML of the pages that have no todos on them: what changes in it is seen
-//! in a review.
+//! The HTML of the pages without todos, as snapshots: reviews show every
+//! change.
 
 use tempfile::TempDir;
 
 use crate::support::{client, start};
 
-/// What differs from one run to the next.
+/// What differs between runs.
 const CHANGING: [(&str, &str); 1] = [(r"127\.0\.0\.1:\d+", "[address]")];
 
 #[tokio::test]

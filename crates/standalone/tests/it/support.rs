@@ -1,4 +1,4 @@
-//! The program, and what a client asks of it.
+//! The program, and the requests of its clients.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use testkit::service::{Builder, Endpoint};
 
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
-/// The program on `data`, with a picture's origin that refuses.
+/// The program on `data`, with a picture origin that refuses connections.
 pub(crate) fn program(data: &TempDir) -> Builder {
     program_of(Service::builder(env!("CARGO_BIN_EXE_standalone")), data)
 }
 
-/// `program`, which becomes the program, on `data`.
+/// Sets up `program`, which may exec the real program, to use `data`.
 pub(crate) fn program_of(program: Builder, data: &TempDir) -> Builder {
     program
         .env("DATA_DIR", data.path())

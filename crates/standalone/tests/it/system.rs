@@ -1,4 +1,4 @@
-//! The services of a cluster, apart, each exporting its traces.
+//! The services of a cluster as separate processes, each exporting traces.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ pub(crate) fn exporting(builder: Builder, collector: &Collector) -> Builder {
         .env("OTEL_BSP_SCHEDULE_DELAY", "50")
 }
 
-/// Adds a todo as the page does without JavaScript, in a browser that records.
+/// Adds a todo as the page does without JavaScript, from a traced browser.
 pub(crate) async fn add(url: String) {
     let form = client()
         .post(url)
@@ -46,7 +46,7 @@ pub(crate) struct System {
 
 impl System {
     pub(crate) async fn start() -> Self {
-        let collector = Collector::start(Manner::Take).await;
+        let collector = Collector::start(Manner::Accept).await;
         let webhook = Webhook::start().unwrap();
         let nats = Nats::start().await.unwrap();
         let postgres = Postgres::shared().await.unwrap();

@@ -1,4 +1,4 @@
-//! What the receiver of traces gets, and what happens without one.
+//! What the receiver of traces gets, and what happens if there is none.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,20 +15,20 @@ use crate::system::{BROWSER, System, TRACE, add, exporting, other};
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Whether no span has a parent that nobody recorded.
+/// Whether the parent of every span was recorded, too.
 fn are_complete(spans: &[Span]) -> bool {
     let is_known = |id: &str| id == BROWSER || spans.iter().any(|span| span.id == id);
     let mut parents = spans.iter().map(|span| &*span.parent);
     parents.all(|parent| parent.is_empty() || is_known(parent))
 }
 
-/// Whether it is a post to the webhook.
+/// Whether `span` is a post to the webhook.
 fn is_post(span: &Span) -> bool {
     let url = span.attributes.get("url.full");
     url.is_some_and(|url| url.ends_with("/REDACTED"))
 }
 
-/// All of the trace, once the post has come.
+/// The whole trace, once the post has arrived.
 async fn whole_trace(collector: &Collector) -> Vec<Span> {
     let spans = collector
         .spans(|spans| spans.iter().any(is_post) && are_complete(spans))
@@ -63,7 +63,7 @@ async fn a_create_is_one_trace_from_the_page_to_the_webhook() {
     for span in &spans {
         assert_eq!(span.schema, "https://opentelemetry.io/schemas/1.42.0");
     }
-    // A latency leads to its trace.
+    // A latency links to its trace.
     let exemplar = format!("# {{trace_id=\"{TRACE}\"}}");
     for (service, metric) in [
         (
@@ -89,8 +89,8 @@ async fn a_create_is_one_trace_from_the_page_to_the_webhook() {
 }
 
 #[tokio::test]
-async fn a_create_is_one_trace_in_one_process_too() {
-    let collector = Collector::start(Manner::Take).await;
+async fn a_create_is_one_trace_in_standalone_too() {
+    let collector = Collector::start(Manner::Accept).await;
     let webhook = Webhook::start().unwrap();
     let data = TempDir::new().unwrap();
     let service = exporting(program(&data), &collector)
@@ -111,7 +111,7 @@ async fn a_create_is_one_trace_in_one_process_too() {
     ");
 }
 
-/// The attributes of the spans, a line a span.
+/// The attributes of the spans, one span per line.
 fn attributes(spans: &[Span]) -> String {
     let lines: BTreeSet<String> = spans
         .iter()
@@ -124,10 +124,10 @@ fn attributes(spans: &[Span]) -> String {
 }
 
 #[tokio::test]
-async fn tries_and_merged_messages_are_linked() {
-    let collector = Collector::start(Manner::Take).await;
+async fn retries_and_merged_messages_are_linked() {
+    let collector = Collector::start(Manner::Accept).await;
     let webhook = Webhook::start().unwrap();
-    // Meanwhile the others come, and go with it.
+    // Meanwhile the other events arrive, to be merged with it.
     webhook.answer_next(1, Answer::too_many_requests(3));
     let data = TempDir::new().unwrap();
     let service = exporting(program(&data), &collector)
@@ -146,7 +146,7 @@ async fn tries_and_merged_messages_are_linked() {
         })
         .await;
     let tries: Vec<&Span> = spans.iter().filter(process).collect();
-    // The first failed; its next try says so.
+    // The first attempt failed; the next one links to it.
     let failed: Vec<_> = tries.iter().filter(|span| span.failed).collect();
     assert!(!failed.is_empty());
     for first in &failed {
@@ -155,7 +155,7 @@ async fn tries_and_merged_messages_are_linked() {
         assert_eq!(next.parent, first.parent);
         assert!(next.links.contains(&first.id), "{next:#?}");
     }
-    // What went out in one post is linked both ways.
+    // Events that went out in one post are linked both ways.
     let posts = spans.iter().filter(|span| is_post(span));
     let holders: BTreeSet<&str> = posts.map(|post| &*post.parent).collect();
     let merged = tries.iter().filter(|span| !holders.contains(&*span.id));
@@ -177,7 +177,7 @@ async fn the_sampler_is_chosen_by_the_standard_variables() {
         ("parentbased_traceidratio", "0", false),
         ("parentbased_traceidratio", "1", true),
     ] {
-        let collector = Collector::start(Manner::Take).await;
+        let collector = Collector::start(Manner::Accept).await;
         let data = TempDir::new().unwrap();
         let service = exporting(program(&data), &collector)
             .env("OTEL_TRACES_SAMPLER", sampler)
@@ -196,8 +196,8 @@ async fn the_sampler_is_chosen_by_the_standard_variables() {
 }
 
 #[tokio::test]
-async fn what_the_caller_does_not_record_is_not_recorded() {
-    let collector = Collector::start(Manner::Take).await;
+async fn requests_that_the_caller_does_not_record_are_not_recorded() {
+    let collector = Collector::start(Manner::Accept).await;
     let data = TempDir::new().unwrap();
     let service = exporting(program(&data), &collector).start().await.unwrap();
     let created = client()
@@ -236,7 +236,7 @@ async fn backend(url: String) -> Service {
         .unwrap()
 }
 
-/// Two spans each.
+/// Sends `number` requests, each with two spans.
 async fn requests(backend: &Service, number: usize) {
     let client = client();
     for _ in 0..number {
@@ -245,8 +245,8 @@ async fn requests(backend: &Service, number: usize) {
     }
 }
 
-/// The process ends as if nothing was wrong, and has told it once if it was.
-async fn ends(backend: Service, told: usize) {
+/// Checks that the process stops cleanly and has reported `losses` losses.
+async fn stops_cleanly(backend: Service, losses: usize) {
     let stop = Instant::now();
     assert!(backend.terminate(STOP_DEADLINE).await.unwrap().success());
     assert!(
@@ -255,14 +255,14 @@ async fn ends(backend: Service, told: usize) {
         stop.elapsed()
     );
     let log = backend.stdout();
-    assert_eq!(log.matches("traces are lost").count(), told, "{log}");
+    assert_eq!(log.matches("traces are lost").count(), losses, "{log}");
 }
 
 const LOST: &str = "otel_sdk_exporter_span_exported_total{error_type=\"not_received\"}";
 const NO_ROOM: &str = "otel_sdk_processor_span_processed_total{error_type=\"queue_full\"}";
 
 #[tokio::test]
-async fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
+async fn an_unreachable_receiver_costs_nothing_but_spans() {
     let nobody = ReservedPort::reserve().unwrap();
     let backend = backend(format!("http://{}", nobody.address())).await;
     requests(&backend, 50).await;
@@ -272,14 +272,14 @@ async fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
     })
     .await
     .unwrap();
-    ends(backend, 1).await;
+    stops_cleanly(backend, 1).await;
 }
 
 #[tokio::test]
 async fn a_receiver_that_never_answers_costs_nothing_but_spans() {
     let collector = Collector::start(Manner::Hang).await;
     let backend = backend(collector.url()).await;
-    // More spans than the queue and the batch that is under way have room for.
+    // More spans than the queue and the batch in flight have room for.
     requests(&backend, 1500).await;
     assert!(metric(&backend, NO_ROOM).await > 0);
     assert!(metric(&backend, "otel_sdk_processor_span_queue_size").await <= 2048);
@@ -295,7 +295,7 @@ async fn a_receiver_that_never_answers_costs_nothing_but_spans() {
 
 #[tokio::test]
 async fn a_receiver_that_dies_costs_nothing_but_spans() {
-    let collector = Collector::start(Manner::Take).await;
+    let collector = Collector::start(Manner::Accept).await;
     let backend = backend(collector.url()).await;
     requests(&backend, 10).await;
     collector.spans(|spans| !spans.is_empty()).await;
@@ -307,5 +307,5 @@ async fn a_receiver_that_dies_costs_nothing_but_spans() {
     })
     .await
     .unwrap();
-    ends(backend, 1).await;
+    stops_cleanly(backend, 1).await;
 }

@@ -1,4 +1,4 @@
-//! The look from outside, at the whole system.
+//! The whole system, verified from outside.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ async fn verification_of_a_working_system_passes_and_leaves_no_trace() {
     target.pages_revision = Some("3e7a0f4".to_owned());
     target.todos_revision = Some("3e7a0f4".to_owned());
     let before = texts(&service, "staging").await;
-    let mut said = Vec::new();
+    let mut steps = Vec::new();
     verify::check(&target, Duration::from_secs(20), &mut |what| {
-        said.push(what.to_owned());
+        steps.push(what.to_owned());
     })
     .await
     .unwrap();
     assert!(
-        said.contains(&"it arrived on the event stream".to_owned()),
-        "{said:?}"
+        steps.contains(&"it arrived on the event stream".to_owned()),
+        "{steps:?}"
     );
     assert_eq!(texts(&service, "staging").await, before);
 

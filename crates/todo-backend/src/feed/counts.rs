@@ -1,4 +1,4 @@
-//! How many todos there are, counted once for all pages of a replica.
+//! The number of todos, counted once for all pages of a replica.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use tracing::warn;
 use super::Feed;
 use crate::store::{Count, TodoStore};
 
-/// The shortest time between two counts.
+/// The minimum time between two counts.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How old a count may get without a change: the changes do not come in while
-/// the broker is away.
-const LONGEST: Duration = Duration::from_secs(10);
+/// How old a count may get without a change: no changes arrive while the broker
+/// is down.
+const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// How long the database may take to count.
+/// How long one count may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The latest numbers; `None` while nobody wants them.
+/// The latest counts; `None` while nobody subscribes.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     latest: watch::Sender<Option<Count>>,
@@ -30,12 +30,12 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Asks for a new count.
+    /// Requests a new count.
     pub(super) fn invalidate(&self) {
         self.stale.notify_one();
     }
 
-    /// The numbers now, as soon as they are known, and whenever they change.
+    /// Receives the counts as soon as they are known, and whenever they change.
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Count>> {
         let mut receiver = self.latest.subscribe();
         if receiver.borrow().is_some() {
@@ -50,7 +50,7 @@ impl Counts {
 /// Counts the todos for the pages that follow `feed`, while there are any.
 ///
 /// # Errors
-/// None: what fails is logged and tried again.
+/// None: failures are logged and retried.
 pub async fn count(
     feed: Feed,
     todos: Arc<dyn TodoStore>,
@@ -59,10 +59,10 @@ pub async fn count(
     let counts = &feed.counts;
     let count = async {
         loop {
-            // Either is a reason to count.
-            let _ = timeout(LONGEST, counts.stale.notified()).await;
+            // Both outcomes are a reason to count.
+            let _ = timeout(MAX_AGE, counts.stale.notified()).await;
             if counts.latest.receiver_count() == 0 {
-                // Whoever comes later must not be told an old number.
+                // A later subscriber must not get a stale count.
                 counts.latest.send_replace(None);
                 continue;
             }

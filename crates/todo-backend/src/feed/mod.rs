@@ -1,7 +1,7 @@
 //! The changes of an environment, for pages that want to follow them.
 //!
-//! Every replica keeps the latest changes in a ring ([`RING`]) so that a page
-//! whose connection broke gets what it missed, whichever replica it comes to.
+//! Every replica keeps the latest changes in a ring ([`RING`]), so that a page
+//! whose connection broke can catch up through any replica.
 
 mod counts;
 mod nats;
@@ -20,11 +20,11 @@ pub use nats::follow;
 use self::counts::Counts;
 use crate::store::Count;
 
-/// How many changes are kept for those who missed some.
+/// How many changes are kept for pages that reconnect.
 pub const RING: usize = 4096;
 
-/// How many changes a page may be behind before it is let go.
-const BEHIND: usize = 1024;
+/// How many changes a page may lag behind before it is disconnected.
+const MAX_LAG: usize = 1024;
 
 /// A change of a todo.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,12 +44,12 @@ pub enum Message {
     Position(u64),
     /// A todo was changed.
     Change(Arc<Change>),
-    /// Changes were missed: all that is known may be wrong. The id, where there
-    /// is one, is that of the last change.
+    /// Changes were missed: whatever the page knows may be wrong. The id, if
+    /// any, is that of the last change.
     Reset(Option<u64>),
 }
 
-/// The latest changes and all who listen. Cheap to clone.
+/// The latest changes and their subscribers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed {
     state: Arc<Mutex<State>>,
@@ -62,7 +62,7 @@ struct State {
     ring: VecDeque<Arc<Change>>,
     /// The ring has all changes after this one; `None` before [`Feed::restart`].
     since: Option<u64>,
-    /// Whether changes go to the pages or, being old, to the ring alone.
+    /// Whether changes go to the pages too; old ones go to the ring only.
     live: bool,
     pages: broadcast::Sender<Message>,
 }
@@ -74,7 +74,7 @@ impl State {
 }
 
 impl Feed {
-    /// A feed that knows nothing yet. It lets all pages go at `shutdown`.
+    /// An empty feed. It disconnects all pages at `shutdown`.
     #[must_use]
     pub fn new(shutdown: CancellationToken) -> Self {
         Self {
@@ -82,14 +82,14 @@ impl Feed {
                 ring: VecDeque::with_capacity(RING),
                 since: None,
                 live: false,
-                pages: broadcast::Sender::new(BEHIND),
+                pages: broadcast::Sender::new(MAX_LAG),
             })),
             counts: Arc::default(),
             shutdown,
         }
     }
 
-    /// The id of the last change that is known.
+    /// The id of the last known change.
     #[must_use]
     pub fn latest(&self) -> Option<u64> {
         self.state().latest()
@@ -104,13 +104,13 @@ impl Feed {
         state.live = false;
     }
 
-    /// From here on changes go to the pages. Those that are here already may
-    /// have missed some.
+    /// Starts sending changes to the pages. Pages that are already subscribed
+    /// may have missed some.
     pub fn go_live(&self) {
         let mut state = self.state();
         if !state.live {
             state.live = true;
-            // Fails where nobody listens.
+            // Fails without subscribers.
             let _ = state.pages.send(Message::Reset(state.latest()));
             self.counts.invalidate();
         }
@@ -128,15 +128,15 @@ impl Feed {
         let change = Arc::new(change);
         state.ring.push_back(change.clone());
         if state.live {
-            // Fails where nobody listens.
+            // Fails without subscribers.
             let _ = state.pages.send(Message::Change(change));
             self.counts.invalidate();
         }
     }
 
-    /// What a page that last saw `last_event_id` receives, now and later.
-    /// It ends at the shutdown and where the page cannot keep up: it may come
-    /// back and go on.
+    /// What a page that last saw `last_event_id` receives, now and later. Ends
+    /// at shutdown, and when the page cannot keep up: it may reconnect and
+    /// resume.
     #[must_use]
     pub fn subscribe(&self, last_event_id: Option<&str>) -> BoxStream<'static, Message> {
         let state = self.state();
@@ -152,8 +152,8 @@ impl Feed {
             .boxed()
     }
 
-    /// How many todos there are, for a page: at once where it is known, and
-    /// whenever it changes, as long as [`count`] runs. `None` means not known.
+    /// The number of todos, for a page: immediately if known, and whenever it
+    /// changes, while [`count`] runs. `None` means unknown.
     #[must_use]
     pub fn counts(&self) -> watch::Receiver<Option<Count>> {
         self.counts.subscribe()
@@ -164,11 +164,11 @@ impl Feed {
     }
 }
 
-/// What a page missed since `last_event_id`, or that it has to start anew.
+/// What a page missed since `last_event_id`, or that it has to start over.
 fn first_messages(state: &State, last_event_id: Option<&str>) -> Vec<Message> {
     let latest = state.latest().filter(|_| state.live);
     let Some(last_event_id) = last_event_id else {
-        // So that even a page that saw no change can go on from somewhere.
+        // So that even a page that saw no change can resume.
         return latest.map(Message::Position).into_iter().collect();
     };
     let known = state.since..=latest;

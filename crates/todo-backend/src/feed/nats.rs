@@ -17,19 +17,19 @@ use tracing::{debug, warn};
 use super::{Change, Feed, RING};
 use crate::nats::Connection;
 
-/// How long to wait before a consumer that broke is replaced.
+/// How long to wait before replacing a broken consumer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-const LONGEST_DELAY: Duration = Duration::from_secs(1);
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether the stream is still the same.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often to check whether the stream is still the same.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// Brings the changes in the stream to `feed` until `shutdown`, by a consumer
-/// of this replica's own.
+/// Copies the changes in the stream to `feed` until `shutdown`, with a consumer
+/// for this replica alone.
 ///
 /// # Errors
-/// None: what fails is logged and tried again.
+/// None: failures are logged and retried.
 pub async fn follow(
     connection: Connection,
     feed: Feed,
@@ -40,17 +40,17 @@ pub async fn follow(
         loop {
             let mut losses = connection.losses();
             losses.mark_unchanged();
-            let mut delays = backoff(Duration::from_millis(50), LONGEST_DELAY).build();
+            let mut delays = backoff(Duration::from_millis(50), MAX_DELAY).build();
             let tail = loop {
                 connection.reachable().await;
                 match start(&connection, &feed, &mut stream).await {
                     Ok(tail) => break tail,
                     Err(error) => debug!(error = %Chain(&*error), "starting the feed failed"),
                 }
-                tokio::time::sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
+                tokio::time::sleep(delays.next().unwrap_or(MAX_DELAY)).await;
             };
             let ended = tokio::select! {
-                // The stream may be another one after a restart of the server.
+                // After a server restart it may be a different stream.
                 _ = losses.changed() => Err("lost the connection to NATS".into()),
                 error = changed(&connection, stream) => Err(error),
                 ended = tail.run(&feed) => ended,
@@ -64,21 +64,21 @@ pub async fn follow(
     Ok(())
 }
 
-/// Ends when the stream is no longer the one that was made at `known`: the
-/// consumer would wait for sequences that it does not have yet.
+/// Returns when the stream is no longer the one created at `known`: the
+/// consumer would wait for sequences that the new one does not have yet.
 async fn changed(connection: &Connection, known: Option<OffsetDateTime>) -> TaskError {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(CHECK_EVERY).await;
         match connection.ensure_stream().await {
             Ok(info) if Some(info.created) != known => return "the stream was recreated".into(),
-            // The consumer tells of what else is wrong.
+            // The consumer reports any other failure.
             _ => {}
         }
     }
 }
 
-/// Starts after the last change that the feed has or, where the stream does not
-/// go on from there, anew with the tail of the stream.
+/// Resumes after the last change in the feed or, if the stream does not
+/// continue from there, restarts with the tail of the stream.
 async fn start(
     connection: &Connection,
     feed: &Feed,
@@ -93,13 +93,13 @@ async fn start(
         last_sequence,
         ..
     } = info.state;
-    // One that was made anew uses the sequences again.
+    // A recreated stream reuses the sequences.
     let is_same = known.replace(info.created) == Some(info.created);
-    let goes_on = feed
+    let resume_after = feed
         .latest()
         .filter(|_| is_same)
         .filter(|latest| (first_sequence..=last_sequence + 1).contains(&(latest + 1)));
-    let since = goes_on.unwrap_or_else(|| {
+    let since = resume_after.unwrap_or_else(|| {
         let since = last_sequence
             .saturating_sub(RING as u64)
             .max(first_sequence.saturating_sub(1));
@@ -124,7 +124,7 @@ async fn start(
     Ok(Tail { messages })
 }
 
-/// The stream from some place on.
+/// The stream from some sequence on.
 struct Tail {
     messages: pull::Ordered,
 }
@@ -148,7 +148,7 @@ impl Tail {
     }
 }
 
-/// Reads a change. Others than the relay may have published to the subjects.
+/// Decodes a change. Publishers other than the relay may use the subjects too.
 fn change(message: &Message, id: u64) -> Result<Change, TaskError> {
     let kind: EventKind = match message.subject.rsplit_once('.') {
         Some((_, kind)) => kind.parse()?,

@@ -14,7 +14,7 @@ use crate::backlog::OutboxBound;
 use crate::feed::Feed;
 use crate::store::TodoStore;
 
-/// Clients may keep an answer but ask, by its `ETag`, whether it still holds.
+/// Clients may cache an answer but have to revalidate it by its `ETag`.
 pub(super) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// What the handlers need.
@@ -30,9 +30,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// The API of the todos in `store`, whose changes are in `feed`. The browser
-    /// sees it under `prefix` where the ingress does not say another one by
-    /// `X-Forwarded-Prefix`. Changes are refused while `outbox` is full.
+    /// The API of the todos in `store`, whose changes are in `feed`. Browsers
+    /// see it under `prefix` unless the ingress sets `X-Forwarded-Prefix`.
+    /// Changes are refused while `outbox` is full.
     pub fn new(
         store: Arc<dyn TodoStore>,
         prefix: PublicPrefix,
@@ -55,7 +55,7 @@ impl Api {
         }
     }
 
-    /// With the commit that it was built from, for those who look from outside.
+    /// Sets the commit that it was built from, to be shown to clients.
     #[must_use]
     pub fn built_from(mut self, revision: String) -> Self {
         self.build.revision = revision;

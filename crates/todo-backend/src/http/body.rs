@@ -1,7 +1,7 @@
-//! From the bytes of a body to a text or a patch.
+//! Parsing of request bodies.
 //!
-//! The body is read as any JSON first and checked by hand then, so that all
-//! errors are reported at once, in the form that clients of the API know.
+//! The body is parsed as arbitrary JSON first and then checked by hand, so that
+//! all errors are reported at once, in the form that API clients know.
 
 use axum::http::{HeaderMap, header};
 use serde_json::{Map, Value};
@@ -50,7 +50,7 @@ impl Fields {
         }
     }
 
-    /// What to change of a todo. Other fields are ignored.
+    /// The patch of a todo. Other fields are ignored.
     pub(super) fn patch(&self) -> Result<TodoPatch, ApiError> {
         let text = self.0.get("text").map(text).transpose();
         let completed = self.0.get("completed").map(completed).transpose();
@@ -70,7 +70,7 @@ impl Fields {
         }
     }
 
-    /// Which todos a change of many is about, where the body says so.
+    /// The todos that a bulk change is limited to, if the body names any.
     pub(super) fn todos(&self) -> Result<Option<Vec<Named>>, ApiError> {
         let Some(todos) = self.0.get("todos") else {
             return Ok(None);
@@ -88,10 +88,10 @@ impl Fields {
         let named = |todo: &Value| {
             let version = match todo.get("version") {
                 None => None,
-                Some(version) => Some(whole(version)?),
+                Some(version) => Some(integer(version)?),
             };
             Some(Named {
-                id: TodoId(whole(todo.get("id")?)?),
+                id: TodoId(integer(todo.get("id")?)?),
                 version,
             })
         };
@@ -104,23 +104,23 @@ impl Fields {
     }
 }
 
-/// A whole number of 64 bits. In JSON Schema 1.0 is one, too.
-fn whole(value: &Value) -> Option<i64> {
+/// A 64-bit integer. In JSON Schema 1.0 is an integer too.
+fn integer(value: &Value) -> Option<i64> {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
 
     let of_float = || {
         let number = value.as_f64()?;
-        // The parser may miss the last bit of a number.
+        // The parser may be off by the last bit of a number.
         let is_whole = (number - number.round()).abs() <= number.abs() * f64::EPSILON;
         #[expect(clippy::cast_possible_truncation, reason = "it is whole and it fits")]
-        let whole = number.round() as i64;
-        (is_whole && number.abs() < LIMIT).then_some(whole)
+        let integer = number.round() as i64;
+        (is_whole && number.abs() < LIMIT).then_some(integer)
     };
     value.as_i64().or_else(of_float)
 }
 
-/// Whether the body may be JSON by its header. A form or plain text is refused:
-/// those are the types that a page of another site can send without asking.
+/// Whether the header allows the body to be JSON. Forms and plain text are
+/// refused: a page of another site can send those without a preflight.
 fn says_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return true;
@@ -150,7 +150,7 @@ fn text(value: &Value) -> Result<TodoText, Fault> {
     })
 }
 
-/// Reads a boolean as leniently as the API always did: `"yes"` and 1 are true.
+/// Parses a boolean as leniently as the API always did: `"yes"` and 1 are true.
 fn completed(value: &Value) -> Result<bool, Fault> {
     let read = match value {
         Value::Bool(value) => Some(*value),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_offset_of_a_syntax_error_is_its_byte() {
+    fn a_syntax_error_is_located_by_its_byte_offset() {
         let text = "{\n  \"text\": ?}";
         let error = serde_json::from_str::<Value>(text).unwrap_err();
         assert_eq!(offset(text, &error), text.find('?').unwrap());

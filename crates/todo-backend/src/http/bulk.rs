@@ -1,4 +1,4 @@
-//! Changes of many todos by one request.
+//! Bulk changes of todos.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -14,8 +14,8 @@ use super::params::{PageQuery, origin};
 use super::schema;
 use crate::store::{Bulk, BulkChange, bulk};
 
-/// What the list takes where no state is named: nobody changes all of it by a
-/// slip.
+/// The methods allowed on the list without a state, so that nobody changes all
+/// of it by accident.
 const WITHOUT_STATE: ApiError = ApiError::Method("GET,HEAD,POST");
 
 /// Tick or untick all todos

@@ -1,7 +1,7 @@
 //! The description of the API: `/openapi.json`, and `/docs` for people.
 //!
-//! The document is made by `utoipa` from what stands at the handlers. The page is
-//! plain HTML of our own, so that it needs nothing from elsewhere.
+//! `utoipa` generates the document from the annotated handlers. The page is our
+//! own plain HTML, so that it loads nothing from elsewhere.
 
 use askama::Template;
 use axum::extract::State;
@@ -28,8 +28,8 @@ const STYLE: &str = include_str!("../../assets/docs.css");
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The routes of the description. Below `/todos`, which is all of the API that
-/// the ingress shows, it lists what answers there and nothing else.
+/// The routes of the description. Below `/todos`, the only part of the API that
+/// the ingress exposes, it lists only the routes served there.
 pub(super) fn routes(prefix: &PublicPrefix) -> Router {
     let routes = |shown| {
         Router::new()
@@ -45,17 +45,17 @@ pub(super) fn routes(prefix: &PublicPrefix) -> Router {
     routes("/").nest("/todos", routes("/todos"))
 }
 
-/// What is described, and to whom.
+/// What a description covers.
 #[derive(Clone, Debug)]
 struct Described {
-    /// The prefix, where the ingress says none.
+    /// The prefix if the ingress sends none.
     prefix: PublicPrefix,
-    /// Only paths that start with this.
+    /// Only paths with this prefix are shown.
     shown: &'static str,
 }
 
 impl Described {
-    /// The document, with the address that the browser has to use.
+    /// The document, with the server address that the browser has to use.
     fn document(&self, forwarded: Option<PublicPrefix>) -> (Document, PublicPrefix) {
         let prefix = forwarded.unwrap_or_else(|| self.prefix.clone());
         let url = if prefix.as_str().is_empty() {
@@ -68,7 +68,7 @@ impl Described {
             .paths
             .paths
             .retain(|path, _| path.starts_with(self.shown));
-        // The macro takes what may be absent for what may be null.
+        // The macro confuses an optional body with a nullable one.
         let all = document.paths.paths.get_mut("/todos/");
         let clear = all.and_then(|path| path.delete.as_mut());
         if let Some(RefOr::T(body)) = clear.and_then(|clear| clear.request_body.as_mut()) {
@@ -100,7 +100,7 @@ async fn page(
         routes: describe(&document, &format!("{}{prefix}", origin(&headers))),
     };
     match page.render() {
-        // It says the address by which it was asked for.
+        // The page contains the address it was requested by.
         Ok(html) => ([(header::CACHE_CONTROL, NO_STORE)], Html(html)).into_response(),
         Err(error) => {
             error!(%error, "rendering the API page failed");
@@ -110,7 +110,7 @@ async fn page(
     }
 }
 
-/// The scheme and the host of the page, as the person sees them.
+/// The scheme and host of the page, as the user sees them.
 fn origin(headers: &HeaderMap) -> String {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = match text(HeaderName::from_static("x-forwarded-proto")) {
@@ -136,7 +136,7 @@ struct Page<'a> {
 }
 
 struct Route {
-    /// Where it is on the page.
+    /// Its anchor on the page.
     anchor: String,
     method: &'static str,
     path: String,
@@ -160,7 +160,7 @@ struct Answer {
     description: String,
 }
 
-/// The routes of `document` under the address `base`.
+/// The routes of `document`, relative to the address `base`.
 fn describe(document: &Document, base: &str) -> Vec<Route> {
     let items = document.paths.paths.iter();
     items
@@ -221,19 +221,19 @@ fn route(method: &'static str, base: &str, path: &str, operation: &Operation) ->
     }
 }
 
-/// What to type to try it: the todo 7 stands for any.
+/// A command to try it, with todo 7 as a placeholder.
 fn example(method: &str, base: &str, path: &str, operation: &Operation) -> String {
     let body = operation.request_body.as_ref().and_then(|body| match body {
         RefOr::T(body) => body.description.as_deref(),
         RefOr::Ref(_) => None,
     });
-    // The description of a body that has to be there is an example of it.
+    // The description of a required body is an example of it.
     let body = body.filter(|body| serde_json::from_str::<Value>(body).is_ok());
     let ticks = body.is_some_and(|body| body.contains("true"));
     let is_bulk = !path.contains('{') && matches!(method, "PUT" | "DELETE");
     let query = match (is_bulk, ticks) {
         (false, _) => "",
-        // Who ticks todos names those that are not ticked.
+        // Ticking selects the todos that are not ticked.
         (true, true) => "?completed=false",
         (true, false) => "?completed=true",
     };
@@ -252,7 +252,7 @@ fn example(method: &str, base: &str, path: &str, operation: &Operation) -> Strin
     command.join(" ")
 }
 
-/// The text without the backticks that `Markdown` wants and HTML does not.
+/// The text without its `Markdown` backticks.
 fn plain(text: Option<&String>) -> String {
     text.map_or_else(String::new, |text| text.replace('`', ""))
 }

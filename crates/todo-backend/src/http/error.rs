@@ -1,4 +1,4 @@
-//! What the API answers when it cannot do what it was asked.
+//! The error responses of the API.
 
 use std::sync::Arc;
 
@@ -20,28 +20,28 @@ pub(super) enum ApiError {
     Missing(TodoId),
     /// The input breaks these rules.
     Invalid(Vec<Fault>),
-    /// The request is malformed in a way that has no field.
+    /// The request is malformed, but not in any particular field.
     Malformed(&'static str),
-    /// The content is not JSON, by its own header.
+    /// The content type is not JSON.
     NotJson,
-    /// `If-Match` names another version than the todo has.
+    /// `If-Match` does not match the version of the todo.
     Changed(TodoId),
-    /// The resource does not take the method; these it does.
+    /// The resource does not allow the method, only these.
     Method(&'static str),
-    /// There are so many todos, and may not be more.
+    /// The list is full, at this many todos.
     Full(u64),
-    /// There is too much to do, of what this says.
+    /// There are too many requests of this kind.
     Busy(&'static str),
-    /// A fault of ours, which has a log line of its own.
+    /// An internal error, which was already logged.
     Internal,
-    /// The outbox has this many rows, and takes no more.
+    /// The outbox is full, at this many rows.
     Backlog(u32),
     /// The store failed.
     Store(Arc<StoreError>),
 }
 
-/// One broken rule, in the form that clients of the API know. The input is not
-/// repeated.
+/// One broken rule, in the form that API clients know. It never echoes the
+/// input.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Fault {
     /// The kind of fault, such as `missing`.
@@ -49,7 +49,7 @@ pub(super) struct Fault {
     pub(super) kind: &'static str,
     /// Where it is, such as `["body", "text"]`.
     pub(super) loc: Vec<Place>,
-    /// What is wrong, for a person.
+    /// What is wrong, in words.
     pub(super) msg: String,
 }
 
@@ -67,7 +67,7 @@ impl Fault {
     }
 }
 
-/// A step on the way to the fault.
+/// A step on the path to the fault.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Place {
@@ -130,9 +130,9 @@ impl IntoResponse for ApiError {
                 );
                 ErrorBody::new(StatusCode::INSUFFICIENT_STORAGE, detail).into_response()
             }
-            Self::Backlog(most) => {
+            Self::Backlog(rows) => {
                 let detail =
-                    format!("Too many changes are waiting for delivery ({most}); try again later");
+                    format!("Too many changes are waiting for delivery ({rows}); try again later");
                 let body = ErrorBody::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 ([(header::RETRY_AFTER, "10")], body).into_response()
             }

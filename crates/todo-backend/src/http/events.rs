@@ -16,14 +16,14 @@ use super::api::Api;
 use crate::feed::Message;
 use crate::store::Count;
 
-/// How often a page is shown that the connection is alive, whatever else it is
-/// told: a page that heard nothing for longer knows that it is cut off.
+/// How often a page gets a heartbeat, whatever else it gets: a page that
+/// receives nothing for longer knows that its connection is dead.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How long a page waits before it connects again.
+/// How long a page waits before it reconnects.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-/// Tells nginx and its kin not to hold the events back.
+/// Tells nginx and similar proxies not to buffer the events.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Follow the changes
@@ -49,7 +49,7 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 )]
 pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> impl IntoResponse {
     let last = headers.get("last-event-id").map(|id| {
-        // What is not even text is no id of ours either.
+        // An id that is not even text is not one of ours.
         id.to_str().unwrap_or("unknown")
     });
     let page = Page {
@@ -59,12 +59,12 @@ pub(super) async fn events(State(api): State<Api>, headers: HeaderMap) -> impl I
     };
     (
         [(X_ACCEL_BUFFERING, "no")],
-        // It sets Cache-Control: no-cache by itself.
+        // `Sse` sets Cache-Control: no-cache.
         Sse::new(stream::unfold(page, Page::next).map(Ok::<_, Infallible>)),
     )
 }
 
-/// What goes to one page.
+/// The event sources of one page.
 struct Page {
     changes: BoxStream<'static, Message>,
     counts: watch::Receiver<Option<Count>>,
@@ -72,11 +72,11 @@ struct Page {
 }
 
 impl Page {
-    /// Ends where the changes end.
+    /// Ends when the changes end.
     async fn next(mut self) -> Option<(Event, Self)> {
         let event = loop {
             tokio::select! {
-                // What a page has to do with the list comes before the rest.
+                // Changes of the list take precedence.
                 biased;
                 message = self.changes.next() => break event(&message?),
                 Ok(()) = self.counts.changed() => {
@@ -99,14 +99,14 @@ fn counts(Count { total, active }: Count) -> Event {
 
 fn event(message: &Message) -> Event {
     match message {
-        // Without data it is no event for the page, but the browser keeps both.
+        // Without data the page sees no event, but the browser keeps both.
         Message::Position(id) => Event::default().retry(RECONNECT).id(id.to_string()),
         Message::Change(change) => Event::default()
             .event(change.kind.as_str())
             .id(change.id.to_string())
             .data(&change.todo),
         Message::Reset(id) => {
-            // Browsers drop an event that has no data.
+            // Browsers drop an event without data.
             let event = Event::default().event("reset").data("{}").retry(RECONNECT);
             match id {
                 Some(id) => event.id(id.to_string()),

@@ -1,4 +1,4 @@
-//! What the API does at most.
+//! The limits of the API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::ApiError;
 use crate::store::MAX_TODOS;
 
-/// How many parts of long lists, and searches, are read at a time: the other
-/// connections to the database are for what takes no longer in a long list.
+/// How many parts of long lists, and searches, are read at a time. The other
+/// connections stay free for requests whose cost does not grow with the list.
 const LONG_READS: usize = 8;
 
-/// How long a further one waits for its turn.
+/// How long another one waits for its turn.
 const TURN: Duration = Duration::from_secs(1);
 
 const BUSY: ApiError = ApiError::Busy("searches and long lists");
@@ -20,7 +20,7 @@ const BUSY: ApiError = ApiError::Busy("searches and long lists");
 /// The limits of one environment. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// How many todos there may be.
+    /// The maximum number of todos.
     pub max_todos: u64,
     long_reads: Arc<Semaphore>,
 }
@@ -35,21 +35,19 @@ impl Limits {
         }
     }
 
-    /// A place for a read whose cost grows with the list, until it is dropped.
-    /// It is for the read alone: who does not read what was read for them keeps
-    /// no place from others.
+    /// A permit for a read whose cost grows with the list. It must be dropped
+    /// right after the read, so that a slow client does not block others.
     pub(super) async fn long_read(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         match tokio::time::timeout(TURN, self.next_part()).await {
-            Ok(place) => place,
+            Ok(permit) => permit,
             Err(_) => Err(BUSY),
         }
     }
 
-    /// The same for the next part of a list that has begun, however long that
-    /// takes.
+    /// The same for the next part of a list in progress, however long the wait.
     pub(super) async fn next_part(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        let place = self.long_reads.clone().acquire_owned().await;
-        place.map_err(|_| BUSY)
+        let permit = self.long_reads.clone().acquire_owned().await;
+        permit.map_err(|_| BUSY)
     }
 }
 
@@ -64,17 +62,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn long_reads_have_a_number_of_places() {
+    async fn long_reads_are_limited() {
         let limits = Limits::default();
-        let mut places = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..LONG_READS {
-            places.push(limits.long_read().await.unwrap());
+            permits.push(limits.long_read().await.unwrap());
         }
         let start = tokio::time::Instant::now();
         let refused = limits.long_read().await;
         assert!(matches!(refused, Err(ApiError::Busy(_))));
         assert_eq!(start.elapsed(), TURN);
-        places.pop();
+        permits.pop();
         assert!(limits.clone().long_read().await.is_ok());
     }
 }

@@ -25,14 +25,14 @@ use crate::store::{Cursor, List, Page, TodoStore};
 const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 const ACTIVE_COUNT: HeaderName = HeaderName::from_static("x-active-count");
 
-/// How many todos of a list without a limit are in memory at a time.
+/// How many todos of an unlimited list are held in memory at a time.
 const CHUNK: u32 = 500;
 
-/// How long a list without a limit may take to be sent.
+/// How long sending an unlimited list may take.
 const STREAM_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The form of the list in this program's answers. Another one has other
-/// `ETag`s, or a client would keep the old one for as long as nothing changes.
+/// The version of the list's format. It is part of the `ETag`: otherwise a
+/// client would keep the old format for as long as no todo changes.
 const FORM: &str = "1";
 
 /// List todos, newest first
@@ -65,7 +65,7 @@ pub(super) async fn list(
     query: PageQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let place = match query.search {
+    let permit = match query.search {
         Some(_) => Some(api.limits.long_read().await?),
         None => None,
     };
@@ -78,19 +78,19 @@ pub(super) async fn list(
         },
         search: query.search.clone(),
         is_first: true,
-        goes_on: query.limit.is_none(),
+        continues: query.limit.is_none(),
     };
     let known = wanted.page.known;
     let read = wanted.clone().read(api.store.clone());
     let Part { json, list, next } = api.reads.read(wanted.clone(), read).await?;
-    drop(place);
+    drop(permit);
     let etag = etag_of(list);
     let mut response = if known == Some(list.version) || is_fresh(&headers, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let body = match next {
-            Some(after) if wanted.goes_on => {
-                // What could not go on is not begun.
+            Some(after) if wanted.continues => {
+                // Do not start a list that could not continue.
                 drop(api.limits.long_read().await?);
                 stream_from(json, wanted.after(after), api.store.clone(), api.limits)
             }
@@ -113,8 +113,8 @@ pub(super) async fn list(
     Ok(response)
 }
 
-/// The body that starts with `first` and goes on with the part `wanted`, and
-/// all after it, as fast as the client reads.
+/// The body that starts with `first` and continues with the part `wanted` and
+/// all later ones, as fast as the client reads.
 fn stream_from(first: Bytes, wanted: Wanted, store: Arc<dyn TodoStore>, limits: Limits) -> Body {
     let deadline = Instant::now() + STREAM_TIMEOUT;
     let rest = stream::try_unfold(Some(wanted), move |wanted| {
@@ -124,7 +124,7 @@ fn stream_from(first: Bytes, wanted: Wanted, store: Arc<dyn TodoStore>, limits: 
                 return Ok(None);
             };
             let read = async {
-                let _place = limits.next_part().await?;
+                let _permit = limits.next_part().await?;
                 wanted.clone().read(store).await
             };
             match tokio::time::timeout_at(deadline, read).await {
@@ -153,7 +153,7 @@ fn etag_of(list: List) -> ETag {
         .expect("hexadecimal digits and a point in quotes are an entity tag")
 }
 
-/// The version of the list that the client has by its `If-None-Match`.
+/// The version of the list that the client has, from its `If-None-Match`.
 fn known_version(headers: &HeaderMap) -> Option<i64> {
     let tags = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?;
     tags.split(',').find_map(|tag| {
@@ -208,7 +208,7 @@ mod tests {
             headers.insert(header::IF_NONE_MATCH, tags.parse().unwrap());
             prop_assert_eq!(known_version(&headers), Some(list.version));
             headers.insert(header::IF_NONE_MATCH, other.parse().unwrap());
-            // Whatever a client sends is read without a panic.
+            // Arbitrary input must not panic.
             let _ = known_version(&headers);
         }
     }

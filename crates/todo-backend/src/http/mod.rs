@@ -29,16 +29,16 @@ use crate::backlog::OutboxBound;
 pub use api::Api;
 pub use limits::Limits;
 
-/// Nothing of an answer is ever run or framed; the page of `/docs` has a style
-/// sheet of its own.
+/// No answer may run scripts or be framed; the page at `/docs` loads its own
+/// style sheet.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 async fn version(State(api): State<Api>) -> Json<BuildInfo> {
     Json(api.build)
 }
 
-/// The API with its middleware. Paths answer with and without a slash at their
-/// end.
+/// The API with its middleware. Paths are served with and without a trailing
+/// slash.
 pub fn routes(
     api: Api,
     metrics: HttpMetrics,
@@ -85,18 +85,18 @@ pub fn routes(
     errors_for_people(routes, error_pages)
 }
 
-/// Refuses what may change something while the outbox takes no more events, and
-/// what would have to wait for long behind the requests of others.
+/// Refuses changes while the outbox is full, and requests that would have to
+/// wait too long behind others.
 async fn admit(
     State((budget, outbox)): State<(Budget, OutboxBound)>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_place) = budget.request(request.method()).await else {
+    let Ok(_permit) = budget.request(request.method()).await else {
         return ApiError::Busy("other requests").into_response();
     };
     if outbox.is_full() && !request.method().is_safe() {
-        return ApiError::Backlog(outbox.most()).into_response();
+        return ApiError::Backlog(outbox.max_rows()).into_response();
     }
     next.run(request).await
 }

@@ -1,4 +1,4 @@
-//! From paths, queries and headers to what they mean.
+//! Parsing of paths, queries and headers.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,10 +18,10 @@ use super::api::Api;
 use super::error::{ApiError, Fault};
 use crate::store::{Cursor, Guard, Origin};
 
-/// The most todos on one page.
+/// The maximum number of todos on a page.
 pub(super) const MAX_LIMIT: u32 = 1000;
 
-/// The longest `Idempotency-Key`, in bytes.
+/// The maximum length of an `Idempotency-Key`, in bytes.
 const MAX_KEY_LENGTH: usize = 255;
 
 /// The `{id}` of the path.
@@ -45,7 +45,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
-/// The page of the list that the query asks for; unknown parameters are ignored.
+/// The page of the list that a query requests; unknown parameters are ignored.
 pub(super) struct PageQuery {
     pub(super) completed: Option<bool>,
     pub(super) after: Option<Cursor>,
@@ -54,8 +54,8 @@ pub(super) struct PageQuery {
 }
 
 impl PageQuery {
-    /// The state, for a change of all todos in it. What would make it a change
-    /// of some of them, in a list, is refused rather than ignored.
+    /// The state, for a change of all todos in it. Parameters that would select
+    /// some of them in a list are refused rather than ignored.
     pub(super) fn only_state(&self) -> Result<Option<bool>, ApiError> {
         let given = [
             ("cursor", self.after.is_some()),
@@ -115,8 +115,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PageQuery {
     }
 }
 
-/// What `parse` makes of the parameter `name`, where it is given; `None` too
-/// after noting in `faults` that it is not valid or given more than once.
+/// The parameter `name` as parsed by `parse`. `None` if it is absent, or if it
+/// is invalid or repeated, which is recorded in `faults`.
 fn parameter<T>(
     query: &str,
     name: &'static str,
@@ -134,7 +134,7 @@ fn parameter<T>(
         .ok()
 }
 
-/// `{microseconds since 1970}-{id}`; clients take it as it is.
+/// `{microseconds since 1970}-{id}`; opaque to clients.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.created_at.unix_timestamp_nanos() / 1000;
@@ -162,12 +162,12 @@ impl FromStr for Cursor {
     }
 }
 
-/// The text is no cursor of ours.
+/// The text is not one of our cursors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("not a cursor")]
 pub struct InvalidCursor;
 
-/// The prefix to put before a path of ours, so that the browser finds it.
+/// The prefix to put before our paths, so that the browser finds them.
 pub(super) struct Prefix(pub(super) String);
 
 impl FromRequestParts<Api> for Prefix {
@@ -181,7 +181,7 @@ impl FromRequestParts<Api> for Prefix {
     }
 }
 
-/// The origin of the change that this request asks for.
+/// The origin of the change that this request makes.
 pub(super) fn origin(context: &RequestContext) -> Origin {
     Origin::now(Some(context.trace.to_string()))
 }
@@ -193,8 +193,8 @@ pub(super) fn etag(version: i64) -> ETag {
         .expect("digits in quotes are an entity tag")
 }
 
-/// The versions that a change is wanted of: any where there is no `If-Match`.
-/// Weak tags match nothing (RFC 9110, section 13.1.1), nor do those of others.
+/// The versions that may be changed: any without `If-Match`. Weak tags match
+/// nothing (RFC 9110, section 13.1.1), nor do tags that are not ours.
 pub(super) fn guard(headers: &HeaderMap) -> Result<Guard, ApiError> {
     let condition: Option<IfMatch> = headers
         .typed_try_get()
@@ -211,15 +211,15 @@ pub(super) fn guard(headers: &HeaderMap) -> Result<Guard, ApiError> {
         .flat_map(|tags| tags.split(','))
         .filter_map(|tag| {
             let version = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
-            // A tag is compared by its bytes: "03" is another one than "3".
+            // Tags are compared bytewise: "03" is not "3".
             let number: i64 = version.parse().ok()?;
             (number.to_string() == version).then_some(number)
         });
     Ok(Guard::OneOf(versions.collect()))
 }
 
-/// The `Idempotency-Key`, with or without the quotes that the draft of the IETF
-/// asks for (draft-ietf-httpapi-idempotency-key-header).
+/// The `Idempotency-Key`, with or without the quotes that the IETF draft
+/// requires (draft-ietf-httpapi-idempotency-key-header).
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A part of the list, from the store's rows to JSON.
+//! Encoding of a part of the list, from the store's rows to JSON.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tracing::error;
 use super::error::ApiError;
 use crate::store::{Cursor, List, Page, Row, TodoStore, search};
 
-/// A part of a list, as its requests want it.
+/// A requested part of a list.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Wanted {
     pub(super) page: Page,
@@ -19,14 +19,14 @@ pub(super) struct Wanted {
     /// Whether the list starts here.
     pub(super) is_first: bool,
     /// Whether the next part follows in the same answer.
-    pub(super) goes_on: bool,
+    pub(super) continues: bool,
 }
 
 /// A part of a list.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) json: Bytes,
-    /// The list that it is of.
+    /// The list it belongs to.
     pub(super) list: List,
     /// Where the next part starts, if there is one.
     pub(super) next: Option<Cursor>,
@@ -60,7 +60,7 @@ impl Wanted {
                 fault = Some(error);
             }
         };
-        // One more than wanted tells whether another part follows.
+        // One more than wanted shows whether another part follows.
         let page = Page {
             limit: self.page.limit + 1,
             ..self.page.clone()
@@ -74,7 +74,7 @@ impl Wanted {
             return Err(ApiError::Internal);
         }
         let next = end.filter(|_| is_more);
-        if next.is_none() || !self.goes_on {
+        if next.is_none() || !self.continues {
             json.push(b']');
         }
         Ok(Part {
@@ -93,7 +93,7 @@ impl Wanted {
     }
 }
 
-/// Writes a todo as [`todo_domain::Todo`] is written, from where it lies.
+/// Writes a todo like [`todo_domain::Todo`], without copying its text.
 fn write_todo(row: Row<'_>, json: &mut Vec<u8>) -> io::Result<()> {
     use std::io::Write;
 
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_todo_of_a_list_is_written_as_a_todo_alone(
+        fn a_todo_is_encoded_the_same_in_a_list_and_alone(
             id in any::<i64>(),
             text in any::<String>(),
             completed in any::<bool>(),

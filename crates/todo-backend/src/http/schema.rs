@@ -1,4 +1,4 @@
-//! The bodies of requests and answers, as the description of the API shows them.
+//! The request and response bodies, as the API description shows them.
 
 use serde_json::{Value, json};
 use utoipa::openapi::RefOr;

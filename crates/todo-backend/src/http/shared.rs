@@ -1,4 +1,4 @@
-//! Reads that many requests ask for at the same time.
+//! Reads shared by concurrent requests.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 
-/// Lets requests that want the same thing at the same time share one read.
+/// Lets concurrent requests for the same thing share one read.
 ///
-/// A read that runs already may have looked before a change that the new
-/// request must see. So whoever comes while it runs waits for the next one,
-/// together with all others who came: there is one read of a key at a time, and
-/// every answer is from after its request.
+/// A running read may have looked before a change that a new request must see.
+/// So all requests that arrive while it runs wait for the next one and share
+/// it: there is one read per key at a time, and every answer is newer than its
+/// request.
 #[derive(Clone)]
 pub(super) struct SharedReads<K, V>(Queues<K, V>);
 
@@ -28,20 +28,20 @@ type Queues<K, V> = Arc<Mutex<HashMap<K, Queue<V>>>>;
 type Read<V> = BoxFuture<'static, V>;
 
 struct Queue<V> {
-    /// Held by the read that runs.
+    /// Held by the running read.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// The read that has not started. Those who wait for it own it.
+    /// The read that has not started. Its waiters own it.
     next: Option<WeakShared<Read<V>>>,
 }
 
-/// A read's entry among the queues, for as long as the read is there.
+/// A read's entry among the queues, for as long as the read exists.
 struct Place<K: Eq + Hash, V> {
     queues: Queues<K, V>,
     key: K,
 }
 
 impl<K: Eq + Hash, V> Place<K, V> {
-    /// It is too late to join this read.
+    /// From here on it is too late to join this read.
     fn close(&self) {
         if let Some(queue) = lock(&self.queues).get_mut(&self.key) {
             queue.next = None;
@@ -56,7 +56,7 @@ impl<K: Eq + Hash, V> Drop for Place<K, V> {
         if waiting.is_none() {
             queues.remove(&self.key);
         }
-        // Before `waiting`, which may be the last owner of its read by now.
+        // Before `waiting`, which may by now be the last owner of its read.
         drop(queues);
     }
 }
@@ -68,7 +68,7 @@ impl<V> Queue<V> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it is held.
+    // Nothing panics while holding the lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -81,8 +81,8 @@ where
         Self(Arc::default())
     }
 
-    /// The outcome of a read of `key` that starts from now on: of `read`, or of
-    /// one that waits to start.
+    /// The outcome of a read of `key` that starts after this call: `read`, or
+    /// one that already waits to start.
     pub(super) async fn read<F>(&self, key: K, read: F) -> V
     where
         F: Future<Output = V> + Send + 'static,
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// A read that tells which one it is, once it may.
+    /// A read that returns its number, once `gate` has a permit.
     fn numbered(
         started: &Arc<AtomicU32>,
         gate: &Arc<Semaphore>,
@@ -151,14 +151,14 @@ mod tests {
         let read = |key| reads.join(key, numbered(&started, &gate));
         let running = [read("a"), read("b")];
         for read in &running {
-            assert!(read.clone().now_or_never().is_none(), "it has started");
+            assert!(read.clone().now_or_never().is_none(), "finished early");
         }
         let later: Vec<_> = (0..5).map(|_| read("a")).collect();
         gate.add_permits(3);
         assert_eq!(join_all(running).await, [0, 1]);
         assert_eq!(join_all(later).await, [2; 5]);
         assert_eq!(started.load(Ordering::SeqCst), 3);
-        assert_eq!(lock(&reads.0).len(), 0, "nothing is left behind");
+        assert_eq!(lock(&reads.0).len(), 0, "an entry was leaked");
         gate.add_permits(1);
         assert_eq!(read("a").await, 3);
     }
@@ -170,7 +170,7 @@ mod tests {
         let read = || reads.join("a", numbered(&started, &gate));
         let running = read();
         assert!(running.clone().now_or_never().is_none());
-        // They wait for the next read; one of them drives it and goes away.
+        // Both wait for the next read; one of them polls it and is cancelled.
         let (impatient, patient) = (read(), read());
         assert!(impatient.now_or_never().is_none());
         drop(running);

@@ -1,4 +1,4 @@
-//! One todo: made, read, changed, deleted. And signs of life.
+//! Creating, reading, changing and deleting a todo; health checks.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -42,7 +42,7 @@ pub(super) async fn test() -> Json<Value> {
 )]
 pub(super) async fn health(State(api): State<Api>) -> Result<Json<Value>, ApiError> {
     api.store.ping().await?;
-    // Spelt as clients have known it from the start.
+    // Clients rely on this spelling.
     Ok(Json(json!({"status": "healthzy"})))
 }
 
@@ -210,7 +210,7 @@ fn one(status: StatusCode, versioned: Versioned) -> Response {
     tagged((status, Json(versioned.todo)), versioned.version)
 }
 
-/// An answer about `version` of a todo.
+/// Adds the `ETag` of `version` to a response.
 fn tagged(response: impl IntoResponse, version: i64) -> Response {
     let mut response = response.into_response();
     let head = response.headers_mut();

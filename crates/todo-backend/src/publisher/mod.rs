@@ -1,4 +1,4 @@
-//! Where the relay brings the events.
+//! The broker that the relay publishes to.
 
 mod nats;
 
@@ -13,58 +13,58 @@ pub use nats::NatsPublisher;
 
 use crate::store::OutboxRow;
 
-/// A broker that keeps events in a stream and knows how far they were
-/// delivered. Events have sequences there, each one more than the one before.
+/// A broker that keeps events in a stream, under consecutive sequences, and
+/// knows how far they were delivered.
 #[async_trait]
 pub trait Publisher: Debug + Send + Sync {
-    /// How the stream stands, made where it is not there. Its parts are read
-    /// in such an order that nothing counts as delivered that left the stream
-    /// undelivered before `first` was read.
-    async fn standing(&self) -> Result<Standing, TaskError>;
+    /// The state of the stream, which is created if missing. Its parts are read
+    /// in an order that keeps an event that left the stream undelivered before
+    /// `first` was read from counting as delivered.
+    async fn state(&self) -> Result<StreamState, TaskError>;
 
-    /// What is in the stream of `standing`, in order.
-    async fn contents(&self, standing: &Standing) -> Result<Vec<Held>, TaskError>;
+    /// The contents of the stream of `state`, in order.
+    async fn contents(&self, state: &StreamState) -> Result<Vec<Held>, TaskError>;
 
-    /// Stores `batch` in its order, right after the message `after`, or as
-    /// much of its beginning as it can. Where the last message of the stream
-    /// is another one, nothing is stored: somebody else has published.
+    /// Stores `batch`, or as long a prefix as it can, in order and right after
+    /// the message `after`. If that is not the last message of the stream,
+    /// somebody else has published, and nothing is stored.
     ///
-    /// `carefully` avoids whatever may fail as a whole. The future may be
-    /// dropped at any point.
+    /// `carefully` avoids all-or-nothing batches. The future may be dropped at
+    /// any point.
     async fn publish(&self, batch: &[OutboxRow], after: u64, carefully: bool) -> Published;
 
-    /// Lets go of all messages up to this one; their events are delivered, and
+    /// Discards all messages up to this one; their events are delivered, and
     /// nobody needs them.
     async fn discard(&self, up_to: u64) -> Result<(), TaskError>;
 
-    /// Waits until the broker may be there.
+    /// Waits until the broker may be reachable.
     async fn reachable(&self);
 
-    /// What it is, and on which subject an event goes out: `messaging.system`
-    /// and `messaging.destination.name` of OpenTelemetry's conventions.
+    /// OpenTelemetry's `messaging.system` of this broker and the
+    /// `messaging.destination.name` of an event, which is its subject.
     fn destination(&self, event: &TodoEvent) -> (&'static str, String);
 }
 
-/// A stream at some instant.
+/// The state of a stream at some instant.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Standing {
-    /// Which stream it is. One that is made anew under the same name is
-    /// another one, and uses the sequences again.
+pub struct StreamState {
+    /// Identifies the stream. One recreated under the same name is a different
+    /// stream, and reuses the sequences.
     pub stream: i128,
     /// Counts the connections to the broker. A server that restarted may have
     /// lost what it acknowledged.
     pub connection: u64,
-    /// The sequence of the first message; one more than the last where there
-    /// is none.
+    /// The sequence of the first message; one more than `last` if the stream
+    /// is empty.
     pub first: u64,
-    /// The sequence of the last message that was ever stored.
+    /// The sequence of the last message ever stored.
     pub last: u64,
-    /// Every event up to this sequence was delivered; `None` where nobody
-    /// takes the events.
+    /// Every event up to this sequence was delivered; `None` without a usable
+    /// consumer.
     pub delivered: Option<u64>,
-    /// How much is in it, in bytes.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// How much may be in it, in bytes.
+    /// Its size limit in bytes.
     pub max_bytes: u64,
 }
 
@@ -80,16 +80,16 @@ pub struct Held {
 /// How far a batch got.
 #[derive(Debug)]
 pub struct Published {
-    /// So many rows from the start of the batch are safe with the broker.
+    /// How many rows from the start of the batch the broker has stored.
     pub acknowledged: usize,
-    /// What stopped the rest, where there is something.
+    /// What stopped the rest, if anything.
     pub error: Option<PublishError>,
 }
 
-/// Why a batch was not stored to its end.
+/// Why a batch was not stored completely.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The broker has no room; the rest is certainly not stored.
+    /// The broker is out of space; the rest is certainly not stored.
     #[error("the event stream is full")]
     Full(#[source] TaskError),
     /// The rest may be stored or not.

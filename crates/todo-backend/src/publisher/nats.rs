@@ -21,31 +21,31 @@ use todo_domain::TodoEvent;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::{Held, PublishError, Published, Publisher, Standing};
+use super::{Held, PublishError, Published, Publisher, StreamState};
 use crate::nats::Connection;
 use crate::store::OutboxRow;
 
 /// How long a whole batch may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the server may take to acknowledge. A stream that is just being
-/// removed takes messages in and never answers; and doubt costs little, as it
-/// only makes the relay compare the stream with the outbox.
+/// How long the server may take to acknowledge. A stream that is being deleted
+/// accepts messages and never answers. Doubt is cheap: the relay merely
+/// compares the stream with the outbox.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long the next message may take while the stream is read.
+/// How long to wait for the next message while reading the stream.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How many events that are published one by one are under way at once.
+/// How many singly published events await their acknowledgement at once.
 const WINDOW: usize = 200;
 
 /// Publishes to the stream of the environment.
 ///
 /// A batch is stored as a whole or not at all (ADR-50), and only right after
-/// the message that the relay knows as the last (`Nats-Expected-Last-Sequence`).
-/// Events that go one by one name their predecessor in the same way: while a
-/// server restarts it drops what comes in before its stream is up, and without
-/// that a lost event would be stored behind its successor when it is sent again.
+/// the last message that the relay knows of (`Nats-Expected-Last-Sequence`).
+/// Singly published events name their predecessor in the same way: a restarting
+/// server drops messages until its stream is up, and a lost event would
+/// otherwise be stored behind its successor when it is sent again.
 #[derive(Debug)]
 pub struct NatsPublisher {
     connection: Connection,
@@ -96,7 +96,7 @@ impl NatsPublisher {
         Ok(())
     }
 
-    /// Stores events one by one, each right after the one before.
+    /// Stores events one by one, each right after its predecessor.
     async fn publish_singly(
         &self,
         batch: &[OutboxRow],
@@ -114,21 +114,21 @@ impl NatsPublisher {
             let acks = window.map(async |((row, previous), after)| {
                 let mut headers = self.headers(row);
                 headers.insert(NATS_EXPECTED_LAST_SEQUENCE, after.to_string());
-                // By its sequence alone an event could follow on one of
-                // somebody else's, while those before it were refused.
+                // With the sequence alone, an event could follow somebody
+                // else's message although its predecessors were refused.
                 if let Some(previous) = previous {
                     headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, previous.to_string());
                 }
                 headers.insert(NATS_EXPECTED_STREAM, environment.stream());
                 let subject = row.event.subject(environment);
                 let ack = self.request(subject, headers, payload(row)?).await?;
-                // One that is acknowledged as a repetition is not stored.
+                // A duplicate is acknowledged but not stored.
                 if ack.duplicate || ack.sequence != after + 1 {
                     return Err(in_doubt(format!("an unexpected acknowledgement: {ack:?}")));
                 }
                 Ok(())
             });
-            // In the order of the batch: the first that fails is the end.
+            // In batch order: the first failure ends it.
             for ack in join_all(acks).await {
                 ack?;
                 *acknowledged += 1;
@@ -177,20 +177,20 @@ impl NatsPublisher {
 
 #[async_trait]
 impl Publisher for NatsPublisher {
-    async fn standing(&self) -> Result<Standing, TaskError> {
-        self.while_connected(self.look()).await
+    async fn state(&self) -> Result<StreamState, TaskError> {
+        self.while_connected(self.read_state()).await
     }
 
-    async fn contents(&self, standing: &Standing) -> Result<Vec<Held>, TaskError> {
-        self.while_connected(self.read(standing)).await
+    async fn contents(&self, state: &StreamState) -> Result<Vec<Held>, TaskError> {
+        self.while_connected(self.read(state)).await
     }
 
     async fn publish(&self, batch: &[OutboxRow], after: u64, carefully: bool) -> Published {
         let mut acknowledged = 0;
         let mut losses = self.connection.losses();
         losses.mark_unchanged();
-        // While there is no connection the client would gather the events of
-        // each attempt, to send all of them once there is one.
+        // While disconnected, the client would buffer the events of every
+        // attempt and send them all on reconnect.
         let result = if self.connection.is_up() {
             tokio::select! {
                 result = self.publish_all(batch, after, carefully, &mut acknowledged) => result,
@@ -224,7 +224,7 @@ impl Publisher for NatsPublisher {
 }
 
 impl NatsPublisher {
-    /// No answer comes once the connection is lost.
+    /// Fails once the connection is lost: no answer comes after that.
     async fn while_connected<T>(
         &self,
         question: impl Future<Output = Result<T, TaskError>>,
@@ -237,23 +237,23 @@ impl NatsPublisher {
         }
     }
 
-    /// See [`Publisher::standing`].
-    async fn look(&self) -> Result<Standing, TaskError> {
+    /// See [`Publisher::state`].
+    async fn read_state(&self) -> Result<StreamState, TaskError> {
         let connection = self.connection.losses();
         if !self.connection.is_up() {
             return Err("not connected to NATS".into());
         }
         let connection = *connection.borrow();
-        // The consumer first: what is removed from the stream counts as
-        // acknowledged, and must show as missing there.
+        // The consumer first: messages removed from the stream count as
+        // acknowledged, and must show up as missing in the stream.
         let delivered = self.delivered().await?;
         let stream = self.connection.ensure_stream().await?;
         let first = match stream.state.messages {
-            // The server tells 0 of a stream that never had one.
+            // The server reports 0 for a stream that never had a message.
             0 => stream.state.last_sequence + 1,
             _ => stream.state.first_sequence,
         };
-        Ok(Standing {
+        Ok(StreamState {
             stream: stream.created.unix_timestamp_nanos(),
             connection,
             first,
@@ -265,8 +265,8 @@ impl NatsPublisher {
     }
 
     /// See [`Publisher::contents`].
-    async fn read(&self, standing: &Standing) -> Result<Vec<Held>, TaskError> {
-        if standing.first > standing.last {
+    async fn read(&self, state: &StreamState) -> Result<Vec<Held>, TaskError> {
+        if state.first > state.last {
             return Ok(Vec::new());
         }
         let name = self.connection.environment().stream();
@@ -288,18 +288,18 @@ impl NatsPublisher {
                 .as_ref()
                 .and_then(|headers| headers.get(NATS_MESSAGE_ID))
                 .and_then(|id| id.as_str().parse().ok());
-            // Others may have published without an id of ours.
+            // Other publishers may not have set one of our ids.
             contents.extend(id.map(|event| Held {
                 sequence: info.stream_sequence,
                 event,
             }));
-            if info.pending == 0 || info.stream_sequence >= standing.last {
+            if info.pending == 0 || info.stream_sequence >= state.last {
                 return Ok(contents);
             }
         }
     }
 
-    /// How far the broadcaster's consumer has acknowledged everything.
+    /// The ack floor of the broadcaster's consumer.
     async fn delivered(&self) -> Result<Option<u64>, TaskError> {
         let environment = self.connection.environment();
         let stream = self
@@ -313,7 +313,7 @@ impl NatsPublisher {
         {
             Ok(consumer) => {
                 let config = consumer.config;
-                // One that begins later, or does not wait for an answer, says
+                // A consumer that starts later, or needs no acks, says
                 // nothing about what was delivered.
                 let takes_all = config.deliver_policy == DeliverPolicy::All
                     && config.ack_policy == AckPolicy::Explicit;
@@ -336,7 +336,7 @@ fn in_doubt(error: impl Into<TaskError>) -> PublishError {
     PublishError::InDoubt(error.into())
 }
 
-/// Whether the server has no room, in the stream or in the account.
+/// Whether the stream or the account is out of space.
 fn is_full(code: ErrorCode) -> bool {
     [
         ErrorCode::STREAM_STORE_FAILED,

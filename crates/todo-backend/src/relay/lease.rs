@@ -1,4 +1,4 @@
-//! The right to be the one relay of an environment, which ends by itself.
+//! The lease that makes one replica the relay leader; expires unless renewed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,21 @@ use uuid::Uuid;
 
 use crate::store::{Outbox, StoreError};
 
-/// How long a lease lasts, by the clock of the database. A holder whose
-/// machine vanished is replaced at most this and [`ATTEMPT_EVERY`] later.
+/// How long a lease lasts, by the database's clock. A holder whose machine
+/// vanished is replaced after at most this plus [`ATTEMPT_EVERY`].
 const TERM: Duration = Duration::from_secs(3);
 
-/// How often it is renewed: twice in vain before it ends.
+/// How often it is renewed: two renewals may fail before it expires.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
-/// How long before the end the holder stops, by its own clock. The term of the
-/// database begins after the holder has begun to count; this is for clocks
-/// that run at different speeds.
+/// How long before expiry the holder stops, by its own clock. The database's
+/// term starts after the holder's, so this only has to cover clock drift.
 const MARGIN: Duration = Duration::from_millis(300);
 
-/// How often a standby tries to get it.
+/// How often a standby tries to acquire it.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(500);
 
-/// Held from [`Lease::acquire`] on, as long as [`Lease::keep`] runs.
+/// Held from [`Lease::acquire`] for as long as [`Lease::keep`] runs.
 #[derive(Debug)]
 pub(super) struct Lease {
     outbox: Arc<dyn Outbox>,
@@ -33,8 +32,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Tries again and again until there is no other holder. `failed` is told
-    /// of attempts that the database refused.
+    /// Retries until there is no other holder. `failed` is called for each
+    /// attempt that ended in a database error.
     pub(super) async fn acquire(
         outbox: Arc<dyn Outbox>,
         mut failed: impl FnMut(&StoreError),
@@ -57,7 +56,7 @@ impl Lease {
         }
     }
 
-    /// Renews the lease; ends before it may have ended in the database.
+    /// Renews the lease; returns before it can have expired in the database.
     pub(super) async fn keep(&mut self) -> TaskError {
         loop {
             let renewed = async {
@@ -75,7 +74,7 @@ impl Lease {
         }
     }
 
-    /// Lets another process have it at once.
+    /// Frees it for another process immediately.
     pub(super) async fn release(self) -> Result<(), StoreError> {
         self.outbox.release(self.holder).await
     }

@@ -1,8 +1,8 @@
-//! What the relay knows of the events that are with the broker. No I/O.
+//! What the relay knows about the events in the stream. No I/O.
 //!
-//! The stream itself is the note of what was published: a relay that begins,
-//! or is in doubt, reads the ids in it and compares them with the outbox.
-//! A note of its own in the database would cost a second write of each row and
+//! The stream itself is the record of what was published: a relay that starts,
+//! or is in doubt, reads its event ids and compares them with the outbox.
+//! A separate record in the database would cost a second write per row and
 //! could be wrong about a stream that was lost or restored.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use todo_domain::TodoId;
 use uuid::Uuid;
 
-use crate::publisher::{Held, Standing};
+use crate::publisher::{Held, StreamState};
 use crate::store::{OutboxRow, Unreadable};
 
 /// See the module.
@@ -20,7 +20,7 @@ pub(super) struct Ledger {
     connection: u64,
     /// The last message of the stream.
     last: u64,
-    /// The greatest sequence that is known to be delivered.
+    /// The highest sequence known to be delivered.
     delivered: u64,
     /// Positions of the rows whose events are in the stream, by sequence.
     in_flight: BTreeMap<u64, i64>,
@@ -28,30 +28,30 @@ pub(super) struct Ledger {
     positions: HashSet<i64>,
     /// What was in the stream before any row was read.
     found: HashMap<Uuid, u64>,
-    /// Todos with an event that the stream lacked: their later events have to
-    /// come again too, or the missing one would come last.
+    /// Todos with an event missing from the stream: their later events have to
+    /// be republished too, or the missing one would come last.
     lacking: HashSet<TodoId>,
-    /// Todos with a row that cannot be read, and all rows that wait for that.
+    /// Todos with an unreadable row, and all rows that wait behind it.
     set_aside: HashMap<TodoId, HashSet<i64>>,
 }
 
-/// Why what is known no longer holds.
+/// Why the ledger no longer holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Doubt {
-    /// The stream was made anew.
+    /// The stream was recreated.
     Recreated,
-    /// The stream lacks what it had at its end: an older copy was restored.
+    /// The end of the stream is missing: an older copy was restored.
     RolledBack,
-    /// Events left the stream undelivered.
+    /// Undelivered events were removed from the stream.
     Removed,
-    /// The server may be another one, or have restarted.
+    /// The server may be a different one, or may have restarted.
     Reconnected,
 }
 
 impl Doubt {
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Recreated => "the stream was made anew",
+            Self::Recreated => "the stream was recreated",
             Self::RolledBack => "the stream lacks its latest messages",
             Self::Removed => "undelivered events were removed from the stream",
             Self::Reconnected => "the connection to the broker was lost",
@@ -61,12 +61,12 @@ impl Doubt {
 
 impl Ledger {
     /// The state of a stream with these contents, before any row was read.
-    pub(super) fn new(standing: &Standing, contents: Vec<Held>) -> Self {
+    pub(super) fn new(state: &StreamState, contents: Vec<Held>) -> Self {
         Self {
-            stream: standing.stream,
-            connection: standing.connection,
-            last: standing.last,
-            delivered: delivered(standing).unwrap_or(0),
+            stream: state.stream,
+            connection: state.connection,
+            last: state.last,
+            delivered: delivered(state).unwrap_or(0),
             in_flight: BTreeMap::new(),
             positions: HashSet::new(),
             found: contents
@@ -78,23 +78,23 @@ impl Ledger {
         }
     }
 
-    /// The last message of the stream, after which the next batch goes.
+    /// The last message of the stream; the next batch goes after it.
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// How many rows have their event in the stream.
+    /// The number of rows whose event is in the stream.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// How many rows wait for one that cannot be read, it included.
+    /// The number of unreadable rows and of those that wait behind them.
     pub(super) fn set_aside(&self) -> usize {
         self.set_aside.values().map(HashSet::len).sum()
     }
 
-    /// Takes in rows in the order of their positions; those that have to be
-    /// published, and those that cannot be.
+    /// Accepts rows in position order. Returns those that have to be published
+    /// and those that are unreadable.
     pub(super) fn take(
         &mut self,
         rows: Vec<Result<OutboxRow, Unreadable>>,
@@ -133,13 +133,13 @@ impl Ledger {
         (publish, unreadable)
     }
 
-    /// All rows were read that were there at the beginning.
+    /// Every row that existed at the start has been read.
     pub(super) fn caught_up(&mut self) {
         self.found = HashMap::new();
         self.lacking = HashSet::new();
     }
 
-    /// These rows were stored, one after the other, at the end of the stream.
+    /// These rows were appended to the stream, in this order.
     pub(super) fn published(&mut self, rows: &[OutboxRow]) {
         for row in rows {
             self.last += 1;
@@ -152,33 +152,33 @@ impl Ledger {
         self.positions.insert(position);
     }
 
-    /// Compares what is known with how the stream stands. Unless there is a
-    /// doubt, the rows that are delivered follow by [`Ledger::take_delivered`].
-    pub(super) fn observe(&mut self, standing: &Standing) -> Result<(), Doubt> {
-        if standing.stream != self.stream {
+    /// Compares the ledger with the state of the stream. Unless that raises a
+    /// doubt, [`Ledger::take_delivered`] then returns the delivered rows.
+    pub(super) fn observe(&mut self, state: &StreamState) -> Result<(), Doubt> {
+        if state.stream != self.stream {
             return Err(Doubt::Recreated);
         }
-        if standing.last < self.last {
+        if state.last < self.last {
             return Err(Doubt::RolledBack);
         }
-        // An event that is gone was delivered only if it was before.
+        // A removed event was delivered only if it was known to be before.
         let undelivered = self.in_flight.range(self.delivered + 1..).next();
-        if undelivered.is_some_and(|(sequence, _)| *sequence < standing.first) {
+        if undelivered.is_some_and(|(sequence, _)| *sequence < state.first) {
             return Err(Doubt::Removed);
         }
-        if standing.connection != self.connection {
+        if state.connection != self.connection {
             return Err(Doubt::Reconnected);
         }
-        if let Some(delivered) = delivered(standing) {
+        if let Some(delivered) = delivered(state) {
             self.delivered = self.delivered.max(delivered);
         }
         // Others may publish to the subjects too.
-        self.last = standing.last;
+        self.last = state.last;
         Ok(())
     }
 
-    /// Positions of at most `limit` rows whose events are delivered. They are
-    /// forgotten: whoever does not remove them begins anew.
+    /// Takes the positions of at most `limit` delivered rows. The ledger
+    /// forgets them: a caller that fails to remove them has to start over.
     pub(super) fn take_delivered(&mut self, limit: usize) -> Vec<i64> {
         let mut delivered = Vec::new();
         while delivered.len() < limit
@@ -192,7 +192,7 @@ impl Ledger {
         delivered
     }
 
-    /// Up to here no message is needed for what the outbox still has.
+    /// No row left in the outbox needs a message up to this sequence.
     pub(super) fn settled(&self) -> u64 {
         match self.in_flight.first_key_value() {
             Some((first, _)) => self.delivered.min(first - 1),
@@ -201,8 +201,8 @@ impl Ledger {
     }
 }
 
-/// How far events were delivered. A consumer that is ahead of its stream says
+/// How far events were delivered. A consumer ahead of its stream proves
 /// nothing: one of the two is an older copy.
-fn delivered(standing: &Standing) -> Option<u64> {
-    standing.delivered.filter(|to| *to <= standing.last)
+fn delivered(state: &StreamState) -> Option<u64> {
+    state.delivered.filter(|to| *to <= state.last)
 }

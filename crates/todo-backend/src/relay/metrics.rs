@@ -1,4 +1,4 @@
-//! What the relay tells about itself.
+//! The metrics of the relay.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::publisher::Standing;
+use crate::publisher::StreamState;
 
-/// The metrics of the replica that is the relay; 0 at the others.
+/// The metrics of the relay leader; 0 on standbys.
 #[derive(Clone, Debug)]
 pub struct RelayMetrics {
     pub(super) held: Gauge,
@@ -113,12 +113,12 @@ impl RelayMetrics {
         metrics
     }
 
-    pub(super) fn look(&self, standing: &Standing) {
+    pub(super) fn observe(&self, state: &StreamState) {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.stream_bytes.set(gauge(standing.bytes));
-        self.stream_max_bytes.set(gauge(standing.max_bytes));
+        self.stream_bytes.set(gauge(state.bytes));
+        self.stream_max_bytes.set(gauge(state.max_bytes));
         self.consumer_missing
-            .set(i64::from(standing.delivered.is_none()));
+            .set(i64::from(state.delivered.is_none()));
     }
 
     pub(super) fn full(&self, full: bool) {
@@ -153,15 +153,15 @@ struct Wakeup {
     reason: Reason,
 }
 
-/// What started a round.
+/// The trigger of a round.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, EncodeLabelValue)]
 pub(super) enum Reason {
-    /// The store told of a change.
+    /// The store signalled a change.
     Hint,
     /// A full batch: there is probably more.
     More,
-    /// The net below the hints.
+    /// The fallback for lost hints.
     Poll,
-    /// A round that failed.
+    /// The previous round failed.
     Retry,
 }

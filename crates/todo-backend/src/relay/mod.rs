@@ -1,14 +1,14 @@
-//! The relay: brings what waits in the outbox to the broker, and removes from
-//! the outbox what was delivered from there.
+//! The relay publishes the outbox to the broker, and removes rows from the
+//! outbox once their events are delivered.
 //!
-//! All replicas of an environment run it and one of them is active, so that
-//! events leave in the order of their positions. A row stays until its event
-//! was delivered: a broker that lost its store gets again what it lacks.
+//! All replicas of an environment run it and only the leader publishes, so that
+//! events leave in position order. A row stays until its event is delivered, so
+//! the relay can republish whatever a broker that lost its store is missing.
 //!
-//! Two that are active at once, as when one was frozen while its lease ended,
-//! do no harm: each publishes only right after the last message that it knows
-//! of, so what one of them stores makes the broker refuse the other, which
-//! then compares the stream with the outbox.
+//! Two active leaders, as when one was frozen while its lease expired, do no
+//! harm: each publishes only right after the last message that it knows of, so
+//! once one of them stores a message the broker refuses the other, which then
+//! compares the stream with the outbox.
 
 mod lease;
 mod ledger;
@@ -31,49 +31,49 @@ use self::lease::Lease;
 use self::ledger::Ledger;
 use self::metrics::Reason;
 pub use self::metrics::RelayMetrics;
-use self::spans::Sending;
+use self::spans::PublishSpans;
 use crate::feed::RING;
 use crate::publisher::{PublishError, Publisher};
 use crate::store::{Outbox, OutboxRow, Progress};
 
-/// How many events are published at a time: as many as the server takes in one
-/// atomic batch (ADR-50).
+/// How many events are published at a time: as many as the server accepts in
+/// one atomic batch (ADR-50).
 const BATCH: u32 = 1000;
 
-/// How many events may be with the broker and not yet delivered. It bounds
-/// what the relay remembers of them, at some tens of bytes each.
-const MOST_IN_FLIGHT: usize = 200_000;
+/// How many events may be in flight. This bounds the relay's memory, at some
+/// tens of bytes per event.
+const MAX_IN_FLIGHT: usize = 200_000;
 
 /// How long the database may take for one statement.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often the stream is looked at while events are in flight.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the stream is checked while events are in flight.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
-/// How often it is looked at otherwise, so that one that vanished is there
-/// again before it is needed.
-const LOOK_IDLE: Duration = Duration::from_secs(2);
+/// How often it is checked otherwise, so that a deleted stream is recreated
+/// before it is needed.
+const CHECK_IDLE: Duration = Duration::from_secs(2);
 
 /// How many delivered events stay in the stream, for the feeds of replicas
 /// that start.
 const KEEP: u64 = RING as u64;
 
-/// How many more may gather before they are let go.
+/// How many more may accumulate before they are discarded.
 const DISCARD_EVERY: u64 = 1024;
 
-/// How often rows that cannot be read are looked at again.
+/// How often unreadable rows are read again.
 const SET_ASIDE_FOR: Duration = Duration::from_secs(30);
 
 /// How long the last round may take after the shutdown.
 const LAST_ROUND: Duration = Duration::from_millis(1500);
 
-/// How long it may take to give back the lease after that. It ends by itself
-/// where this fails.
+/// How long releasing the lease may take after that. If it fails, the lease
+/// expires.
 const RELEASE: Duration = Duration::from_millis(500);
 
-const LONGEST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_millis(500);
 
-/// Brings events from an outbox to a publisher.
+/// Publishes the events of an outbox.
 #[derive(Debug)]
 pub struct Relay {
     outbox: Arc<dyn Outbox>,
@@ -95,12 +95,12 @@ impl Relay {
         }
     }
 
-    /// Stands by for the lease and relays while it holds, again and again,
-    /// until `shutdown`. What waits then is published if that takes no longer
-    /// than 2 s.
+    /// Waits for the lease and relays while it holds, repeatedly, until
+    /// `shutdown`. Events that wait then are still published if that takes no
+    /// longer than 2 s.
     ///
     /// # Errors
-    /// None: what fails is logged and tried again.
+    /// None: failures are logged and retried.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), TaskError> {
         while let Some(lease) = shutdown.run_until_cancelled(self.stand_by()).await {
             info!("became the relay leader");
@@ -115,19 +115,19 @@ impl Relay {
         Ok(())
     }
 
-    /// Waits for the lease. Meanwhile the relay is told of the changes that
-    /// are made through this process.
+    /// Waits for the lease. Meanwhile it announces this process's changes to
+    /// the leader.
     async fn stand_by(&self) -> Lease {
-        let mut told = false;
+        let mut logged = false;
         let acquire = Lease::acquire(self.outbox.clone(), move |error| {
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut logged, true) {
                 warn!(error = %Chain(error), "acquiring the relay lease failed");
             }
         });
         let announce = async {
             loop {
                 self.outbox.changed().await;
-                // The relay's poll is the net where this fails.
+                // The leader's poll covers failures.
                 let _ = timeout(STATEMENT_DEADLINE, self.outbox.announce()).await;
             }
         };
@@ -137,7 +137,7 @@ impl Relay {
         }
     }
 
-    /// Waits after a failure: for the broker where it is away, else for `delay`.
+    /// Waits after a failure: for the broker if it is down, else for `delay`.
     async fn until_due(&self, delay: Duration) {
         let mut reachable = pin!(self.publisher.reachable());
         if reachable.as_mut().now_or_never().is_none() {
@@ -147,13 +147,13 @@ impl Relay {
         self.publisher.reachable().await;
     }
 
-    /// Relays until `shutdown`, or until the lease is lost; then why.
+    /// Relays until `shutdown`, or until the lease is lost; returns why.
     async fn lead(&self, mut lease: Lease, shutdown: &CancellationToken) -> Option<TaskError> {
         let listen = async {
             loop {
-                // The poll is the net below.
+                // The poll covers failures.
                 let _ = self.outbox.listen().await;
-                sleep(LONGEST_DELAY).await;
+                sleep(MAX_DELAY).await;
             }
         };
         let lost = tokio::select! {
@@ -177,40 +177,40 @@ async fn after(shutdown: &CancellationToken, grace: Duration) {
 }
 
 fn retry() -> ExponentialBackoff {
-    backoff(Duration::from_millis(25), LONGEST_DELAY).build()
+    backoff(Duration::from_millis(25), MAX_DELAY).build()
 }
 
-/// One second, more or less, so that environments do not poll in step.
+/// About one second, jittered so that environments do not poll in step.
 fn poll_interval() -> Duration {
     Duration::from_millis(fastrand::u64(900..=1100))
 }
 
-/// The work of one term.
+/// The work of one term as leader.
 struct Rounds<'a> {
     relay: &'a Relay,
-    /// What is known of the stream; `None` at the start and after a doubt.
+    /// What is known about the stream; `None` at the start and after a doubt.
     known: Option<Known>,
-    /// Whether batches are avoided after one that failed.
+    /// Avoids atomic batches after one failed.
     carefully: bool,
-    /// Rows of which it was told that they cannot be read.
-    told: HashSet<i64>,
+    /// Unreadable rows that were already logged.
+    logged: HashSet<i64>,
 }
 
 struct Known {
     ledger: Ledger,
     progress: Progress,
-    /// Rows that were read and have to be published.
+    /// Rows that were read and are not yet published.
     due: VecDeque<OutboxRow>,
-    looked: Instant,
+    checked: Instant,
     since: Instant,
     discarded: u64,
 }
 
 /// How a round ended.
 enum Round {
-    /// More waits.
+    /// More rows wait.
     More,
-    /// All that waited is with the broker.
+    /// Every waiting row is in the stream.
     Emptied,
 }
 
@@ -220,7 +220,7 @@ impl<'a> Rounds<'a> {
             relay,
             known: None,
             carefully: false,
-            told: HashSet::new(),
+            logged: HashSet::new(),
         }
     }
 
@@ -238,7 +238,7 @@ impl<'a> Rounds<'a> {
                     tokio::select! {
                         () = self.relay.outbox.changed() => Reason::Hint,
                         () = sleep(self.pause()) => Reason::Poll,
-                        // For the round that is the last.
+                        // For the last round.
                         () = shutdown.cancelled() => continue,
                     }
                 }
@@ -247,7 +247,7 @@ impl<'a> Rounds<'a> {
                         warn!(error = %Chain(&*error), "publishing to NATS failed, retrying");
                     }
                     let delays = delays.get_or_insert_with(retry);
-                    let delay = delays.next().unwrap_or(LONGEST_DELAY);
+                    let delay = delays.next().unwrap_or(MAX_DELAY);
                     tokio::select! {
                         () = self.relay.until_due(delay) => Reason::Retry,
                         () = shutdown.cancelled() => continue,
@@ -258,27 +258,27 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// How long there is nothing to do without a hint.
+    /// How long to wait for a hint.
     fn pause(&self) -> Duration {
         match &self.known {
-            Some(known) if known.ledger.in_flight() > 0 => LOOK_EVERY,
+            Some(known) if known.ledger.in_flight() > 0 => CHECK_EVERY,
             _ => poll_interval(),
         }
     }
 
     async fn round(&mut self) -> Result<Round, TaskError> {
-        self.look().await?;
+        self.check_stream().await?;
         let Some(known) = &mut self.known else {
             return Err("the stream has just changed".into());
         };
         let relay = self.relay;
-        let room = MOST_IN_FLIGHT.saturating_sub(known.ledger.in_flight());
+        let room = MAX_IN_FLIGHT.saturating_sub(known.ledger.in_flight());
         let limit = BATCH.min(u32::try_from(room).unwrap_or(BATCH));
         let mut full = false;
         if known.due.is_empty() && limit > 0 {
             let rows = relay.outbox.read(&mut known.progress, limit);
             let rows = timeout(STATEMENT_DEADLINE, rows).await;
-            // A progress whose read was cut off may have passed rows over.
+            // After a cancelled read, `progress` may have skipped rows.
             let rows = match rows {
                 Ok(Ok(rows)) => rows,
                 Ok(Err(error)) => return self.doubt(error),
@@ -288,7 +288,7 @@ impl<'a> Rounds<'a> {
             let (due, unreadable) = known.ledger.take(rows);
             known.due.extend(due);
             for row in unreadable {
-                if self.told.insert(row.position) {
+                if self.logged.insert(row.position) {
                     error!(
                         position = row.position,
                         todo = %row.todo,
@@ -314,7 +314,7 @@ impl<'a> Rounds<'a> {
         };
         let relay = self.relay;
         let batch = known.due.make_contiguous();
-        let spans = Sending::start(&*relay.publisher, batch);
+        let spans = PublishSpans::start(&*relay.publisher, batch);
         let started = Instant::now();
         let publish = relay
             .publisher
@@ -345,24 +345,24 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Forgets what is known of the stream.
+    /// Discards what is known about the stream.
     fn doubt<T>(&mut self, error: impl Into<TaskError>) -> Result<T, TaskError> {
         self.known = None;
         Err(error.into())
     }
 
-    /// Looks at the stream where it is time: removes what was delivered from
-    /// the outbox, and begins anew where the stream is not what it was.
-    async fn look(&mut self) -> Result<(), TaskError> {
+    /// Checks the stream when that is due: removes delivered rows from the
+    /// outbox, and starts over if the stream is no longer what it was.
+    async fn check_stream(&mut self) -> Result<(), TaskError> {
         let Some(known) = &mut self.known else {
             return self.survey().await;
         };
         let every = if known.ledger.in_flight() > 0 {
-            LOOK_EVERY
+            CHECK_EVERY
         } else {
-            LOOK_IDLE
+            CHECK_IDLE
         };
-        if known.looked.elapsed() < every {
+        if known.checked.elapsed() < every {
             return Ok(());
         }
         if known.ledger.set_aside() > 0 && known.since.elapsed() > SET_ASIDE_FOR {
@@ -370,10 +370,10 @@ impl<'a> Rounds<'a> {
             return self.survey().await;
         }
         let relay = self.relay;
-        let standing = relay.publisher.standing().await?;
-        known.looked = Instant::now();
-        relay.metrics.look(&standing);
-        if let Err(doubt) = known.ledger.observe(&standing) {
+        let state = relay.publisher.state().await?;
+        known.checked = Instant::now();
+        relay.metrics.observe(&state);
+        if let Err(doubt) = known.ledger.observe(&state) {
             warn!(
                 reason = doubt.as_str(),
                 in_flight = known.ledger.in_flight(),
@@ -396,26 +396,26 @@ impl<'a> Rounds<'a> {
         }
         relay.metrics.in_flight.set(gauge(known.ledger.in_flight()));
         let discard = known.ledger.settled().saturating_sub(KEEP);
-        if discard >= known.discarded.max(standing.first) + DISCARD_EVERY {
+        if discard >= known.discarded.max(state.first) + DISCARD_EVERY {
             relay.publisher.discard(discard).await?;
             known.discarded = discard;
         }
         Ok(())
     }
 
-    /// Reads what is in the stream, to begin anew at the start of the outbox.
+    /// Reads the contents of the stream and restarts at the head of the outbox.
     async fn survey(&mut self) -> Result<(), TaskError> {
         self.known = None;
         let relay = self.relay;
-        let standing = relay.publisher.standing().await?;
-        let contents = relay.publisher.contents(&standing).await?;
-        relay.metrics.look(&standing);
+        let state = relay.publisher.state().await?;
+        let contents = relay.publisher.contents(&state).await?;
+        relay.metrics.observe(&state);
         relay.metrics.surveys.inc();
         self.known = Some(Known {
-            ledger: Ledger::new(&standing, contents),
+            ledger: Ledger::new(&state, contents),
             progress: Progress::default(),
             due: VecDeque::new(),
-            looked: Instant::now(),
+            checked: Instant::now(),
             since: Instant::now(),
             discarded: 0,
         });

@@ -1,4 +1,4 @@
-//! The spans of the events that are published.
+//! The spans of published events.
 
 use service_kit::TraceParent;
 use service_kit::trace::{Kind, Span, is_exporting, names};
@@ -7,15 +7,15 @@ use todo_domain::TodoEvent;
 use crate::publisher::Publisher;
 use crate::store::OutboxRow;
 
-/// One try to publish a batch: a span for each event, below the request that
-/// made it. The message carries the context of its span.
-pub(super) struct Sending {
+/// One attempt to publish a batch: a span per event, as a child of the request
+/// that caused it. The message carries the context of its span.
+pub(super) struct PublishSpans {
     all: Vec<(Span, Option<String>)>,
 }
 
-impl Sending {
-    /// Starts the spans, where any are exported, and has the events of `batch`
-    /// carry them.
+impl PublishSpans {
+    /// Starts the spans, if any are exported, and puts their context into the
+    /// events of `batch`.
     pub(super) fn start(publisher: &dyn Publisher, batch: &mut [OutboxRow]) -> Self {
         let rows = if is_exporting() { batch } else { &mut [] };
         let all = rows.iter_mut().map(|row| {
@@ -27,11 +27,11 @@ impl Sending {
         Self { all: all.collect() }
     }
 
-    /// Ends them; so many events were `acknowledged`. The others are what they
-    /// were: their next try is no child of this one.
+    /// Ends the spans. Events beyond `acknowledged` get their old context back:
+    /// their next attempt is not a child of this one.
     pub(super) fn end(self, batch: &mut [OutboxRow], acknowledged: usize) {
-        let tries = self.all.into_iter().zip(batch);
-        for ((mut span, traceparent), row) in tries.skip(acknowledged) {
+        let attempts = self.all.into_iter().zip(batch);
+        for ((mut span, traceparent), row) in attempts.skip(acknowledged) {
             span.fail("not_acknowledged");
             row.event.traceparent = traceparent;
         }

@@ -1,10 +1,10 @@
-//! One change of many todos.
+//! Bulk changes of todos.
 
 use todo_domain::TodoId;
 
 use super::{BULK_ROWS, Origin, StoreError, TodoStore};
 
-/// The most todos that a change of many may name or answer by name.
+/// The maximum number of todos that a bulk change may name or return by id.
 pub const MAX_NAMED: usize = 2000;
 
 /// Which todos to change, and how.
@@ -12,27 +12,27 @@ pub const MAX_NAMED: usize = 2000;
 pub struct Bulk {
     /// Only todos in this state.
     pub completed: bool,
-    /// Of them only these, where it is not `None`. At most [`MAX_NAMED`].
+    /// If set, only these of them; at most [`MAX_NAMED`].
     pub only: Option<Vec<Named>>,
-    /// What to do with them.
+    /// How to change them.
     pub change: BulkChange,
 }
 
-/// What to do with each of many todos.
+/// How to change each of the todos.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BulkChange {
-    /// Give them the other state.
+    /// Flip their state.
     Toggle,
     /// Delete them.
     Delete,
 }
 
-/// A todo that somebody saw.
+/// A todo that a client has seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Named {
     /// Its id.
     pub id: TodoId,
-    /// The version that was seen; any where it is `None`.
+    /// The version that was seen; `None` means any.
     pub version: Option<i64>,
 }
 
@@ -45,21 +45,21 @@ pub struct Seen {
     pub version: i64,
 }
 
-/// What a change of many todos did.
+/// The outcome of a bulk change.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Applied {
     /// How many todos it changed.
     pub count: u64,
-    /// Those todos, in the order of their ids; `None` where they are more than
+    /// Those todos, in id order; `None` if there are more than
     /// [`MAX_NAMED`].
     pub todos: Option<Vec<Seen>>,
 }
 
-/// Makes `bulk` in transactions of a bounded size. Todos that are made
-/// meanwhile are left alone. What was done stays done where a later part fails.
+/// Applies `bulk` in transactions of bounded size. Todos created meanwhile are
+/// left alone. If a later part fails, the earlier parts stay applied.
 ///
 /// # Errors
-/// Where the store fails.
+/// If the store fails.
 pub async fn apply(
     store: &dyn TodoStore,
     bulk: &Bulk,

@@ -1,27 +1,27 @@
-//! What can go wrong with a database.
+//! Database errors.
 
 use std::io;
 
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
-/// Why the store could not do what it was asked.
+/// Why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, is stopping, takes no changes or has no
-    /// room: try again later.
+    /// The database is unreachable, stopping, read-only or out of space: try
+    /// again later.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// The role may not do what the program has to.
+    /// The role lacks a privilege that the program needs.
     #[error(
         "the database user lacks a privilege: let the owner run \
          `GRANT USAGE, CREATE ON SCHEMA public TO` that role"
     )]
     Denied(#[source] sqlx::Error),
-    /// The database refused a statement: a fault of the program or the schema.
+    /// The database rejected a statement: a bug in the program or the schema.
     #[error("the database rejected a statement")]
     Statement(#[source] sqlx::Error),
-    /// What answers is a pooler that shares sessions.
+    /// The server is a pooler that shares sessions.
     #[error(
         "the database is behind a pooler that may give each transaction another session, as \
          PgBouncer does with pool_mode = transaction: let it use pool_mode = session, or name \
@@ -34,8 +34,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The same error for another one of those who share its cause, which it
-    /// has in words.
+    /// A copy for another request that failed with it; it has the cause as
+    /// text.
     pub(super) fn copy(&self) -> Self {
         let cause = std::error::Error::source(self).map_or_else(String::new, ToString::to_string);
         let cause = sqlx::Error::Io(io::Error::other(cause));
@@ -48,7 +48,7 @@ impl StoreError {
     }
 }
 
-/// Whose fault an error of a database is.
+/// The origin of a database error.
 enum Fault {
     Database,
     Rights,
@@ -58,11 +58,11 @@ enum Fault {
 /// By the classes of `SQLSTATE` (PostgreSQL, appendix A).
 fn postgres(code: &str) -> Fault {
     match code {
-        // A lack of rights, or no schema that may be used.
+        // Missing privileges, or no usable schema.
         "42501" | "3F000" => Fault::Rights,
-        // Read-only; what was tried again in vain; a lock that is not given.
+        // Read-only; exhausted retries; a lock that is unavailable.
         "25006" | "40001" | "40P01" | "55P03" | "57014" => Fault::Database,
-        // Connections, resources, operators, the system below.
+        // Connections, resources, operator intervention, system errors.
         _ if ["08", "53", "57P", "58"]
             .iter()
             .any(|class| code.starts_with(class)) =>
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_judged_by_their_driver() {
+    fn codes_are_classified_by_driver() {
         // As a number it ends in 5, like the SQLITE_BUSY of the other driver.
         assert_eq!(42501 % 256, 5);
         assert!(matches!(postgres("42501"), Fault::Rights));

@@ -1,7 +1,7 @@
-//! Migrations as a part of the program.
+//! The migrations, embedded in the program.
 //!
-//! `sqlx::migrate!` would read the folders, but the macros of `sqlx` have
-//! `SQLite` and both drivers compiled a second time, for the compiler.
+//! `sqlx::migrate!` would read the folders, but `sqlx`'s macros compile
+//! `SQLite` and both drivers a second time, for the host.
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType};
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_program_has_the_migrations_of_the_folders() {
+    async fn embedded_migrations_match_the_folders() {
         for (ours, folder) in [(postgres(), "postgres"), (sqlite(), "sqlite")] {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("migrations")

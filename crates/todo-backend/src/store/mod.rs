@@ -1,4 +1,4 @@
-//! Where todos and their waiting events are kept.
+//! Storage of todos and of the events in the outbox.
 //!
 //! [`TodoStore`] is what the API needs and [`Outbox`] what the relay needs.
 //! `PostgreSQL` and `SQLite` implement both, and one suite of contract tests
@@ -31,33 +31,33 @@ pub use progress::{Progress, Transactions};
 /// How long a repeated POST with the same `Idempotency-Key` is recognised.
 pub const IDEMPOTENCY_TTL: time::Duration = time::Duration::hours(24);
 
-/// How many todos an environment may have where nothing else is configured.
+/// How many todos an environment may have by default.
 pub const MAX_TODOS: u64 = 100_000;
 
-/// How many rows one statement of a change of many todos touches.
+/// How many rows one statement of a bulk change touches.
 const BULK_ROWS: u32 = 1000;
 
 /// The todos of one environment.
 ///
-/// Every change writes its event to the outbox in the same transaction. A
-/// method that returns has its effect on disk; one that fails has none, but
-/// for [`StoreError::Unavailable`], where the connection may have broken after
-/// the commit.
+/// Every change writes its event to the outbox in the same transaction. When a
+/// method succeeds its effect is on disk; when it fails it has none, except for
+/// [`StoreError::Unavailable`], where the connection may have broken after the
+/// commit.
 #[async_trait]
 pub trait TodoStore: Debug + Send + Sync {
-    /// Hands the todos of `page` to `each`, newest first, and tells of the list
-    /// that they are a part of: one look at one instant. `each` is called for
-    /// nothing where the version is the one that the page calls known.
+    /// Calls `each` with the todos of `page`, newest first, and returns the
+    /// data of the whole list from the same snapshot. `each` is not called if
+    /// the list still has the version [`Page::known`].
     async fn list(&self, page: &Page, each: Each<'_>) -> Result<List, StoreError>;
 
-    /// How many todos there are. Costs the same however many that is.
+    /// The number of todos, at a constant cost.
     async fn count(&self) -> Result<Count, StoreError>;
 
-    /// One todo, `None` where there is none.
+    /// One todo, `None` if there is none with this id.
     async fn get(&self, id: TodoId) -> Result<Option<Versioned>, StoreError>;
 
-    /// Makes a todo; `None` where there are `max` of them. Callers that come at
-    /// the same time may make a few more.
+    /// Creates a todo; `None` if there are `max` of them. Concurrent callers
+    /// may create a few more.
     async fn create(
         &self,
         text: &TodoText,
@@ -65,8 +65,8 @@ pub trait TodoStore: Debug + Send + Sync {
         origin: &Origin,
     ) -> Result<Option<Versioned>, StoreError>;
 
-    /// Makes a todo unless `key` made one in the last [`IDEMPOTENCY_TTL`].
-    /// Callers that use a key at the same time wait for each other.
+    /// Creates a todo unless `key` did so in the last [`IDEMPOTENCY_TTL`].
+    /// Concurrent callers with the same key wait for each other.
     async fn create_once(
         &self,
         key: &str,
@@ -93,13 +93,13 @@ pub trait TodoStore: Debug + Send + Sync {
         origin: &Origin,
     ) -> Result<Change, StoreError>;
 
-    /// The largest id, [`TodoId`] 0 where there is no todo.
+    /// The largest id, [`TodoId`] 0 if there is no todo.
     async fn last_id(&self) -> Result<TodoId, StoreError>;
 
     /// Makes the next `BULK_ROWS` changes of `bulk` to todos with an id above
-    /// `after` and up to `until`, in the order of their ids, in one
-    /// transaction. Tells what was changed; nothing is left to do where that
-    /// is less. See [`bulk::apply`].
+    /// `after` and up to `until`, in id order, in one transaction. Returns what
+    /// was changed; if that is fewer, nothing is left to do. See
+    /// [`bulk::apply`].
     async fn apply(
         &self,
         bulk: &Bulk,
@@ -108,63 +108,63 @@ pub trait TodoStore: Debug + Send + Sync {
         origin: &Origin,
     ) -> Result<Vec<Seen>, StoreError>;
 
-    /// Removes a bounded number of keys that made their todo before `instant`,
-    /// and of the oldest beyond `max`; whether more are left.
+    /// Removes a bounded number of the keys used before `instant` and of the
+    /// oldest beyond `max`. Returns whether more are left.
     async fn sweep_keys(&self, instant: OffsetDateTime, max: u32) -> Result<bool, StoreError>;
 
-    /// Asks the database for a sign of life.
+    /// Checks that the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Applies what is pending of the migrations, one process at a time, and
-    /// writes `first_todo` as the first row if the database never had one.
+    /// Applies pending migrations, one process at a time, and writes
+    /// `first_todo` as the first row if the database never had one.
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError>;
 
-    /// Whether a migration that this program knows is not applied.
+    /// Whether a migration known to this program is not applied.
     async fn migration_pending(&self) -> Result<bool, StoreError>;
 
-    /// The connections of the pool.
+    /// The state of the connection pool.
     fn pool_status(&self) -> PoolStatus;
 
     /// Closes the connections; later calls fail.
     async fn close(&self);
 }
 
-/// The events that wait to be delivered, as the relay sees them.
+/// The events that wait for delivery, as the relay sees them.
 #[async_trait]
 pub trait Outbox: Debug + Send + Sync {
-    /// The next rows that `progress` has not seen, at most `limit`, in the order
-    /// of their positions. Never an event without the earlier ones of its todo.
+    /// The next rows that `progress` has not seen, at most `limit`, in position
+    /// order. Never an event without the earlier ones of its todo.
     async fn read(
         &self,
         progress: &mut Progress,
         limit: u32,
     ) -> Result<Vec<Result<OutboxRow, Unreadable>>, StoreError>;
 
-    /// Removes rows whose events were delivered.
+    /// Removes rows whose events are delivered.
     async fn remove(&self, positions: &[i64]) -> Result<(), StoreError>;
 
-    /// How much is waiting, counted up to `bound` rows.
+    /// The backlog, counted up to `bound` rows.
     async fn backlog(&self, bound: u32) -> Result<Backlog, StoreError>;
 
-    /// Makes `holder` the one relay of the environment for `term`, by the
-    /// clock of the database, or renews that; `false` while it is another.
+    /// Grants `holder` the relay lease for `term`, by the database's clock, or
+    /// renews it; `false` while another holder has it.
     async fn lease(&self, holder: Uuid, term: Duration) -> Result<bool, StoreError>;
 
-    /// Ends the lease of `holder`, if it has it.
+    /// Ends the lease if `holder` has it.
     async fn release(&self, holder: Uuid) -> Result<(), StoreError>;
 
-    /// Whether any process has the lease.
+    /// Whether any process holds the lease.
     async fn is_led(&self) -> Result<bool, StoreError>;
 
     /// Waits for a hint that the outbox has new rows: from this process and,
-    /// while [`Outbox::listen`] runs, from others. Hints may be lost and may
-    /// come for nothing.
+    /// while [`Outbox::listen`] runs, from others. Hints may be lost or
+    /// spurious.
     async fn changed(&self);
 
-    /// Gives the other processes a hint.
+    /// Sends the other processes a hint.
     async fn announce(&self) -> Result<(), StoreError>;
 
-    /// Takes the hints of other processes until that fails.
+    /// Receives the hints of other processes until that fails.
     async fn listen(&self) -> Result<(), StoreError>;
 }
 
@@ -172,25 +172,25 @@ pub trait Outbox: Debug + Send + Sync {
 #[derive(Clone, Debug)]
 pub struct OutboxRow {
     /// Its place in the order. Positions have gaps and may become visible out
-    /// of order, but those of one todo are in the order of its changes.
+    /// of order, but those of one todo follow the order of its changes.
     pub position: i64,
     /// What happened.
     pub event: TodoEvent,
 }
 
-/// A row of the outbox that this program cannot read, such as one of a newer
-/// program.
+/// A row of the outbox that this program cannot read, such as one written by a
+/// newer version.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreadable {
     /// Its place in the order.
     pub position: i64,
-    /// The todo that it is about.
+    /// The todo it is about.
     pub todo: TodoId,
     /// What is wrong with it.
     pub cause: String,
 }
 
-/// A row of `outbox` as it is. What it says may be of a newer program.
+/// A raw row of `outbox`. A newer version may have written it.
 struct Waiting {
     position: i64,
     todo: TodoId,
@@ -211,7 +211,7 @@ impl Waiting {
     }
 }
 
-/// How much waits in the outbox.
+/// The size and age of the outbox.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Backlog {
     /// The number of rows, at most the bound of the count.
@@ -220,21 +220,21 @@ pub struct Backlog {
     pub oldest: Option<OffsetDateTime>,
 }
 
-/// A part of the list of todos. It has a size, as all that is held in memory.
+/// A part of the list of todos. It has a limit because it is held in memory.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Page {
     /// Only todos in this state.
     pub completed: Option<bool>,
     /// Only todos that come after this one in the list.
     pub after: Option<Cursor>,
-    /// At most so many.
+    /// The maximum number of todos.
     pub limit: u32,
-    /// The version of the list that the caller has: its todos are not wanted
-    /// again.
+    /// The version of the list that the caller has: it does not want the same
+    /// todos again.
     pub known: Option<i64>,
 }
 
-/// What [`TodoStore::list`] does with each todo.
+/// The callback of [`TodoStore::list`].
 pub type Each<'a> = &'a mut (dyn for<'row> FnMut(Row<'row>) + Send);
 
 /// A todo in the buffer of the database driver.
@@ -250,25 +250,25 @@ pub struct Row<'a> {
     pub created_at: OffsetDateTime,
 }
 
-/// What is true of the whole list.
+/// The data of the whole list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct List {
     /// How many todos it has.
     pub count: Count,
-    /// Another one after every change of any todo.
+    /// Changes with every change of any todo.
     pub version: i64,
 }
 
-/// The place of a todo in the list: newest first, then by falling id.
+/// The place of a todo in the list: newest first, then by descending id.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Cursor {
-    /// When the todo was made.
+    /// When the todo was created.
     pub created_at: OffsetDateTime,
     /// Its id.
     pub id: TodoId,
 }
 
-/// Numbers of todos.
+/// Counts of todos.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Count {
     /// All of them.
@@ -282,7 +282,7 @@ pub struct Count {
 pub struct Versioned {
     /// The todo.
     pub todo: Todo,
-    /// 1 when it was made.
+    /// 1 on creation.
     pub version: i64,
 }
 
@@ -305,7 +305,7 @@ impl Guard {
         }
     }
 
-    /// The versions, for a statement that takes NULL for all.
+    /// The versions, for a statement where NULL means any.
     fn versions(&self) -> Option<&[i64]> {
         match self {
             Self::Any => None,
@@ -328,7 +328,7 @@ impl Origin {
     #[must_use]
     pub fn now(traceparent: Option<String>) -> Self {
         let now = OffsetDateTime::now_utc();
-        // What the databases keep, so that an answer and a later read agree.
+        // The databases' precision, so that an answer and a later read agree.
         let at = now
             .replace_nanosecond(now.microsecond() * 1000)
             .unwrap_or(now);
@@ -336,11 +336,11 @@ impl Origin {
     }
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Change {
-    /// It is done, or there was nothing to do. The todo as it is now or, after
-    /// a delete, as it was last.
+    /// It is done, or there was nothing to do. Carries the current todo or,
+    /// after a delete, its last state.
     Done(Versioned),
     /// There is no such todo.
     Missing,
@@ -348,20 +348,20 @@ pub enum Change {
     Refused,
 }
 
-/// What became of a keyed creation.
+/// The outcome of a keyed creation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CreatedOnce {
-    /// The key is new: this todo was made.
+    /// The key is new: this todo was created.
     New(Versioned),
-    /// The key made this todo before, with the same text.
+    /// The key created this todo before, with the same text.
     Replayed(Versioned),
-    /// The key made a todo with another text before.
+    /// The key created a todo with another text before.
     Mismatch,
-    /// There are as many todos as there may be.
+    /// The list has reached its maximum size.
     Full,
 }
 
-/// Decides about a patch of a row that is locked: what to write, if anything.
+/// Decides what a patch has to write to a locked row, if anything.
 fn plan_update(current: &Versioned, patch: &TodoPatch) -> Option<Versioned> {
     current.todo.patched(patch).map(|todo| Versioned {
         todo,

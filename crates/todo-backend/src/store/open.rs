@@ -1,4 +1,4 @@
-//! From a URL to a store.
+//! Opening a store by its URL.
 
 use std::fmt;
 use std::path::Path;
@@ -14,11 +14,11 @@ use super::sqlite::SqliteStore;
 use super::traced::{Database, Traced};
 use super::{Outbox, StoreError, TodoStore};
 
-/// How many connections the pool of a `PostgreSQL` store holds at most. More
-/// would wait in the database for its cores instead of here for a connection.
+/// The maximum pool size of a `PostgreSQL` store. More connections would only
+/// move the waiting from here to the database's cores.
 pub const MAX_CONNECTIONS: u32 = 10;
 
-/// A store, seen from its two sides.
+/// A store and its two interfaces.
 #[derive(Clone, Debug)]
 pub struct Store {
     /// For the API.
@@ -47,12 +47,12 @@ impl Store {
 pub enum DatabaseUrl {
     /// `postgres://user:password@host:port/database`.
     Postgres(Box<PgConnectOptions>),
-    /// `sqlite:path/to/file`; the file is made where there is none.
+    /// `sqlite:path/to/file`; the file is created if missing.
     Sqlite(Box<SqliteConnectOptions>),
 }
 
 impl DatabaseUrl {
-    /// A database of `PostgreSQL` by its parts.
+    /// A `PostgreSQL` database from its parts.
     #[must_use]
     pub fn postgres(host: &str, port: u16, user: &str, password: &str, database: &str) -> Self {
         let options = PgConnectOptions::new_without_pgpass()
@@ -64,7 +64,7 @@ impl DatabaseUrl {
         Self::Postgres(Box::new(options))
     }
 
-    /// A file of `SQLite`; made where there is none.
+    /// A `SQLite` file; created if missing.
     pub fn sqlite(file: impl AsRef<Path>) -> Self {
         Self::Sqlite(Box::new(SqliteConnectOptions::new().filename(file)))
     }
@@ -102,16 +102,16 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-/// The text is no URL of a database; it is not shown, as it may hold a password.
+/// The text is not a database URL. It is not shown: it may contain a password.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("should be postgres://user:password@host:port/database or sqlite:path")]
 pub struct InvalidDatabaseUrl;
 
-/// Makes the store of `url`. Connections are opened when they are needed, so a
-/// database that is down is no error here.
+/// Opens the store at `url`. Connections are opened on demand, so a database
+/// that is down is not an error here.
 ///
 /// # Errors
-/// Where the folder of a `SQLite` file cannot be used.
+/// If the folder of a `SQLite` file cannot be used.
 pub async fn open(url: &DatabaseUrl) -> Result<Store, StoreError> {
     match url {
         DatabaseUrl::Postgres(options) => {
@@ -132,8 +132,8 @@ pub async fn open(url: &DatabaseUrl) -> Result<Store, StoreError> {
 pub struct PoolStatus {
     /// Open ones.
     pub size: u32,
-    /// Open ones that nobody uses.
+    /// Idle ones.
     pub idle: u32,
-    /// The most that there may be.
+    /// The maximum.
     pub max: u32,
 }

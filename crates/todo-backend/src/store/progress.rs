@@ -1,18 +1,18 @@
-//! Where a reader of the outbox stands.
+//! The progress of a reader of the outbox.
 
 use std::ops::RangeInclusive;
 
-/// So many gaps are kept apart; more are looked at as one.
-const MOST_GAPS: usize = 1000;
+/// How many gaps are tracked separately; beyond that they are merged.
+const MAX_GAPS: usize = 1000;
 
-/// What a reader of the outbox has seen: the positions up to `after`,
-/// but for the gaps.
+/// What a reader of the outbox has seen: the positions up to `after`, except
+/// for the gaps.
 ///
-/// Positions are drawn in order, and become visible in the order in which
-/// their transactions commit. A position that is missing below one that was
-/// read is a gap: it may still come, and has to be looked for with every read,
-/// since a later event of the same todo may come with it. It never comes once
-/// every transaction has ended that began before the gap was seen.
+/// Positions are drawn in order, but become visible in the order in which
+/// their transactions commit. A position missing below one that was read is a
+/// gap: it may still appear, and every read has to look for it, since a later
+/// event of the same todo may appear with it. It can no longer appear once
+/// every transaction that began before the gap was seen has ended.
 #[derive(Debug, Default)]
 pub struct Progress {
     after: i64,
@@ -37,25 +37,25 @@ pub struct Transactions {
 }
 
 impl Progress {
-    /// The greatest position that was read.
+    /// The highest position that was read.
     #[must_use]
     pub fn after(&self) -> i64 {
         self.after
     }
 
-    /// Where positions up to [`Progress::after`] may still come.
+    /// Where positions up to [`Progress::after`] may still appear.
     pub fn gaps(&self) -> impl Iterator<Item = &RangeInclusive<i64>> {
         self.gaps.iter().map(|gap| &gap.positions)
     }
 
-    /// Takes all positions up to `position` for read, those that are missing too.
+    /// Marks all positions up to `position` as read, including missing ones.
     pub(super) fn skip_to(&mut self, position: i64) {
         self.after = position;
     }
 
-    /// Notes a read of what is in the gaps and after [`Progress::after`].
-    /// `positions` are in order and, unless `truncated`, all that there are.
-    /// `transactions` must be given where there are gaps.
+    /// Records a read of the gaps and of everything after [`Progress::after`].
+    /// `positions` are in order and, unless `truncated`, complete.
+    /// `transactions` are required if there are gaps.
     pub fn advance(
         &mut self,
         positions: &[i64],
@@ -86,7 +86,7 @@ impl Progress {
                 self.fill(position);
             }
         }
-        if self.gaps.len() > MOST_GAPS
+        if self.gaps.len() > MAX_GAPS
             && let (Some(first), Some(last)) = (self.gaps.first(), self.gaps.last())
         {
             self.gaps = vec![Gap {
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// A database: transactions draw a number, then positions, then end.
+    /// A model database: transactions draw a number, then positions, then end.
     #[derive(Debug, Default)]
     struct Model {
         next_transaction: i64,
@@ -188,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_committed_position_is_read_once_and_after_nothing_that_came_later(
+        fn committed_positions_are_read_once_and_in_order(
             steps in prop::collection::vec(step(), 0..80)
         ) {
             let (mut model, mut progress, mut seen) = (Model::default(), Progress::default(), Vec::new());
@@ -213,11 +213,11 @@ mod tests {
                     Step::Read(limit) => {
                         let visible = model.committed.clone();
                         let read = model.read(&mut progress, limit);
-                        // What was visible and is passed over was read.
+                        // No visible position may be skipped.
                         let last = read.iter().max().copied().unwrap_or(0);
                         seen.extend(read);
                         for position in visible.range(..=last) {
-                            prop_assert!(seen.contains(position), "{position} was passed over");
+                            prop_assert!(seen.contains(position), "{position} was skipped");
                         }
                     }
                 }

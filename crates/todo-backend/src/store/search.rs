@@ -1,21 +1,21 @@
-//! Looking for a text in the list.
+//! Text search in the list.
 
 use todo_domain::SearchTerm;
 
 use super::{Cursor, Each, List, Page, StoreError, TodoStore};
 
-/// How many todos are looked at in one statement.
+/// How many todos one statement scans.
 const STEP: u32 = 1000;
 
-/// What [`TodoStore::list`] does, for todos with `term` in their text only.
+/// Like [`TodoStore::list`], but only for todos with `term` in their text.
 ///
-/// Reads on through the list, a bounded number of todos at a time, until there
-/// are enough. The number of todos is bounded, and so is this; an index for
-/// parts of words is an extension of PostgreSQL (`pg_trgm`) that an ordinary
-/// role cannot count on, and letters would not be what they are in SQLite.
+/// Scans the list, a bounded number of todos at a time, until enough are found.
+/// The number of todos is bounded, and so is the scan. A substring index needs
+/// an extension of PostgreSQL (`pg_trgm`) that an ordinary role cannot rely on,
+/// and its idea of letters would differ from SQLite's.
 ///
 /// # Errors
-/// Where the store fails.
+/// If the store fails.
 pub async fn list(
     store: &dyn TodoStore,
     page: &Page,
@@ -45,8 +45,8 @@ pub async fn list(
                 }
             })
             .await?;
-        // The oldest look is the version of the answer: what changed since then
-        // makes a new one.
+        // The answer has the version of its first read: a change since then
+        // makes a newer one.
         let first = *first.get_or_insert(list);
         if found == page.limit || looked_at < STEP {
             return Ok(first);

@@ -1,4 +1,4 @@
-//! Forgetting of idempotency keys.
+//! Expiry of idempotency keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use tracing::warn;
 
 use super::{IDEMPOTENCY_TTL, TodoStore};
 
-/// How many keys are remembered at most; the oldest make room.
+/// The maximum number of keys; beyond it the oldest are removed.
 pub const MAX_KEYS: u32 = 200_000;
 
-/// How often to look.
+/// How often to sweep.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// The pause between two statements, in which requests have the database.
+/// The pause between two statements, to let requests through.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Removes keys that nobody has to remember until `shutdown`. Several replicas
-/// do this beside each other.
+/// Removes expired keys until `shutdown`. Several replicas may do so
+/// concurrently.
 ///
 /// # Errors
-/// None: what goes wrong is logged and tried again.
+/// None: failures are logged and retried.
 pub async fn run(store: Arc<dyn TodoStore>, shutdown: CancellationToken) -> Result<(), TaskError> {
     let sweep = async {
         loop {
@@ -41,10 +41,10 @@ pub async fn run(store: Arc<dyn TodoStore>, shutdown: CancellationToken) -> Resu
     shutdown.run_until_cancelled(sweep).await.unwrap_or(Ok(()))
 }
 
-/// One statement of it; whether more are needed.
+/// Runs one statement of a sweep; returns whether more are needed.
 ///
 /// # Errors
-/// Where the store fails.
+/// If the store fails.
 pub async fn once(store: &dyn TodoStore) -> Result<bool, super::StoreError> {
     store
         .sweep_keys(OffsetDateTime::now_utc() - IDEMPOTENCY_TTL, MAX_KEYS)

@@ -1,4 +1,4 @@
-//! A store whose calls are spans of the request that they are made for.
+//! A store that records its calls as spans of the calling request.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{
     Seen, StoreError, TodoStore, Versioned,
 };
 
-/// Where a store is, as spans tell it.
+/// The address of a store, as spans report it.
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     system: &'static str,
@@ -42,7 +42,7 @@ impl Database {
     }
 }
 
-/// A store and its spans. A call that no request waits for has none.
+/// A store and its spans. A call outside of a request has none.
 #[derive(Debug)]
 pub(super) struct Traced<S> {
     store: Arc<S>,
@@ -54,7 +54,7 @@ impl<S: TodoStore> Traced<S> {
         Self { store, database }
     }
 
-    /// Waits for `call` in a span that is named by the statement (`summary`).
+    /// Runs `call` in a span named after the statement (`summary`).
     async fn span<T>(
         &self,
         summary: &'static str,

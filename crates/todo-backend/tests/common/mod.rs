@@ -5,7 +5,7 @@ use testkit::{Postgres, TestDatabase};
 use todo_backend::store::{Store, open};
 use todo_domain::TodoText;
 
-/// A store with its schema, and whatever must live as long as it.
+/// A store, and whatever must live as long as it.
 pub(crate) struct Fixture {
     pub(crate) store: Store,
     _keep: Keep,
@@ -25,7 +25,7 @@ pub(crate) fn first_todo() -> TodoText {
     text("Staging Todo App Ready!")
 }
 
-/// A migrated database of PostgreSQL, with its first row.
+/// A migrated PostgreSQL database, with its first row.
 pub(crate) async fn postgres() -> Fixture {
     let database = Postgres::shared()
         .await
@@ -44,14 +44,14 @@ pub(crate) async fn postgres() -> Fixture {
     }
 }
 
-/// A migrated file of SQLite, with its first row.
+/// A migrated SQLite file, with its first row.
 pub(crate) async fn sqlite() -> Fixture {
     let fixture = empty_sqlite().await;
     fixture.store.todos.migrate(&first_todo()).await.unwrap();
     fixture
 }
 
-/// A database of PostgreSQL without any table.
+/// A PostgreSQL database without tables.
 pub(crate) async fn empty_postgres() -> Fixture {
     let server = Postgres::shared().await.unwrap();
     let database = server.empty_database().await.unwrap();
@@ -61,7 +61,7 @@ pub(crate) async fn empty_postgres() -> Fixture {
     }
 }
 
-/// A file of SQLite that does not exist yet, in a folder that does not either.
+/// A SQLite file that does not exist yet; neither does its folder.
 pub(crate) async fn empty_sqlite() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}/new/todos.db", folder.path().display());
@@ -71,7 +71,7 @@ pub(crate) async fn empty_sqlite() -> Fixture {
     }
 }
 
-/// Makes a test of each named function on each store.
+/// Defines a test of each named function on each store.
 #[macro_export]
 macro_rules! on_both_stores {
     ($($test:ident),+ $(,)?) => { $crate::on_both_stores!(postgres, sqlite: $($test),+); };

@@ -1,4 +1,4 @@
-//! Changes of many todos by one request.
+//! Bulk changes of todos.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -7,18 +7,18 @@ use todo_backend::store::Store;
 use crate::client::{Answer, Client, json as with_json};
 
 crate::on_both_stores!(
-    numbers_are_whole_as_json_schema_has_it,
+    integers_follow_json_schema,
     completed_todos_are_deleted_together,
-    only_what_was_seen_is_deleted,
+    only_the_named_versions_are_deleted,
     all_todos_are_ticked_and_unticked_again,
-    a_change_of_many_names_a_state,
-    a_list_of_todos_that_is_none_is_refused,
-    what_is_too_many_to_name_is_counted,
+    a_bulk_change_requires_a_state,
+    an_invalid_list_of_todos_is_refused,
+    the_maximum_number_of_named_todos_fits_a_body,
 );
 
-/// Two todos, the first of them completed, beside the first todo of all.
+/// Two todos besides the very first one; the first of the two is completed.
 async fn two(client: &Client) -> [i64; 2] {
-    let ids = [client.make("done").await, client.make("to do").await];
+    let ids = [client.create("done").await, client.create("to do").await];
     tick(client, ids[0], true).await;
     ids
 }
@@ -53,12 +53,12 @@ async fn completed_todos_are_deleted_together(store: Store) {
     assert_eq!(answer.json(), json!({"deleted": 0}));
 }
 
-async fn only_what_was_seen_is_deleted(store: Store) {
+async fn only_the_named_versions_are_deleted(store: Store) {
     let client = Client::new(&store);
     let seen = [
-        client.make("stays done").await,
-        client.make("unticked meanwhile").await,
-        client.make("renamed meanwhile").await,
+        client.create("stays done").await,
+        client.create("unticked meanwhile").await,
+        client.create("renamed meanwhile").await,
     ];
     for id in seen {
         tick(&client, id, true).await;
@@ -70,7 +70,7 @@ async fn only_what_was_seen_is_deleted(store: Store) {
     tick(&client, seen[1], false).await;
     let path = format!("/todos/{}", seen[2]);
     client.put(&path, r#"{"text": "renamed"}"#).await;
-    let ticked_meanwhile = client.make("ticked meanwhile").await;
+    let ticked_meanwhile = client.create("ticked meanwhile").await;
     tick(&client, ticked_meanwhile, true).await;
 
     assert_eq!(delete(&client, &named).await.json(), json!({"deleted": 1}));
@@ -106,7 +106,7 @@ async fn all_todos_are_ticked_and_unticked_again(store: Store) {
     let etag = client.get("/todos/1").await;
     assert_eq!(etag.header("etag"), "\"2\"", "the version is the ETag's");
 
-    // The answer takes it back, but for what somebody renamed meanwhile.
+    // The answer undoes the change, except for a todo renamed meanwhile.
     client.put("/todos/1", r#"{"text": "renamed"}"#).await;
     let mut back = ticked.json();
     back["completed"] = json!(false);
@@ -122,7 +122,7 @@ async fn all_todos_are_ticked_and_unticked_again(store: Store) {
     assert_eq!(same.json(), json!({"updated": 0, "todos": []}));
 }
 
-async fn a_change_of_many_names_a_state(store: Store) {
+async fn a_bulk_change_requires_a_state(store: Store) {
     let client = Client::new(&store);
     for path in ["/todos", "/todos/", "/todos/?complete=true"] {
         for answer in [
@@ -134,7 +134,7 @@ async fn a_change_of_many_names_a_state(store: Store) {
             assert_eq!(answer.header("allow"), "GET,HEAD,POST");
         }
     }
-    // It would be a change of more than was meant.
+    // Ignoring them would change more than intended.
     for (parameter, name) in [
         ("q=milk", "q"),
         ("limit=1", "limit"),
@@ -152,7 +152,7 @@ async fn a_change_of_many_names_a_state(store: Store) {
     assert_eq!(client.get("/todos/").await.header("x-active-count"), "1");
 }
 
-async fn a_list_of_todos_that_is_none_is_refused(store: Store) {
+async fn an_invalid_list_of_todos_is_refused(store: Store) {
     let client = Client::new(&store);
     tick(&client, 1, true).await;
     let too_many: Value = (0..2001).map(|id| json!({ "id": id })).collect();
@@ -187,18 +187,18 @@ async fn a_list_of_todos_that_is_none_is_refused(store: Store) {
     assert_eq!(client.get("/todos/1").await.status, 200);
 }
 
-async fn what_is_too_many_to_name_is_counted(store: Store) {
+async fn the_maximum_number_of_named_todos_fits_a_body(store: Store) {
     let client = Client::new(&store);
     let most: Value = (0..2000)
         .map(|id| json!({"id": id, "version": 1}))
         .collect();
     let body = json!({"completed": true, "todos": most}).to_string();
-    assert!(body.len() < 64 * 1024, "it fits a body");
+    assert!(body.len() < 64 * 1024, "over the limit of a body");
     let ticked = client.put("/todos/?completed=false", body).await;
     assert_eq!(ticked.json()["updated"], 1);
 }
 
-async fn numbers_are_whole_as_json_schema_has_it(store: Store) {
+async fn integers_follow_json_schema(store: Store) {
     let client = Client::new(&store);
     let tick = async |todo: &str| {
         let body = format!(r#"{{"completed": true, "todos": [{todo}]}}"#);

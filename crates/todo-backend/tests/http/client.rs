@@ -15,7 +15,7 @@ use todo_backend::store::Store;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Sends requests to the API on one store.
+/// Sends requests to the API of one store.
 pub(crate) struct Client {
     routes: Router,
     pub(crate) budget: Budget,
@@ -26,12 +26,12 @@ impl Client {
         Self::below("", store)
     }
 
-    /// The API as it is with `PUBLIC_PREFIX` set.
+    /// The API with `PUBLIC_PREFIX` set.
     pub(crate) fn below(prefix: &str, store: &Store) -> Self {
         Self::with(prefix, store, Limits::default())
     }
 
-    /// An API that takes no more than `max_todos`.
+    /// An API that accepts at most `max_todos`.
     pub(crate) fn of_at_most(max_todos: u64, store: &Store) -> Self {
         Self::with("", store, Limits::new(max_todos))
     }
@@ -53,14 +53,14 @@ impl Client {
         }
     }
 
-    /// Sends `request` and checks what holds for every answer.
+    /// Sends `request` and checks the invariants of every answer.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let asked = format!("{} {}", request.method(), request.uri());
         let accept = request.headers().get("accept");
         let is_person = accept.is_some_and(|accept| accept.as_bytes().starts_with(b"text/html"));
         let response = self.routes.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
-        // A stream of events goes on for ever.
+        // An event stream does not end.
         let body = match head.headers.get("content-type") {
             Some(kind) if kind == "text/event-stream" => Bytes::new(),
             _ => to_bytes(body, usize::MAX).await.unwrap(),
@@ -76,7 +76,7 @@ impl Client {
         answer
     }
 
-    /// Asks for `path` and reads nothing of the answer's body.
+    /// Requests `path` without reading the answer's body.
     pub(crate) async fn open(&self, path: &str) -> Response {
         let request = request(Method::GET, path).body(Body::empty()).unwrap();
         self.routes.clone().oneshot(request).await.unwrap()
@@ -96,7 +96,7 @@ impl Client {
             .await
     }
 
-    /// Sends a body that calls itself JSON, whatever it is.
+    /// Sends any body with a JSON content type.
     pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
         self.send(json(Method::POST, "/todos/", body)).await
     }
@@ -106,8 +106,8 @@ impl Client {
         self.send(json(Method::PUT, path, body)).await
     }
 
-    /// Makes a todo; its id.
-    pub(crate) async fn make(&self, text: &str) -> i64 {
+    /// Creates a todo and returns its id.
+    pub(crate) async fn create(&self, text: &str) -> i64 {
         let created = self
             .post(serde_json::json!({ "text": text }).to_string())
             .await;
@@ -131,7 +131,7 @@ pub(crate) fn json(method: Method, path: &str, body: impl Into<Body>) -> Request
 #[derive(Debug)]
 pub(crate) struct Answer {
     asked: String,
-    /// Whether it was asked for as a browser does for a person.
+    /// Whether it was requested as a browser does for a user.
     is_person: bool,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -140,8 +140,8 @@ pub(crate) struct Answer {
 
 impl Answer {
     fn check(&self) {
-        // 503 is the database's and 507 the list's; everything else in the class
-        // is a fault of ours.
+        // 503 comes from the database and 507 from a full list; any other 5xx
+        // is a bug.
         assert!(
             self.status.as_u16() < 500 || [503, 507].contains(&self.status.as_u16()),
             "not a fault of the client: {self:?}"

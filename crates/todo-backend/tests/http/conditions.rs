@@ -1,4 +1,4 @@
-//! Conditional requests, and requests that are sent twice.
+//! Conditional requests and repeated requests.
 
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -8,14 +8,14 @@ use todo_backend::store::Store;
 use crate::client::{Answer, Client, request};
 
 crate::on_both_stores!(
-    an_answer_that_still_holds_is_not_sent_again,
-    a_change_is_made_only_to_the_version_that_was_seen,
-    a_tag_is_compared_by_its_bytes,
-    a_list_of_tags_costs_no_more_than_its_length,
-    a_repeated_post_makes_one_todo,
-    posts_with_one_key_at_once_make_one_todo,
+    an_unchanged_answer_is_not_sent_again,
+    a_change_applies_only_to_the_version_seen,
+    tags_are_compared_bytewise,
+    matching_a_list_of_tags_takes_linear_time,
+    a_repeated_post_creates_one_todo,
+    concurrent_posts_with_one_key_create_one_todo,
     a_key_is_for_one_text,
-    a_key_that_is_none_is_refused,
+    an_invalid_key_is_refused,
 );
 
 fn with(method: Method, path: &str, name: &str, value: &str, body: &'static str) -> Request<Body> {
@@ -25,7 +25,7 @@ fn with(method: Method, path: &str, name: &str, value: &str, body: &'static str)
         .unwrap()
 }
 
-async fn an_answer_that_still_holds_is_not_sent_again(store: Store) {
+async fn an_unchanged_answer_is_not_sent_again(store: Store) {
     let client = Client::new(&store);
     for path in [
         "/todos/",
@@ -63,9 +63,9 @@ async fn an_answer_that_still_holds_is_not_sent_again(store: Store) {
         assert_eq!(changed.status, 200);
         assert_ne!(changed.header("etag"), etag);
     }
-    // The count is part of the answer, so a page is stale when only it differs.
+    // The counts are part of the answer: a change of them alone makes it stale.
     let page = client.get("/todos/?completed=true").await;
-    client.make("Water the plants").await;
+    client.create("Water the plants").await;
     let again = client
         .send(with(
             Method::GET,
@@ -81,7 +81,7 @@ async fn an_answer_that_still_holds_is_not_sent_again(store: Store) {
     );
 }
 
-async fn a_change_is_made_only_to_the_version_that_was_seen(store: Store) {
+async fn a_change_applies_only_to_the_version_seen(store: Store) {
     let client = Client::new(&store);
     let seen = client.get("/todos/1").await.header("etag").to_owned();
     let done = r#"{"completed": true}"#;
@@ -107,7 +107,7 @@ async fn a_change_is_made_only_to_the_version_that_was_seen(store: Store) {
         ));
     }
     assert_eq!(client.send(delete("/todos/999", &now)).await.status, 404);
-    // A change that changes nothing keeps the version.
+    // A no-op change keeps the version.
     assert_eq!(client.send(put("*")).await.header("etag"), now);
     let either = format!("\"0\", {now}");
     assert_eq!(client.send(delete("/todos/1", &either)).await.status, 200);
@@ -119,11 +119,11 @@ fn keyed(key: &str, text: &'static str) -> Request<Body> {
 
 const PLANTS: &str = r#"{"text": "Water the plants"}"#;
 
-async fn a_repeated_post_makes_one_todo(store: Store) {
+async fn a_repeated_post_creates_one_todo(store: Store) {
     let client = Client::new(&store);
     let first = client.send(keyed("8e03978e", PLANTS)).await;
     assert_eq!(first.status, 201);
-    // With and without the quotes of the draft of the IETF it is the same key.
+    // With or without the quotes of the IETF draft, it is the same key.
     for key in ["8e03978e", "\"8e03978e\""] {
         let again = client.send(keyed(key, PLANTS)).await;
         assert_eq!((again.status, &again.body), (first.status, &first.body));
@@ -132,14 +132,14 @@ async fn a_repeated_post_makes_one_todo(store: Store) {
     assert_eq!(client.get("/todos/").await.header("x-total-count"), "2");
     let other = client.send(keyed("another", PLANTS)).await;
     assert_ne!(other.json()["id"], first.json()["id"]);
-    // A todo that was deleted since does not come back.
+    // A todo deleted since does not come back.
     assert_eq!(client.delete(first.header("location")).await.status, 200);
     let again = client.send(keyed("8e03978e", PLANTS)).await;
     assert_eq!((again.status, &again.body), (first.status, &first.body));
     assert_eq!(client.get(first.header("location")).await.status, 404);
 }
 
-async fn posts_with_one_key_at_once_make_one_todo(store: Store) {
+async fn concurrent_posts_with_one_key_create_one_todo(store: Store) {
     let client = Client::new(&store);
     let answers: Vec<Answer> =
         join_all((0..8).map(|_| client.send(keyed("8e03978e", PLANTS)))).await;
@@ -164,7 +164,7 @@ async fn a_key_is_for_one_text(store: Store) {
     assert_eq!(client.send(keyed("new", PLANTS)).await.status, 201);
 }
 
-async fn a_key_that_is_none_is_refused(store: Store) {
+async fn an_invalid_key_is_refused(store: Store) {
     let client = Client::new(&store);
     let long = "k".repeat(256);
     for key in [
@@ -191,7 +191,7 @@ async fn a_key_that_is_none_is_refused(store: Store) {
     assert_eq!(client.get("/todos/").await.header("x-total-count"), "2");
 }
 
-async fn a_tag_is_compared_by_its_bytes(store: Store) {
+async fn tags_are_compared_bytewise(store: Store) {
     let client = Client::new(&store);
     let change = async |condition: &str| {
         let body = r#"{"completed": false}"#;
@@ -212,9 +212,9 @@ async fn a_tag_is_compared_by_its_bytes(store: Store) {
     assert_eq!(client.send(several.unwrap()).await.status, 200);
 }
 
-async fn a_list_of_tags_costs_no_more_than_its_length(store: Store) {
+async fn matching_a_list_of_tags_takes_linear_time(store: Store) {
     let client = Client::new(&store);
-    // As many as fit into the head of a request.
+    // As many as fit into a request's headers.
     let tags: Vec<_> = (10..2600).map(|version| format!("\"{version}\"")).collect();
     let change = |condition: &str| {
         let body = r#"{"completed": true}"#;
@@ -224,6 +224,6 @@ async fn a_list_of_tags_costs_no_more_than_its_length(store: Store) {
     for _ in 0..10 {
         assert_eq!(client.send(change(&tags.join(","))).await.status, 412);
     }
-    // Comparing each tag with each took nine seconds a request.
+    // A quadratic comparison took nine seconds per request.
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }

@@ -1,4 +1,4 @@
-//! `/openapi.json` and `/docs` tell what is there.
+//! `/openapi.json` and `/docs` match the routes.
 
 use std::collections::BTreeSet;
 
@@ -12,14 +12,14 @@ use crate::client::{Answer, Client, json, request};
 crate::on_both_stores!(
     every_documented_route_is_served,
     every_served_route_is_documented,
-    bodies_are_as_the_schemas_say,
+    bodies_match_the_schemas,
     every_status_is_documented,
     the_description_names_the_prefix,
-    the_page_needs_nothing_from_elsewhere,
-    the_page_lists_what_answers_there,
-    the_examples_work_as_they_stand,
-    the_examples_have_the_address_of_the_page,
-    an_unknown_address_is_a_page_for_a_person_and_json_for_a_program,
+    the_page_loads_nothing_from_elsewhere,
+    the_page_lists_only_routes_served_there,
+    the_examples_work_as_shown,
+    the_examples_use_the_address_of_the_page,
+    an_unknown_path_is_html_for_browsers_and_json_for_programs,
 );
 
 async fn document(client: &Client) -> Value {
@@ -49,7 +49,7 @@ async fn every_documented_route_is_served(store: Store) {
     let document = document(&client).await;
     for (path, methods) in paths(&document) {
         for method in methods {
-            let mut path = path.replace("{id}", &client.make("Feed the cat").await.to_string());
+            let mut path = path.replace("{id}", &client.create("Feed the cat").await.to_string());
             if ["PUT", "DELETE"].contains(&method.as_str()) && path == "/todos/" {
                 path.push_str("?completed=true");
             }
@@ -62,7 +62,7 @@ async fn every_documented_route_is_served(store: Store) {
     }
 }
 
-/// A method that nobody has makes a path tell those that it has.
+/// An unknown method makes a path list the methods that it has.
 async fn every_served_route_is_documented(store: Store) {
     let client = Client::new(&store);
     let documented = paths(&document(&client).await);
@@ -78,7 +78,7 @@ async fn every_served_route_is_documented(store: Store) {
     }
 }
 
-/// Fails unless `body` is as the schema `name` says, without a field more.
+/// Fails unless `body` matches the schema `name`, without extra fields.
 fn assert_schema(document: &Value, name: &str, body: &Value) {
     let schema = json!({
         "$ref": format!("#/components/schemas/{name}"),
@@ -95,7 +95,7 @@ fn assert_schema(document: &Value, name: &str, body: &Value) {
     assert!(fields.keys().eq(known.keys()), "{name}: {body}");
 }
 
-async fn bodies_are_as_the_schemas_say(store: Store) {
+async fn bodies_match_the_schemas(store: Store) {
     let client = Client::new(&store);
     let document = document(&client).await;
     let created = client
@@ -113,7 +113,7 @@ async fn bodies_are_as_the_schemas_say(store: Store) {
     ] {
         assert_schema(&document, "Error", &answer.json());
     }
-    // The other way round: the examples of the description are accepted.
+    // Conversely, the examples of the description are accepted.
     for (name, method, path) in [
         ("NewTodo", Method::POST, "/todos/"),
         ("TodoPatch", Method::PUT, "/todos/1"),
@@ -218,7 +218,7 @@ async fn the_description_names_the_prefix(store: Store) {
     }
 }
 
-async fn the_page_needs_nothing_from_elsewhere(store: Store) {
+async fn the_page_loads_nothing_from_elsewhere(store: Store) {
     let client = Client::new(&store);
     for path in ["/docs", "/docs/", "/todos/docs", "/todos/docs/"] {
         let page = client.get(path).await;
@@ -228,7 +228,7 @@ async fn the_page_needs_nothing_from_elsewhere(store: Store) {
         for foreign in ["<script", "<style", " style=", "@import"] {
             assert!(!html.contains(foreign), "{foreign} in {html}");
         }
-        // Whether with a slash at its end or without, its links lead somewhere.
+        // Its links work with and without a trailing slash.
         for link in attributes(html, "href").chain(attributes(html, "src")) {
             let is_here = html.contains(&format!("id=\"{}\"", link.trim_start_matches('#')));
             assert!(is_here || client.get(link).await.status == 200, "{link}");
@@ -252,8 +252,8 @@ fn attributes<'a>(html: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
         .filter_map(|part| part.split_once('"').map(|(value, _)| value))
 }
 
-/// Behind the ingress the paths outside of `/todos` belong to the pages.
-async fn the_page_lists_what_answers_there(store: Store) {
+/// Behind the ingress, paths outside of `/todos` belong to the pages.
+async fn the_page_lists_only_routes_served_there(store: Store) {
     let client = Client::new(&store);
     for (page, shown) in [("", "/"), ("/todos", "/todos")] {
         let answer = client.get(&format!("{page}/docs")).await;
@@ -269,7 +269,7 @@ async fn the_page_lists_what_answers_there(store: Store) {
     }
 }
 
-async fn the_examples_work_as_they_stand(store: Store) {
+async fn the_examples_work_as_shown(store: Store) {
     let client = Client::new(&store);
     let answer = client.get("/todos/docs").await;
     let html = answer.text();
@@ -282,7 +282,7 @@ async fn the_examples_work_as_they_stand(store: Store) {
         let quoted: Vec<_> = command.split('\'').skip(1).step_by(2).collect();
         let (url, body) = quoted.split_last().unwrap();
         let path = url.strip_prefix("http://localhost").unwrap();
-        let path = path.replace("/7", &format!("/{}", client.make("Feed the cat").await));
+        let path = path.replace("/7", &format!("/{}", client.create("Feed the cat").await));
         let method = match command.split_once("-X ") {
             Some((_, rest)) => rest.split(' ').next().unwrap(),
             None if body.is_empty() => "GET",
@@ -300,7 +300,7 @@ async fn the_examples_work_as_they_stand(store: Store) {
     }
 }
 
-async fn the_examples_have_the_address_of_the_page(store: Store) {
+async fn the_examples_use_the_address_of_the_page(store: Store) {
     let client = Client::new(&store);
     let page = |host: &'static str, scheme: &'static str| {
         let request = request(Method::GET, "/todos/docs")
@@ -320,7 +320,7 @@ async fn the_examples_have_the_address_of_the_page(store: Store) {
     assert!(!html.contains("evil") && !html.contains("javascript"));
 }
 
-async fn an_unknown_address_is_a_page_for_a_person_and_json_for_a_program(store: Store) {
+async fn an_unknown_path_is_html_for_browsers_and_json_for_programs(store: Store) {
     let client = Client::new(&store);
     for (path, status) in [
         ("/nope", 404),

@@ -1,4 +1,4 @@
-//! What an id may look like.
+//! Valid and invalid ids.
 
 use axum::http::Method;
 use todo_backend::store::Store;
@@ -6,12 +6,12 @@ use todo_backend::store::Store;
 use crate::client::{Answer, Client};
 
 crate::on_both_stores!(
-    an_id_that_is_not_used_is_not_found,
-    an_id_that_is_no_integer_is_refused,
+    an_unused_id_is_not_found,
+    a_non_integer_id_is_refused,
     an_id_may_be_written_in_more_than_one_way,
 );
 
-/// One answer for each method that takes an id.
+/// One answer for each method that accepts an id.
 async fn ask(client: &Client, id: &str) -> [Answer; 3] {
     let path = format!("/todos/{id}");
     [
@@ -21,7 +21,7 @@ async fn ask(client: &Client, id: &str) -> [Answer; 3] {
     ]
 }
 
-async fn an_id_that_is_not_used_is_not_found(store: Store) {
+async fn an_unused_id_is_not_found(store: Store) {
     let client = Client::new(&store);
     for id in [
         "0",
@@ -42,7 +42,7 @@ async fn an_id_that_is_not_used_is_not_found(store: Store) {
     }
 }
 
-async fn an_id_that_is_no_integer_is_refused(store: Store) {
+async fn a_non_integer_id_is_refused(store: Store) {
     let client = Client::new(&store);
     let long = "9".repeat(5000);
     for id in [

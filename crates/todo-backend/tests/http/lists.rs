@@ -13,23 +13,23 @@ use crate::client::{Answer, Client, request};
 crate::on_both_stores!(
     the_list_is_newest_first,
     pages_show_every_todo_once,
-    a_page_is_linked_below_the_prefix,
-    a_list_may_be_of_one_state,
-    counts_are_of_all_todos,
-    a_page_that_cannot_be_is_refused,
-    parameters_that_mean_nothing_are_ignored,
-    a_search_finds_texts_whatever_their_case,
+    page_links_include_the_prefix,
+    a_list_can_be_filtered_by_state,
+    counts_cover_all_todos,
+    an_invalid_page_is_refused,
+    unknown_parameters_are_ignored,
+    a_search_ignores_case,
     a_search_is_paged_and_filtered,
     a_search_that_is_too_long_is_refused,
     a_long_list_comes_in_parts,
-    lists_that_nobody_reads_keep_nobody_waiting,
+    unread_lists_block_nobody,
     a_full_list_says_what_to_do,
 );
 
-/// Makes `count` todos, every third of them completed.
+/// Creates `count` todos, every third of them completed.
 async fn fill(client: &Client, count: usize) {
     for n in 0..count {
-        let id = client.make(&format!("todo {n}")).await;
+        let id = client.create(&format!("todo {n}")).await;
         if n % 3 == 0 {
             let path = format!("/todos/{id}");
             assert_eq!(
@@ -56,7 +56,7 @@ fn next(answer: &Answer) -> Option<String> {
     Some(address.to_owned())
 }
 
-/// All todos of all pages, from `path` on.
+/// The todos of all pages, starting at `path`.
 async fn walk(client: &Client, path: &str, size: usize) -> Vec<Value> {
     let mut all = Vec::new();
     let mut path = Some(path.to_owned());
@@ -69,7 +69,7 @@ async fn walk(client: &Client, path: &str, size: usize) -> Vec<Value> {
             "a short page amid others"
         );
         all.extend(some);
-        assert!(all.len() <= 100, "there is no end");
+        assert!(all.len() <= 100, "the pages do not end");
     }
     all
 }
@@ -105,14 +105,14 @@ async fn pages_show_every_todo_once(store: Store) {
         .collect();
     assert_eq!(done.iter().collect::<Vec<_>>(), expected);
 
-    // A todo that comes while somebody turns pages moves none of the others.
+    // A todo created while a client pages through the list moves no others.
     let first = client.get("/todos/?limit=5").await;
-    client.make("newer").await;
+    client.create("newer").await;
     let rest = walk(&client, &next(&first).unwrap(), 5).await;
     assert_eq!([todos(&first), rest].concat(), all);
 }
 
-async fn a_page_is_linked_below_the_prefix(store: Store) {
+async fn page_links_include_the_prefix(store: Store) {
     fill(&Client::new(&store), 3).await;
     let path = "/todos/?limit=1";
     let forwarded = || {
@@ -134,7 +134,7 @@ async fn a_page_is_linked_below_the_prefix(store: Store) {
     );
 }
 
-async fn a_list_may_be_of_one_state(store: Store) {
+async fn a_list_can_be_filtered_by_state(store: Store) {
     let client = Client::new(&store);
     fill(&client, 7).await;
     for state in [true, false] {
@@ -144,7 +144,7 @@ async fn a_list_may_be_of_one_state(store: Store) {
     }
 }
 
-async fn counts_are_of_all_todos(store: Store) {
+async fn counts_cover_all_todos(store: Store) {
     let client = Client::new(&store);
     fill(&client, 7).await;
     for path in [
@@ -160,7 +160,7 @@ async fn counts_are_of_all_todos(store: Store) {
     }
 }
 
-async fn a_page_that_cannot_be_is_refused(store: Store) {
+async fn an_invalid_page_is_refused(store: Store) {
     let client = Client::new(&store);
     for (query, faults) in [
         ("limit=0", vec![r#"value_error ["query","limit"]"#]),
@@ -217,7 +217,7 @@ async fn a_page_that_cannot_be_is_refused(store: Store) {
     assert_eq!(answer.faults(), [r#"value_error ["query","cursor"]"#]);
 }
 
-async fn parameters_that_mean_nothing_are_ignored(store: Store) {
+async fn unknown_parameters_are_ignored(store: Store) {
     let client = Client::new(&store);
     let all = client.get("/todos/").await;
     for query in ["", "a=b", "skip=1&page=2", "%00=%ff", "&&=&", "Limit=0"] {
@@ -235,7 +235,7 @@ fn texts(answer: &Answer) -> Vec<String> {
     todos(answer).iter().map(text).collect()
 }
 
-async fn a_search_finds_texts_whatever_their_case(store: Store) {
+async fn a_search_ignores_case(store: Store) {
     let client = Client::new(&store);
     for text in [
         "Buy MILK",
@@ -243,14 +243,14 @@ async fn a_search_finds_texts_whatever_their_case(store: Store) {
         "100% milk_shake",
         "ПРИГОТОВИТЬ ОБЕД",
     ] {
-        client.make(text).await;
+        client.create(text).await;
     }
     for (query, found) in [
         ("milk", vec!["100% milk_shake", "Buy MILK"]),
         ("%20mIlK%20", vec!["100% milk_shake", "Buy MILK"]),
         ("STRASSE", vec!["Straße fegen"]),
         ("%D0%BE%D0%B1%D0%B5%D0%B4", vec!["ПРИГОТОВИТЬ ОБЕД"]),
-        // Nothing is a wildcard.
+        // There are no wildcards.
         ("%25", vec!["100% milk_shake"]),
         ("_", vec!["100% milk_shake"]),
         ("m.lk", vec![]),
@@ -278,9 +278,9 @@ async fn a_search_is_paged_and_filtered(store: Store) {
     }
     let done = walk(&client, "/todos/?q=todo%202&limit=1&completed=true", 1).await;
     assert_eq!(done, [all[1].clone()], "todo 21");
-    // The link keeps what it has to be escaped for.
+    // The link keeps a term that has to be escaped.
     for text in ["a & b=c>;\"", "A & B=C>;\""] {
-        client.make(text).await;
+        client.create(text).await;
     }
     let path = "/todos/?limit=1&q=%26%20b%3Dc%3E%3B%22";
     assert_eq!(walk(&client, path, 1).await.len(), 2);
@@ -301,14 +301,14 @@ async fn a_search_that_is_too_long_is_refused(store: Store) {
     ));
 }
 
-/// Makes so many todos that a list of them comes in parts.
+/// Creates enough todos for a list to be sent in parts.
 async fn fill_long(store: &Store) -> usize {
     let text = TodoText::new("one of many").unwrap();
     for _ in 0..12 {
         let origin = Origin::now(None);
-        let made = (0..100).map(|_| store.todos.create(&text, 10_000, &origin));
-        for made in join_all(made).await {
-            made.unwrap().unwrap();
+        let created = (0..100).map(|_| store.todos.create(&text, 10_000, &origin));
+        for created in join_all(created).await {
+            created.unwrap().unwrap();
         }
     }
     1201
@@ -339,7 +339,7 @@ async fn a_long_list_comes_in_parts(store: Store) {
     let pages = walk_all(&client, "/todos/?limit=1000").await;
     assert_eq!(todos(&whole), pages);
 
-    // What is deleted in the middle of it is missing, and nothing else.
+    // Only todos deleted meanwhile are missing.
     let mut parts = client.open("/todos/").await.into_body().into_data_stream();
     let mut rest = parts.next().await.unwrap().unwrap().to_vec();
     assert_eq!(client.delete("/todos/1").await.status, 200);
@@ -356,7 +356,7 @@ async fn walk_all(client: &Client, path: &str) -> Vec<Value> {
     [todos(&first), todos(&second)].concat()
 }
 
-async fn lists_that_nobody_reads_keep_nobody_waiting(store: Store) {
+async fn unread_lists_block_nobody(store: Store) {
     let client = Client::new(&store);
     fill_long(&store).await;
     let held = join_all((0..32).map(|_| client.open("/todos/"))).await;
@@ -368,7 +368,7 @@ async fn lists_that_nobody_reads_keep_nobody_waiting(store: Store) {
     ] {
         assert_eq!(client.get(path).await.status, 200, "{path}");
     }
-    // Those that begin to be read go on.
+    // A list continues once it is read.
     let mut parts = held
         .into_iter()
         .next()
@@ -384,14 +384,14 @@ async fn lists_that_nobody_reads_keep_nobody_waiting(store: Store) {
 
 async fn a_full_list_says_what_to_do(store: Store) {
     let client = Client::of_at_most(2, &store);
-    client.make("fits").await;
+    client.create("fits").await;
     let full = client.post(r#"{"text": "too many"}"#).await;
     assert_eq!(full.status, 507);
     insta::allow_duplicates!(insta::assert_snapshot!(
         full.text(),
         @r#"{"detail":"The list is full: it holds at most 2 todos. Delete some, for example all completed ones, and try again"}"#
     ));
-    // All else goes on.
+    // Everything else still works.
     assert_eq!(
         client
             .put("/todos/1", r#"{"completed": true}"#)
@@ -403,5 +403,5 @@ async fn a_full_list_says_what_to_do(store: Store) {
         client.delete("/todos/?completed=true").await.json(),
         json!({"deleted": 1})
     );
-    client.make("fits now").await;
+    client.create("fits now").await;
 }

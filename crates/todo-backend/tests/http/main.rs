@@ -1,4 +1,4 @@
-//! The HTTP API on both stores, through its router: the very one that is served.
+//! The HTTP API on both stores, through the router that is served.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

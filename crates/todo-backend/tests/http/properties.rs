@@ -1,6 +1,6 @@
-//! No input whatsoever gets a status of 500 or more, and what is accepted is
-//! read back to the letter, but for line breaks. That the status is below 500
-//! is checked by the client itself.
+//! No input gets a status of 500 or more, and accepted input is read back
+//! verbatim, except for line breaks. The client checks that the status is below
+//! 500.
 
 use std::fmt::Write;
 
@@ -26,7 +26,7 @@ crate::on_both_stores!(
     any_headers_are_answered,
 );
 
-/// Runs `property` on many values, the same ones each time.
+/// Checks `property` with many values, the same ones each time.
 fn hold<S: Strategy>(strategy: &S, property: impl AsyncFn(S::Value)) {
     let mut runner = TestRunner::new(ProptestConfig {
         cases: 96,
@@ -41,7 +41,7 @@ fn hold<S: Strategy>(strategy: &S, property: impl AsyncFn(S::Value)) {
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Text around the limits, with what breaks programs among it.
+/// Text around the limits, including characters that tend to break programs.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -88,7 +88,7 @@ fn any_body() -> impl Strategy<Value = Value> {
     prop_oneof![4 => object, 1 => any_json()]
 }
 
-/// What is kept of `value` where it is a text at all.
+/// The text stored for `value`, if it is a valid text.
 fn kept(value: Option<&Value>) -> Option<String> {
     let text = TodoText::new(value?.as_str()?).ok()?;
     Some(text.into())
@@ -144,7 +144,7 @@ async fn a_put_of_any_json_changes_what_it_says_or_nothing(store: Store) {
 
 async fn any_bytes_are_kept_or_refused(store: Store) {
     let client = Client::new(&store);
-    // Alone, and as what stands between the quotes of a text.
+    // Alone, and between the quotes of a text.
     let bytes = (vec(any::<u8>(), 0..200), any::<bool>()).prop_map(|(bytes, quoted)| {
         if quoted {
             [br#"{"text": ""#.as_slice(), &bytes, br#""}"#].concat()
@@ -177,7 +177,7 @@ async fn any_text_is_an_id_or_refused(store: Store) {
     ];
     hold(&id, async |id: String| {
         let path = format!("/todos/{}", percent_encoded(&id));
-        // The first todo is there for the next case.
+        // The next case needs the first todo again.
         let methods = if id.trim().parse() == Ok(1) {
             vec![Method::GET]
         } else {
@@ -188,7 +188,7 @@ async fn any_text_is_an_id_or_refused(store: Store) {
             let expected = match id.trim().parse::<i64>() {
                 Ok(1) => 200,
                 Ok(_) => 404,
-                // The path is the one of the list.
+                // This is the path of the list.
                 Err(_) if id.is_empty() => answer.status.as_u16(),
                 Err(_) => 422,
             };

@@ -10,12 +10,12 @@ use crate::client::{Client, request};
 
 crate::on_both_stores!(
     a_body_over_64_kib_is_refused,
-    a_body_that_is_no_json_by_its_type_is_refused,
-    a_type_that_is_json_is_taken,
+    a_body_of_another_content_type_is_refused,
+    json_content_types_are_accepted,
     a_change_from_another_site_is_refused,
-    nothing_is_opened_to_other_sites,
-    a_location_is_below_the_prefix_of_the_request,
-    an_answer_says_that_nothing_of_it_runs,
+    cors_is_not_enabled,
+    a_location_includes_the_prefix_of_the_request,
+    answers_forbid_scripts_and_framing,
 );
 
 const PLANTS: &str = r#"{"text": "Water the plants"}"#;
@@ -56,7 +56,7 @@ async fn a_body_over_64_kib_is_refused(store: Store) {
     }
 }
 
-async fn a_body_that_is_no_json_by_its_type_is_refused(store: Store) {
+async fn a_body_of_another_content_type_is_refused(store: Store) {
     let client = Client::new(&store);
     for kind in [
         "text/plain",
@@ -83,7 +83,7 @@ async fn a_body_that_is_no_json_by_its_type_is_refused(store: Store) {
     }
 }
 
-async fn a_type_that_is_json_is_taken(store: Store) {
+async fn json_content_types_are_accepted(store: Store) {
     let client = Client::new(&store);
     for kind in [
         "application/json",
@@ -156,8 +156,8 @@ async fn a_change_from_another_site_is_refused(store: Store) {
     }
 }
 
-/// That no answer has a header of CORS is checked by the client itself.
-async fn nothing_is_opened_to_other_sites(store: Store) {
+/// The client checks that no answer has a CORS header.
+async fn cors_is_not_enabled(store: Store) {
     let client = Client::new(&store);
     let preflight = request(Method::OPTIONS, "/todos/")
         .header("origin", "https://evil.example")
@@ -174,7 +174,7 @@ async fn nothing_is_opened_to_other_sites(store: Store) {
     assert_eq!(read.header("cross-origin-resource-policy"), "same-origin");
 }
 
-async fn a_location_is_below_the_prefix_of_the_request(store: Store) {
+async fn a_location_includes_the_prefix_of_the_request(store: Store) {
     for (configured, forwarded, expected) in [
         ("", None, ""),
         ("", Some("/production"), "/production"),
@@ -182,7 +182,7 @@ async fn a_location_is_below_the_prefix_of_the_request(store: Store) {
         ("/staging", Some("/production"), "/production"),
         ("/staging", Some("/production/"), "/production"),
         ("/staging", Some("/a/b"), "/a/b"),
-        // What is no plain path is nobody's prefix.
+        // A prefix has to be a plain path.
         ("", Some("//evil.example"), ""),
         ("", Some("https://evil.example"), ""),
         ("/staging", Some("/a/../b"), "/staging"),
@@ -203,7 +203,7 @@ async fn a_location_is_below_the_prefix_of_the_request(store: Store) {
     }
 }
 
-async fn an_answer_says_that_nothing_of_it_runs(store: Store) {
+async fn answers_forbid_scripts_and_framing(store: Store) {
     let client = Client::new(&store);
     let html = json!({"text": "<script>alert(1)</script>"}).to_string();
     assert_eq!(client.post(html).await.status, 201);

@@ -1,4 +1,4 @@
-//! Which method of which path does what.
+//! Routes and methods.
 
 use axum::body::Body;
 use axum::http::Method;
@@ -12,15 +12,15 @@ use crate::client::{Client, request};
 crate::on_both_stores!(
     the_routes_without_todos_answer,
     a_new_environment_shows_its_first_todo,
-    a_created_todo_is_read_back_as_it_was_answered,
-    a_put_changes_what_it_names,
+    a_created_todo_is_read_back_unchanged,
+    a_put_changes_only_the_given_fields,
     a_deleted_todo_is_gone,
-    a_slash_at_the_end_changes_nothing,
+    a_trailing_slash_makes_no_difference,
     head_answers_like_get_without_a_body,
-    a_method_that_is_not_there_is_told_with_those_that_are,
-    a_path_that_is_not_there_is_told_as_json,
-    a_database_that_is_down_is_told_as_503,
-    a_request_that_would_have_to_wait_for_long_gets_503,
+    an_unsupported_method_gets_405_with_the_allowed_ones,
+    an_unknown_path_gets_404_as_json,
+    a_database_outage_gets_503,
+    requests_beyond_the_limits_get_503,
 );
 
 async fn the_routes_without_todos_answer(store: Store) {
@@ -43,7 +43,7 @@ async fn a_new_environment_shows_its_first_todo(store: Store) {
     assert_eq!(todos[0]["completed"], false);
 }
 
-async fn a_created_todo_is_read_back_as_it_was_answered(store: Store) {
+async fn a_created_todo_is_read_back_unchanged(store: Store) {
     let client = Client::new(&store);
     let before = OffsetDateTime::now_utc();
     let created = client.post(r#"{"text": "Water the plants"}"#).await;
@@ -69,9 +69,9 @@ async fn a_created_todo_is_read_back_as_it_was_answered(store: Store) {
     assert_eq!(list[0], todo, "the newest is first");
 }
 
-async fn a_put_changes_what_it_names(store: Store) {
+async fn a_put_changes_only_the_given_fields(store: Store) {
     let client = Client::new(&store);
-    let id = client.make("Water the plants").await;
+    let id = client.create("Water the plants").await;
     let path = format!("/todos/{id}");
     let mut expected = client.get(&path).await.json();
     for body in [
@@ -98,7 +98,7 @@ async fn a_put_changes_what_it_names(store: Store) {
 
 async fn a_deleted_todo_is_gone(store: Store) {
     let client = Client::new(&store);
-    let id = client.make("Water the plants").await;
+    let id = client.create("Water the plants").await;
     let path = format!("/todos/{id}");
     let deleted = client.delete(&path).await;
     assert_eq!(deleted.status, 200);
@@ -119,9 +119,9 @@ async fn a_deleted_todo_is_gone(store: Store) {
     }
 }
 
-async fn a_slash_at_the_end_changes_nothing(store: Store) {
+async fn a_trailing_slash_makes_no_difference(store: Store) {
     let client = Client::new(&store);
-    let id = client.make("Water the plants").await;
+    let id = client.create("Water the plants").await;
     for path in [
         "/test".to_owned(),
         "/todos".to_owned(),
@@ -167,13 +167,13 @@ async fn head_answers_like_get_without_a_body(store: Store) {
     }
 }
 
-async fn a_method_that_is_not_there_is_told_with_those_that_are(store: Store) {
+async fn an_unsupported_method_gets_405_with_the_allowed_ones(store: Store) {
     let client = Client::new(&store);
     for (method, path, allow) in [
         ("PATCH", "/todos/", "DELETE,GET,HEAD,POST,PUT"),
         ("OPTIONS", "/todos/", "DELETE,GET,HEAD,POST,PUT"),
         ("BREW", "/todos/", "DELETE,GET,HEAD,POST,PUT"),
-        // Only with the state of the todos to change.
+        // Allowed only with the state of the todos to change.
         ("PUT", "/todos/", "GET,HEAD,POST"),
         ("DELETE", "/todos/", "GET,HEAD,POST"),
         ("DELETE", "/todos/?completed=false", "GET,HEAD,POST"),
@@ -196,7 +196,7 @@ async fn a_method_that_is_not_there_is_told_with_those_that_are(store: Store) {
     assert_eq!(client.get("/todos/").await.header("x-total-count"), "1");
 }
 
-async fn a_path_that_is_not_there_is_told_as_json(store: Store) {
+async fn an_unknown_path_gets_404_as_json(store: Store) {
     let client = Client::new(&store);
     for path in [
         "/healthz",
@@ -221,7 +221,7 @@ async fn a_path_that_is_not_there_is_told_as_json(store: Store) {
     }
 }
 
-async fn a_database_that_is_down_is_told_as_503(store: Store) {
+async fn a_database_outage_gets_503(store: Store) {
     let client = Client::new(&store);
     store.todos.close().await;
     let text = r#"{"text": "Water the plants"}"#;
@@ -246,33 +246,33 @@ async fn a_database_that_is_down_is_told_as_503(store: Store) {
         );
         assert_eq!(answer.header("retry-after"), "1");
     }
-    // What needs no database goes on.
+    // Requests that need no database still work.
     assert_eq!(client.get("/").await.status, 200);
     assert_eq!(client.post("{}").await.status, 422);
     assert_eq!(client.put("/todos/1", "[]").await.status, 422);
 }
 
-async fn a_request_that_would_have_to_wait_for_long_gets_503(store: Store) {
+async fn requests_beyond_the_limits_get_503(store: Store) {
     let client = Client::new(&store);
     let limits = client.budget.limits();
-    let fill = async |method: Method, most| {
-        let mut places = Vec::new();
-        for _ in 0..most {
-            places.push(client.budget.request(&method).await.unwrap());
+    let fill = async |method: Method, max| {
+        let mut permits = Vec::new();
+        for _ in 0..max {
+            permits.push(client.budget.request(&method).await.unwrap());
         }
-        places
+        permits
     };
     let mut changes = fill(Method::POST, limits.changes).await;
     let refused = client.delete("/todos/1").await;
     assert_eq!(refused.status, 503);
     assert_eq!(refused.header("retry-after"), "1");
-    // Changes take no place from those who read.
+    // Changes do not use up the permits of reads.
     assert_eq!(client.get("/todos/").await.status, 200);
     drop(changes.pop());
     assert_eq!(client.delete("/todos/1").await.status, 200);
 
     let _reads = fill(Method::GET, limits.reads).await;
     assert_eq!(client.get("/todos/").await.status, 503);
-    // What needs no database is answered all the same.
+    // Requests that need no database are still answered.
     assert_eq!(client.get("/todos/healthz").await.status, 200);
 }

@@ -1,4 +1,4 @@
-//! What a body may hold.
+//! Valid and invalid bodies.
 
 use serde_json::{Value, json};
 use todo_backend::store::Store;
@@ -6,29 +6,29 @@ use todo_backend::store::Store;
 use crate::client::Client;
 
 crate::on_both_stores!(
-    a_text_is_kept_to_the_letter,
+    a_text_is_kept_verbatim,
     a_text_has_1_to_140_code_points,
     line_breaks_become_spaces,
     a_text_without_visible_characters_is_refused,
     fields_that_a_client_may_not_set_are_ignored,
     a_body_without_a_text_is_refused,
-    a_body_that_is_no_json_is_refused,
+    a_body_that_is_not_json_is_refused,
     a_body_in_another_encoding_is_refused,
-    a_state_is_read_leniently,
-    a_state_that_is_none_is_refused,
+    a_state_is_parsed_leniently,
+    an_invalid_state_is_refused,
     a_refused_change_changes_nothing,
-    all_faults_of_a_body_are_told_at_once,
-    a_refusal_never_repeats_the_input,
+    all_faults_of_a_body_are_reported_at_once,
+    a_refusal_never_echoes_the_input,
 );
 
-/// Posts `text` and gives the text that is read back.
+/// Posts `text` and returns the text that is read back.
 async fn read_back(client: &Client, text: &str) -> String {
-    let id = client.make(text).await;
+    let id = client.create(text).await;
     let todo = client.get(&format!("/todos/{id}")).await.json();
     todo["text"].as_str().unwrap().to_owned()
 }
 
-async fn a_text_is_kept_to_the_letter(store: Store) {
+async fn a_text_is_kept_verbatim(store: Store) {
     let client = Client::new(&store);
     for text in [
         "  pad  ",
@@ -86,14 +86,14 @@ async fn a_text_has_1_to_140_code_points(store: Store) {
 
 async fn line_breaks_become_spaces(store: Store) {
     let client = Client::new(&store);
-    let id = client.make("Buy milk\r\nand\u{2028}bread").await;
+    let id = client.create("Buy milk\r\nand\u{2028}bread").await;
     let path = format!("/todos/{id}");
     assert_eq!(client.get(&path).await.json()["text"], "Buy milk and bread");
     let etag = client.get(&path).await.header("etag").to_owned();
     let same = json!({"text": "Buy\nmilk and\u{b}bread"}).to_string();
     let changed = client.put(&path, same).await;
     assert_eq!(changed.json()["text"], "Buy milk and bread");
-    assert_eq!(changed.header("etag"), etag, "it changes nothing");
+    assert_eq!(changed.header("etag"), etag, "a no-op kept the version");
 }
 
 async fn a_text_without_visible_characters_is_refused(store: Store) {
@@ -165,7 +165,7 @@ async fn a_body_without_a_text_is_refused(store: Store) {
     assert_eq!(client.get("/todos/").await.header("x-total-count"), "1");
 }
 
-async fn a_body_that_is_no_json_is_refused(store: Store) {
+async fn a_body_that_is_not_json_is_refused(store: Store) {
     let client = Client::new(&store);
     let deep = format!(r#"{{"text": {}"#, "[".repeat(60_000));
     for (body, offset) in [
@@ -226,7 +226,7 @@ async fn a_body_in_another_encoding_is_refused(store: Store) {
     }
 }
 
-async fn a_state_is_read_leniently(store: Store) {
+async fn a_state_is_parsed_leniently(store: Store) {
     let client = Client::new(&store);
     let yes = [
         "true",
@@ -258,7 +258,7 @@ async fn a_state_is_read_leniently(store: Store) {
     }
 }
 
-async fn a_state_that_is_none_is_refused(store: Store) {
+async fn an_invalid_state_is_refused(store: Store) {
     let client = Client::new(&store);
     for word in [
         "null",
@@ -281,7 +281,7 @@ async fn a_state_that_is_none_is_refused(store: Store) {
             "{word}"
         );
     }
-    // What made the whole list of the earlier system unreadable.
+    // In the earlier system this made the whole list unreadable.
     assert_eq!(client.get("/todos/").await.json()[0]["completed"], false);
 }
 
@@ -303,7 +303,7 @@ async fn a_refused_change_changes_nothing(store: Store) {
             422,
             "{body}"
         );
-        // The body is looked at before the todo is.
+        // The body is checked before the todo is looked up.
         assert_eq!(
             client.put("/todos/999", body.clone()).await.status,
             422,
@@ -315,7 +315,7 @@ async fn a_refused_change_changes_nothing(store: Store) {
     assert_eq!(after.header("etag"), before.header("etag"));
 }
 
-async fn all_faults_of_a_body_are_told_at_once(store: Store) {
+async fn all_faults_of_a_body_are_reported_at_once(store: Store) {
     let client = Client::new(&store);
     let answer = client
         .put("/todos/1", r#"{"text": null, "completed": "maybe"}"#)
@@ -344,7 +344,7 @@ async fn all_faults_of_a_body_are_told_at_once(store: Store) {
     "#));
 }
 
-async fn a_refusal_never_repeats_the_input(store: Store) {
+async fn a_refusal_never_echoes_the_input(store: Store) {
     const MARK: &str = "hunter2";
     let client = Client::new(&store);
     for body in [

@@ -1,4 +1,4 @@
-//! The task that pulls, keeps the rules of a term, and answers the standbys.
+//! The task that pulls events, enforces terms, and answers the standbys.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use super::{Receipt, SetupError, Shared, setup};
 use crate::queue::term::Taken;
 use crate::queue::{Arrival, Event};
 
-/// The pause before pulling is begun again.
+/// The pause before pulling restarts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a standby leaves the server to the replica that was active when it
-/// went away. That one alone knows what it had delivered and could not note.
+/// How long standbys let the previously active replica go first when the server
+/// is back: only that one knows what it delivered but could not record.
 const PRECEDENCE: Duration = Duration::from_millis(300);
 
-/// Pulls until `stop`, whatever becomes of the consumer.
-pub(super) async fn keep(
+/// Pulls until `stop`, whatever happens to the consumer.
+pub(super) async fn run(
     shared: Arc<Shared>,
     arrivals: mpsc::Sender<Arrival<Receipt>>,
     stop: CancellationToken,
 ) {
-    let keep = async {
+    let pulling = async {
         loop {
-            let pin = shared.begin_anew();
+            let pin = shared.restart_term();
             if arrivals.send(Arrival::StartOver).await.is_err() {
                 return;
             }
@@ -43,7 +43,7 @@ pub(super) async fn keep(
                 losses.mark_unchanged();
                 tokio::select! {
                     opened = open(&shared, pin.as_deref()) => opened,
-                    // No answer comes any more.
+                    // An answer will no longer arrive.
                     _ = losses.changed() => Err(SetupError::ConnectionLost),
                 }
             };
@@ -56,17 +56,17 @@ pub(super) async fn keep(
                 arrivals: &arrivals,
                 alive: None,
             };
-            if custody.attend(messages).await.is_break() {
+            if custody.forward(messages).await.is_break() {
                 return;
             }
             sleep(PAUSE).await;
         }
     };
-    stop.run_until_cancelled(Box::pin(keep)).await;
+    stop.run_until_cancelled(Box::pin(pulling)).await;
 }
 
-/// Sees to everything that is needed, and pulls. The pull requests are new ones,
-/// so a `pin` of the former ones is given back.
+/// Sets up everything that is needed, then pulls. The pull requests are new, so
+/// a `pin` of the previous ones is released.
 async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stream, SetupError> {
     let losses = shared.losses();
     let is_back = losses != shared.term().losses;
@@ -81,7 +81,7 @@ async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stre
     }
     let messages = setup::pull(&consumer).await?;
     if let Some(pin) = pin
-        && let Err(error) = shared.take_from(pin).await
+        && let Err(error) = shared.unpin(pin).await
     {
         warn!(error, "releasing the pin failed");
     }
@@ -94,16 +94,16 @@ async fn open(shared: &Shared, pin: Option<&str>) -> Result<consumer::pull::Stre
 struct Custody<'a> {
     shared: &'a Shared,
     arrivals: &'a mpsc::Sender<Arrival<Receipt>>,
-    /// The questions of standbys, while this replica is pinned and holds what
-    /// was handed out. When its term has ended it is as silent as a dead one,
-    /// also to its own vigil, so that somebody resets the consumer.
+    /// The pings of standbys, while this replica is pinned and holds what was
+    /// handed out. Once its term has ended it is as silent as a dead one, even
+    /// to its own vigil, so that some replica resets the consumer.
     alive: Option<(String, Subscriber)>,
 }
 
 impl Custody<'_> {
-    /// Passes on what arrives, until it has to be pulled anew. Breaks where
-    /// nobody wants it any more.
-    async fn attend(mut self, mut messages: consumer::pull::Stream) -> ControlFlow<()> {
+    /// Forwards arrivals until pulling must restart. Breaks once the engine is
+    /// gone.
+    async fn forward(mut self, mut messages: consumer::pull::Stream) -> ControlFlow<()> {
         let mut losses = self.shared.losses.clone();
         if *losses.borrow_and_update() != self.shared.term().losses {
             return ControlFlow::Continue(());
@@ -113,14 +113,14 @@ impl Custody<'_> {
                 _ = losses.changed() => return ControlFlow::Continue(()),
                 () = self.shared.reopen.notified() => return ControlFlow::Continue(()),
                 () = self.shared.start_over.notified() => {
-                    // Else the next term has begun, and said so.
+                    // Otherwise the next term has begun and announced it.
                     if self.shared.term().holding.last.is_none() {
-                        // Pinned or not: nobody may wait for who holds nothing.
+                        // A replica that holds nothing must not answer pings.
                         self.alive = None;
                         self.send(Arrival::StartOver).await?;
                     }
                 }
-                question = question(&mut self.alive) => self.answer(question).await,
+                ping = next_ping(&mut self.alive) => self.answer(ping).await,
                 message = messages.next() => match message {
                     Some(Ok(message)) => self.take(message).await?,
                     Some(Err(error)) => {
@@ -140,12 +140,12 @@ impl Custody<'_> {
         }
     }
 
-    async fn answer(&mut self, question: Option<async_nats::Message>) {
-        let Some(question) = question else {
+    async fn answer(&mut self, ping: Option<async_nats::Message>) {
+        let Some(ping) = ping else {
             self.alive = None;
             return;
         };
-        if let Some(reply) = question.reply
+        if let Some(reply) = ping.reply
             && let Err(error) = self
                 .shared
                 .connection
@@ -182,7 +182,7 @@ impl Custody<'_> {
             let event = event(&message, &delivery, term);
             return self.send(Arrival::Event(event)).await;
         }
-        // Others are out that are not held here.
+        // Some events in flight are not held here.
         if let Err(error) = self.shared.reset().await {
             warn!(error, "resetting the consumer failed");
             sleep(PAUSE).await;
@@ -190,32 +190,32 @@ impl Custody<'_> {
         ControlFlow::Continue(())
     }
 
-    /// Answers the questions of standbys about `pin`.
+    /// Starts answering the pings of standbys about `pin`.
     async fn listen(&mut self, pin: &str) {
         if self.alive.as_ref().is_some_and(|(ours, _)| ours == pin) {
             return;
         }
         let subject = self.shared.environment.broadcaster_alive(pin);
         match self.shared.connection.client().subscribe(subject).await {
-            Ok(questions) => {
+            Ok(pings) => {
                 info!(pin, "became the active replica");
                 self.shared.was_active.store(true, Ordering::Relaxed);
-                self.alive = Some((pin.to_owned(), questions));
+                self.alive = Some((pin.to_owned(), pings));
             }
             Err(error) => warn!(%error, "subscribing to standby checks failed"),
         }
     }
 }
 
-async fn question(alive: &mut Option<(String, Subscriber)>) -> Option<async_nats::Message> {
+async fn next_ping(alive: &mut Option<(String, Subscriber)>) -> Option<async_nats::Message> {
     match alive {
-        Some((_, questions)) => questions.next().await,
+        Some((_, pings)) => pings.next().await,
         None => std::future::pending().await,
     }
 }
 
 fn header(headers: Option<&HeaderMap>, name: async_nats::HeaderName) -> Option<&str> {
-    // A publisher may have sent one of this name; the server's comes last.
+    // A publisher may have set it, too; the server's comes last.
     headers?.get_last(name).map(async_nats::HeaderValue::as_str)
 }
 
@@ -227,7 +227,7 @@ fn event(
     let id = header(message.headers.as_ref(), NATS_MESSAGE_ID).filter(|id| is_key(id));
     let id = id.map_or_else(
         || {
-            // With the time, as a stream that is made anew counts anew.
+            // With the time, as a recreated stream restarts its sequence.
             let at = delivery.published.unix_timestamp_nanos();
             format!("sequence-{}-{at}", delivery.stream_sequence)
         },
@@ -252,7 +252,7 @@ fn event(
     event
 }
 
-/// Whether `id` can be a key of a bucket, beside the key of our own.
+/// Whether `id` is a valid key of a bucket and not our own one.
 fn is_key(id: &str) -> bool {
     let valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
     !id.is_empty() && id.len() <= 128 && id.bytes().all(valid) && id != super::desk::NOT_BEFORE

@@ -1,4 +1,4 @@
-//! What the deliveries ask of the server, and tell it.
+//! The side of the server that the delivery tasks use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::queue::term::FRESH;
 use crate::queue::{Desk, Event, Permission, QueueError, Verdict};
 use crate::webhook::LONGEST_PAUSE;
 
-/// How often a confirmation is asked for that comes too late to be of use.
+/// How many confirmations in a row may arrive too late to be used.
 const CONFIRMATIONS: usize = 5;
 
-/// Under this key the bucket holds until when the webhook wants to be left
-/// alone, in milliseconds of Unix time.
+/// The key in the bucket for the time until which the webhook asked for a
+/// pause, in milliseconds of Unix time.
 pub(super) const NOT_BEFORE: &str = "not-before";
 
-/// The side of the consumer that the deliveries talk to.
+/// The side of the consumer that the delivery tasks use.
 #[derive(Clone)]
 pub(crate) struct JetStreamDesk(pub(super) Arc<Shared>);
 
@@ -40,7 +40,7 @@ enum DeskError {
 }
 
 impl JetStreamDesk {
-    /// Whether the pin is ours, as the server said within [`FRESH`].
+    /// Whether the server confirmed within [`FRESH`] that the pin is ours.
     async fn is_ours(&self, number: u64) -> Result<bool, QueueError> {
         let shared = &self.0;
         let _one = shared.confirming.lock().await;
@@ -83,8 +83,7 @@ impl JetStreamDesk {
         Err(DeskError::Slow.into())
     }
 
-    /// How long the webhook still wants to be left alone, as another replica
-    /// heard.
+    /// The rest of the pause that the webhook asked another replica for.
     async fn announced_pause(&self) -> Result<Duration, QueueError> {
         let Some(bucket) = self.bucket()? else {
             return Ok(Duration::ZERO);
@@ -95,7 +94,7 @@ impl JetStreamDesk {
             .unwrap_or_default();
         let left =
             u64::try_from(until - unix_millis(OffsetDateTime::now_utc())).unwrap_or_default();
-        // No clock that goes wrong may hold up events for ever.
+        // A wrong clock must not delay events forever.
         Ok(Duration::from_millis(left).min(LONGEST_PAUSE))
     }
 
@@ -107,20 +106,20 @@ impl JetStreamDesk {
         bucket.map(Some).ok_or(DeskError::NoBucket)
     }
 
-    /// No answer comes once the connection is lost.
+    /// Fails once the connection is lost: no answer arrives after that.
     async fn while_connected<T>(
         &self,
-        question: impl Future<Output = Result<T, QueueError>>,
+        request: impl Future<Output = Result<T, QueueError>>,
     ) -> Result<T, QueueError> {
         let mut losses = self.0.losses.clone();
         losses.mark_unchanged();
         tokio::select! {
-            answer = question => answer,
+            answer = request => answer,
             _ = losses.changed() => Err(DeskError::Lost.into()),
         }
     }
 
-    /// What failed may have failed for a stream or a bucket that is gone.
+    /// Recreates the streams after a failure: a missing one may be the cause.
     async fn or_mend<T, E: Into<QueueError>>(&self, result: Result<T, E>) -> Result<T, QueueError> {
         if result.is_err()
             && let Err(error) = Box::pin(self.0.ensure_streams()).await
@@ -130,10 +129,10 @@ impl JetStreamDesk {
         result.map_err(Into::into)
     }
 
-    /// Acknowledges and waits for the word of the server.
+    /// Acknowledges and waits for the server's confirmation.
     ///
-    /// `Message::double_ack` would take "no responders", the answer while
-    /// `JetStream` is not up yet, for that word.
+    /// `Message::double_ack` would mistake "no responders", the answer while
+    /// `JetStream` is not up yet, for a confirmation.
     async fn acknowledge(&self, events: &[Arc<Event<Receipt>>]) -> Result<(), QueueError> {
         let acks = events.iter().filter_map(|event| event.receipt.ack.clone());
         try_join_all(acks.map(|ack| {

@@ -1,21 +1,20 @@
 //! The queue of a cluster: the durable consumer of the stream of events, which
 //! all replicas share and one of them owns.
 //!
-//! **The pin of the server is the only place of ownership.** What is held is
-//! held in a *term*: it begins with the first delivery of a consumer that was
-//! reset, so with the oldest event that is not settled, and each following
-//! delivery must have the next number. Whatever breaks this (another pin, a
-//! delivery that is missing, a connection that was lost, a consumer that was
-//! made anew) ends the term: everything is dropped at once, and the consumer is
-//! reset, so that all of it comes again, in order, to whoever is pinned then.
-//! Nothing is handed from one replica to another, so a reset too many is
-//! harmless, also where two standbys race for the pin.
+//! **The server's pin is the only record of ownership.** Events are held for a
+//! *term*: it begins with the first delivery after a reset of the consumer, so
+//! with the oldest unsettled event, and each following delivery must have the
+//! next number. Anything that breaks this (another pin, a missing delivery, a
+//! lost connection, a recreated consumer) ends the term: everything is dropped
+//! at once and the consumer is reset, so that all of it is redelivered in order
+//! to the replica pinned by then. Replicas hand nothing to one another, so a
+//! superfluous reset is harmless, even when two standbys race for the pin.
 //!
 //! - [`custody`]: the task that pulls, and answers standbys while it is pinned;
-//! - [`vigil`]: the task that looks after the consumer, the streams and, in a
+//! - [`vigil`]: the task that watches over the consumer, the streams and, in a
 //!   standby, the active replica;
-//! - [`desk`]: the side that the deliveries talk to; no event is posted without
-//!   a confirmation of the pin that is younger than any take-over can be.
+//! - [`desk`]: the side that the delivery tasks use; no event is posted without
+//!   a confirmation of the pin that is too recent for any takeover.
 
 mod custody;
 mod desk;
@@ -48,13 +47,13 @@ use crate::metrics::Metrics;
 pub(crate) use desk::JetStreamDesk;
 pub(crate) use setup::{SetupError, ensure_dead_letters, jetstream};
 
-/// How many arrivals wait for the engine.
+/// How many arrivals may wait for the engine.
 const ARRIVALS: usize = 64;
 
-/// How often it is looked whether a server is back.
+/// How often to check whether the server is back.
 const RECONNECT_POLL: Duration = Duration::from_millis(20);
 
-/// By what the server knows a delivery, and in which term it came.
+/// Identifies a delivery to the server, and the term it belongs to.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt {
     ack: Option<Subject>,
@@ -67,13 +66,13 @@ pub(crate) struct JetStreamQueue {
     shared: Arc<Shared>,
     arrivals: mpsc::Receiver<Arrival<Receipt>>,
     stop: CancellationToken,
-    /// End with it.
+    /// Aborted when this is dropped.
     tasks: JoinSet<()>,
 }
 
 impl JetStreamQueue {
-    /// Waits for whatever is missing, and looks after it from then on. Where
-    /// `remembers` is false, no bucket is kept.
+    /// Waits for whatever is missing and maintains it from then on. Keeps a
+    /// bucket only if it `remembers`.
     pub(crate) fn start(
         environment: Environment,
         connection: Connection,
@@ -95,12 +94,12 @@ impl JetStreamQueue {
             start_over: Notify::new(),
             reopen: Notify::new(),
             confirming: tokio::sync::Mutex::new(()),
-            standing: watch::Sender::new((Instant::now(), Err("not looked at yet"))),
+            health: watch::Sender::new((Instant::now(), Err("not checked yet"))),
             metrics,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(custody::keep(shared.clone(), sender, stop.clone()));
-        tasks.spawn(vigil::keep(shared.clone()));
+        tasks.spawn(custody::run(shared.clone(), sender, stop.clone()));
+        tasks.spawn(vigil::run(shared.clone()));
         Self {
             shared,
             arrivals,
@@ -109,14 +108,14 @@ impl JetStreamQueue {
         }
     }
 
-    /// Whether this replica does its part, and since when that is known.
-    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
-        self.shared.standing.subscribe()
+    /// Whether this replica does its part, and when that was checked.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
     }
 }
 
-/// When it was found out, and what is wrong.
-pub(crate) type Standing = (Instant, Result<(), &'static str>);
+/// When it was checked, and what is wrong.
+pub(crate) type Health = (Instant, Result<(), &'static str>);
 
 impl fmt::Debug for JetStreamQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,7 +143,7 @@ impl Queue for JetStreamQueue {
         self.arrivals.close();
         let pin = self.shared.term().holding.pin.clone();
         if let Some(pin) = pin
-            && let Err(error) = self.shared.take_from(&pin).await
+            && let Err(error) = self.shared.unpin(&pin).await
         {
             warn!(error, "unpinning failed, a standby will take over");
         }
@@ -152,14 +151,14 @@ impl Queue for JetStreamQueue {
     }
 }
 
-/// What the tasks of a replica know together.
+/// What the tasks of a replica share.
 struct Shared {
     environment: Environment,
     connection: Connection,
     losses: watch::Receiver<u64>,
     jetstream: jetstream::Context,
     remembers: bool,
-    /// The bucket, once it is there.
+    /// The bucket, once it exists.
     delivered: watch::Sender<Option<kv::Store>>,
     term: Mutex<Term>,
     terms: AtomicU64,
@@ -169,24 +168,24 @@ struct Shared {
     start_over: Notify,
     /// The pull requests are void as well.
     reopen: Notify,
-    /// One question about the pin at a time is enough.
+    /// One query about the pin at a time is enough.
     confirming: tokio::sync::Mutex<()>,
-    standing: watch::Sender<Standing>,
+    health: watch::Sender<Health>,
     metrics: Metrics,
 }
 
-/// A time in which this replica holds events.
+/// A period in which this replica holds events.
 #[derive(Clone, Debug, Default)]
 struct Term {
     number: u64,
     holding: Holding,
-    /// When the consumer was made; another one numbers anew.
+    /// When the consumer was created; another one restarts the numbers.
     created: Option<OffsetDateTime>,
-    /// How often the connection had been lost.
+    /// How often the connection had been lost by then.
     losses: u64,
-    /// When the question was asked that the server last answered with our pin.
+    /// When the last query was sent that the server answered with our pin.
     confirmed_at: Option<Instant>,
-    /// Whether it is known for how long the webhook wants to be left alone.
+    /// Whether the pause that the webhook asked for is known.
     is_pause_known: bool,
 }
 
@@ -200,15 +199,15 @@ impl Shared {
         *self.losses.borrow()
     }
 
-    /// Waits until there is a connection. An attempt that fails for want of one
-    /// would only make the next one later.
+    /// Waits until connected. Attempts without a connection would only lengthen
+    /// the backoff.
     async fn connected(&self) {
         while !self.connection.is_up() {
             sleep(RECONNECT_POLL).await;
         }
     }
 
-    /// Ends the term `number`, where it has not ended.
+    /// Ends the term `number`, unless it has ended already.
     fn end(&self, number: u64) {
         let mut term = self.term();
         if term.number == number {
@@ -217,9 +216,9 @@ impl Shared {
         }
     }
 
-    /// Ends the term, as nothing is pulled from any more; gives its pin.
-    fn begin_anew(&self) -> Option<String> {
-        // Whoever asked for that before has got it.
+    /// Ends the term, as pulling has stopped; returns its pin.
+    fn restart_term(&self) -> Option<String> {
+        // This fulfills any earlier request to reopen.
         let _ = self.reopen.notified().now_or_never();
         let mut term = self.term();
         let pin = term.holding.pin.take();
@@ -251,7 +250,7 @@ impl Shared {
             .await
     }
 
-    /// Has the consumer hand out all that is not settled, from the oldest on.
+    /// Makes the consumer redeliver everything unsettled, oldest first.
     async fn reset(&self) -> Result<(), super::QueueError> {
         let events = self
             .jetstream
@@ -263,12 +262,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Has the server pin another replica, where `pin` is pinned still.
-    async fn take_from(&self, pin: &str) -> Result<bool, super::QueueError> {
+    /// Makes the server pin another replica, if `pin` is still pinned.
+    async fn unpin(&self, pin: &str) -> Result<bool, super::QueueError> {
         if pinned(&self.consumer_info().await?) != Some(pin) {
             return Ok(false);
         }
-        // In this order: what the next one is handed begins with the oldest.
+        // In this order: the next replica's deliveries start with the oldest.
         self.reset().await?;
         let events = self
             .jetstream
@@ -280,7 +279,7 @@ impl Shared {
         Ok(true)
     }
 
-    /// Makes what is missing of the streams beside the events.
+    /// Creates the auxiliary streams that are missing.
     async fn ensure_streams(&self) -> Result<(), SetupError> {
         let dead = setup::ensure_dead_letters(&self.jetstream, &self.environment).await?;
         self.metrics.show_dead_letters(&dead.cached_info().state);
@@ -309,7 +308,7 @@ impl Shared {
     }
 }
 
-/// By what the server knows the active replica.
+/// The server's id for the active replica.
 fn pinned(info: &consumer::Info) -> Option<&str> {
     let mut groups = info.priority_groups.iter();
     groups.find_map(|group| group.pinned_client_id.as_deref())

@@ -1,4 +1,4 @@
-//! What the broadcaster keeps at the server: the durable consumer, the stream
+//! What the broadcaster keeps on the server: the durable consumer, the stream
 //! of dead letters, and the bucket of delivered ids.
 
 use std::time::Duration;
@@ -7,36 +7,36 @@ use async_nats::jetstream::{self, consumer, context, kv, stream};
 use service_kit::nats::Connection;
 use todo_domain::{Environment, budget};
 
-/// How many events may be out for delivery: those that wait for another
-/// attempt, for the previous event of the same todo, or for the pacer.
+/// How many events may be in flight, including those that wait for a retry, for
+/// the previous event of the same todo, or for the pacer.
 const MAX_ACK_PENDING: u16 = 1000;
 
-/// After so long without an acknowledgement the server hands out an event
-/// again. Nobody relies on it: who takes over resets the consumer.
+/// How long the server waits for an acknowledgement before a redelivery.
+/// Nothing relies on it: a replica that takes over resets the consumer.
 const ACK_WAIT: Duration = Duration::from_hours(1);
 
-/// The one priority group of the consumer. The server hands events to one of
-/// its members, whom it pins.
+/// The only priority group of the consumer. The server pins one of its members
+/// and delivers events to that one.
 pub(super) const GROUP: &str = "broadcasters";
 
 /// How long a replica that no longer pulls stays pinned.
 const PIN_TTL: Duration = Duration::from_secs(8);
 
 /// How long a pull request lasts; shorter than [`PIN_TTL`], or an idle replica
-/// would lose its pin. So long a frozen standby may be pinned.
+/// would lose its pin. A frozen standby may be pinned for this long.
 const PULL_EXPIRES: Duration = Duration::from_secs(3);
 
-/// How often the server shows that an idle pull request is still there.
+/// How often the server confirms that an idle pull request is still open.
 const PULL_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How many events one pull request asks for.
 const PULL_BATCH: usize = 64;
 
-/// How long an answer of the server may take.
+/// The timeout of a request to the server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The `JetStream` of `connection`, which nobody waits for longer than a moment:
-/// what is cut off is asked again.
+/// The `JetStream` context of `connection`, with short timeouts: a request that
+/// times out is retried.
 pub(crate) fn jetstream(connection: &Connection) -> jetstream::Context {
     context::ContextBuilder::new()
         .timeout(REQUEST_TIMEOUT)
@@ -44,19 +44,19 @@ pub(crate) fn jetstream(connection: &Connection) -> jetstream::Context {
         .build(connection.client().clone())
 }
 
-/// What the broadcaster needs of the server and could not get.
+/// Why the setup on the server failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
-    /// The connection, before there was an answer.
+    /// The connection was lost before there was an answer.
     #[error("the connection was lost")]
     ConnectionLost,
-    /// The stream of events, which the backend creates, is not there.
+    /// The stream of events, which the backend creates, does not exist.
     #[error("cannot open the event stream")]
     Events(#[source] context::GetStreamError),
     /// The stream of dead letters.
     #[error("cannot create the dead letter stream")]
     DeadLetters(#[source] context::CreateStreamError),
-    /// The bucket of delivered ids could not be made.
+    /// The bucket of delivered ids could not be created.
     #[error("cannot create the bucket of delivered ids")]
     Delivered(#[source] context::CreateStreamError),
     /// The bucket of delivered ids could not be opened.
@@ -65,16 +65,15 @@ pub(crate) enum SetupError {
     /// The durable consumer.
     #[error("cannot create the durable consumer")]
     Consumer(#[source] stream::ConsumerError),
-    /// What the server knows of it.
-    #[error("cannot look at the durable consumer")]
+    /// The state of the durable consumer.
+    #[error("cannot inspect the durable consumer")]
     ConsumerInfo(#[source] context::ConsumerInfoError),
     /// The pull requests.
     #[error("cannot pull from the consumer")]
     Pull(#[source] consumer::StreamError),
 }
 
-/// Brings the streams beside the events to what they should be, where they are
-/// there.
+/// Creates the auxiliary streams, or updates their configuration.
 pub(super) async fn bring_up_to_date(
     jetstream: &jetstream::Context,
     environment: &Environment,
@@ -92,7 +91,7 @@ pub(super) async fn bring_up_to_date(
     Ok(())
 }
 
-/// The stream of dead letters, which is made where there is none.
+/// The stream of dead letters, created if missing.
 pub(crate) async fn ensure_dead_letters(
     jetstream: &jetstream::Context,
     environment: &Environment,
@@ -108,7 +107,7 @@ pub(crate) async fn ensure_dead_letters(
     stream.map_err(SetupError::Events)
 }
 
-/// The bucket of delivered ids, which is made where there is none.
+/// The bucket of delivered ids, created if missing.
 pub(super) async fn ensure_delivered(
     jetstream: &jetstream::Context,
     environment: &Environment,
@@ -131,8 +130,8 @@ async fn create(
     jetstream.create_or_update_stream(config).await.map(drop)
 }
 
-/// A full stream of dead letters refuses, and the event stays in its place: a
-/// dead letter is there until somebody has looked at it.
+/// A full stream refuses dead letters, and the event stays queued: a dead
+/// letter is kept until somebody has looked at it.
 fn dead_letters(environment: &Environment) -> stream::Config {
     stream::Config {
         name: environment.dead_letter_stream(),
@@ -144,8 +143,8 @@ fn dead_letters(environment: &Environment) -> stream::Config {
     }
 }
 
-/// The bucket is configured as the stream that it is: a bucket proper refuses
-/// when it is full, where this one has to forget the oldest.
+/// The bucket is configured as its underlying stream: a regular bucket refuses
+/// writes when it is full, but this one must drop the oldest.
 fn delivered(environment: &Environment) -> stream::Config {
     let bucket = environment.delivered_bucket();
     stream::Config {
@@ -167,7 +166,7 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Creates the durable consumer, or brings it to what it should be.
+/// Creates the durable consumer, or updates its configuration.
 pub(super) async fn ensure_consumer(
     jetstream: &jetstream::Context,
     environment: &Environment,
@@ -193,8 +192,8 @@ pub(super) async fn ensure_consumer(
         })
         .await
         .map_err(SetupError::Consumer)?;
-    // The answer above tells the present time as that of the creation, also
-    // where the consumer was there (nats-server 2.15.1, after a restart).
+    // The answer above gives the current time as that of the creation, even for
+    // an existing consumer (nats-server 2.15.1, after a restart).
     consumer.info().await.map_err(SetupError::ConsumerInfo)?;
     Ok(consumer)
 }

@@ -1,5 +1,5 @@
-//! The task that looks after what everything else relies on: the consumer, the
-//! streams beside it, and the active replica.
+//! The task that maintains what everything else relies on: the consumer, the
+//! auxiliary streams, and the active replica.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,14 +16,14 @@ use tracing::{info, warn};
 use super::{Shared, pinned};
 use crate::queue::term::{ASK_EVERY, LOOK_EVERY, SILENT, UNREACHABLE};
 
-/// How long the answer may take.
+/// How long the answer to a ping may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How often the streams beside the events are looked at.
+/// How often the auxiliary streams are checked.
 const STREAMS_EVERY: Duration = Duration::from_secs(3);
 
-/// Looks after everything, for as long as it is polled.
-pub(super) async fn keep(shared: Arc<Shared>) {
+/// Runs the vigil for as long as it is polled.
+pub(super) async fn run(shared: Arc<Shared>) {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut vigil = Vigil {
@@ -36,9 +36,9 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     };
     loop {
         ticks.tick().await;
-        let standing = vigil.tick().await;
-        let standing = (Instant::now(), standing);
-        let _ = vigil.shared.standing.send_replace(standing);
+        let health = vigil.tick().await;
+        let health = (Instant::now(), health);
+        let _ = vigil.shared.health.send_replace(health);
     }
 }
 
@@ -46,18 +46,18 @@ struct Vigil {
     shared: Arc<Shared>,
     looked_at: Option<Instant>,
     streams_at: Instant,
-    /// The active replica, where it is another one.
+    /// The active replica, if it is another one.
     other: Option<String>,
     silence: Option<Silence>,
-    /// Up to which delivery the consumer had come when one did not arrive here.
+    /// The consumer's last delivery when one was found missing here.
     missing: Option<u64>,
 }
 
-/// Since when the active replica does not answer.
+/// A period in which the active replica does not answer.
 #[derive(Clone, Copy)]
 struct Silence {
     since: Instant,
-    /// Whether nobody is there to be asked, as the server says.
+    /// Whether the server reports that there are no responders.
     is_unreachable: bool,
 }
 
@@ -76,21 +76,21 @@ impl Vigil {
         }
         let is_due = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
         if is_due {
-            self.look().await?;
+            self.inspect().await?;
             self.looked_at = Some(Instant::now());
         }
         if self.streams_at.elapsed() >= STREAMS_EVERY {
             self.streams_at = Instant::now();
             if let Err(error) = self.shared.ensure_streams().await {
                 warn!(error = %Chain(&error), "ensuring the streams exist failed");
-                return Err("the streams beside the events cannot be looked after");
+                return Err("the auxiliary streams cannot be checked");
             }
         }
-        self.ask().await
+        self.ping().await
     }
 
-    /// Compares the consumer with what is known of it.
-    async fn look(&mut self) -> Result<(), &'static str> {
+    /// Compares the consumer with what is known about it.
+    async fn inspect(&mut self) -> Result<(), &'static str> {
         let shared = self.shared.clone();
         let info = match shared.consumer_info().await {
             Ok(info) => info,
@@ -107,8 +107,8 @@ impl Vigil {
                 self.other = None;
                 return Err(match kind {
                     ConsumerInfoErrorKind::StreamNotFound => "the event stream does not exist",
-                    ConsumerInfoErrorKind::NotFound => "the consumer is not there",
-                    _ => "the consumer cannot be looked at",
+                    ConsumerInfoErrorKind::NotFound => "the consumer does not exist",
+                    _ => "the consumer cannot be inspected",
                 });
             }
         };
@@ -124,7 +124,7 @@ impl Vigil {
         if created != info.created || term.losses != shared.losses() {
             info!("consumer was replaced, pulling from the new one");
             self.reopen();
-            return Err("pulling anew");
+            return Err("restarting the pull");
         }
         let pin = pinned(&info);
         let is_active = pin.is_some() && pin == term.holding.pin.as_deref();
@@ -148,13 +148,13 @@ impl Vigil {
         Ok(())
     }
 
-    /// Events are out that nobody holds: they were sent to somebody who was
-    /// gone, or got lost with a connection.
-    async fn find_missing(&mut self, info: &consumer::Info, last: Option<u64>, is_nobodys: bool) {
+    /// Resets the consumer if no replica holds its events in flight: they were
+    /// sent to one that was gone, or were lost with a connection.
+    async fn find_missing(&mut self, info: &consumer::Info, last: Option<u64>, is_unpinned: bool) {
         let sent = info.delivered.consumer_sequence;
-        let are_out = info.num_ack_pending > 0 && (is_nobodys || last != Some(sent));
-        // Those of an active replica may be on their way.
-        if are_out && (is_nobodys || self.missing == Some(sent)) {
+        let are_missing = info.num_ack_pending > 0 && (is_unpinned || last != Some(sent));
+        // Events of an active replica may still be arriving.
+        if are_missing && (is_unpinned || self.missing == Some(sent)) {
             info!(
                 events = info.num_ack_pending,
                 "resetting the consumer, no replica holds its events in flight"
@@ -164,7 +164,7 @@ impl Vigil {
             }
             self.missing = None;
         } else {
-            self.missing = are_out.then_some(sent);
+            self.missing = are_missing.then_some(sent);
         }
     }
 
@@ -175,9 +175,8 @@ impl Vigil {
         self.shared.reopen.notify_one();
     }
 
-    /// Asks the active replica for a sign of life, and takes over where there
-    /// is none.
-    async fn ask(&mut self) -> Result<(), &'static str> {
+    /// Pings the active replica, and takes over if it does not answer.
+    async fn ping(&mut self) -> Result<(), &'static str> {
         let Some(other) = self.other.clone() else {
             self.silence = None;
             return Ok(());
@@ -213,7 +212,7 @@ impl Vigil {
         }
         self.silence = None;
         self.looked_at = None;
-        match self.shared.take_from(&other).await {
+        match self.shared.unpin(&other).await {
             Ok(true) => warn!(pin = other, "active replica does not answer, taking over"),
             Ok(false) => {}
             Err(error) => warn!(error, "takeover failed, retrying"),

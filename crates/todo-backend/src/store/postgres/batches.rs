@@ -1,9 +1,8 @@
-//! What many ask of the database at the same time, in one statement and one
-//! commit.
+//! Combines concurrent requests into one statement and one commit.
 //!
-//! `PostgreSQL` gathers commits that wait for the disk; this gathers the
-//! statements before them too. Nobody waits for others to come: who comes while
-//! [`RUNNING`] batches run is in the next one.
+//! `PostgreSQL` groups commits that wait for the disk; this groups the
+//! statements before them too. No request waits for others to arrive: requests
+//! that arrive while [`RUNNING`] batches run join the next one.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,23 +13,23 @@ use tokio::sync::Semaphore;
 
 use crate::store::StoreError;
 
-/// How many batches of a kind run at a time.
+/// How many batches of a kind run concurrently.
 const RUNNING: usize = 2;
 
-/// The most requests of one batch.
+/// The maximum number of requests in a batch.
 const BATCH: usize = 64;
 
-/// What became of the requests of a batch, in their order.
+/// The outcomes of a batch's requests, in order.
 type Outcome<O> = Result<Vec<O>, StoreError>;
 
 type Run<O> = BoxFuture<'static, Arc<Outcome<O>>>;
 
-/// A batch, driven by all who wait for it: it goes on if one of them leaves.
+/// A batch, driven by all its waiters: it survives the cancellation of any one.
 type Batch<O> = Shared<Run<O>>;
 
-/// Requests of one kind that wait to be run.
+/// Pending requests of one kind.
 pub(super) struct Batches<I, O> {
-    /// The batch that was made last; it may have started.
+    /// The most recent batch; it may have started.
     latest: Mutex<Option<Joinable<I, O>>>,
     turns: Arc<Semaphore>,
 }
@@ -48,7 +47,7 @@ struct Joinable<I, O> {
 }
 
 impl<I, O> Joinable<I, O> {
-    /// The batch with `request` in it, and its place there.
+    /// Adds `request` to the batch; returns the batch and the place in it.
     fn join(&self, request: I) -> Result<(Batch<O>, usize), I> {
         let Some(batch) = self.batch.upgrade() else {
             return Err(request);
@@ -75,8 +74,8 @@ where
         }
     }
 
-    /// What became of `request` in a batch. `run` runs one, and tells what
-    /// became of each of its requests.
+    /// Runs `request` in a batch and returns its outcome. `run` runs a whole
+    /// batch and returns the outcome of each of its requests.
     pub(super) async fn run<F>(
         &self,
         request: I,
@@ -129,7 +128,7 @@ where
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one is held.
+    // Nothing panics while holding the lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -137,7 +136,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Runs a batch once it may.
+    /// Runs a batch once `gate` has a permit.
     fn run(
         gate: &Arc<Semaphore>,
     ) -> impl FnOnce(Vec<usize>) -> BoxFuture<'static, Outcome<String>> + use<> {
@@ -152,20 +151,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_while_batches_run_is_in_the_next_one() {
+    async fn requests_during_running_batches_join_the_next_one() {
         let gate = Arc::new(Semaphore::new(0));
         let batches = Batches::new();
         let join = |n| batches.join(n, run(&gate));
         let running: Vec<_> = (0..RUNNING)
             .map(|n| {
                 let (batch, place) = join(n);
-                assert!(batch.clone().now_or_never().is_none(), "it has started");
+                assert!(batch.clone().now_or_never().is_none(), "finished early");
                 assert_eq!(place, 0);
                 batch
             })
             .collect();
         let waiting: Vec<_> = (0..=BATCH).map(join).collect();
-        // Who leaves holds up nobody.
+        // A cancelled waiter blocks nobody.
         let (first, _) = waiting[0].clone();
         assert!(first.now_or_never().is_none());
         gate.add_permits(RUNNING + 2);
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_that_nobody_waits_for_is_not_run() {
+    async fn an_abandoned_batch_is_not_run() {
         let gate = Arc::new(Semaphore::new(1));
         let batches = Batches::new();
         drop(batches.join(1, run(&gate)));

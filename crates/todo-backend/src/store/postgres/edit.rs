@@ -1,4 +1,4 @@
-//! Changes of single todos, many of them in one statement.
+//! Changes of single todos, batched into one statement.
 
 use std::slice;
 
@@ -11,7 +11,7 @@ use super::read;
 use super::write::column;
 use crate::store::{Change, Guard, Origin, Versioned, plan_update};
 
-/// What is done to one todo.
+/// The kind of an edit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Update,
@@ -22,15 +22,15 @@ pub(super) enum Kind {
 #[derive(Clone, Debug)]
 pub(super) struct Edit {
     pub(super) id: TodoId,
-    /// Empty where the todo is deleted.
+    /// Empty for a delete.
     pub(super) patch: TodoPatch,
     pub(super) guard: Guard,
     pub(super) origin: Origin,
 }
 
-/// Changes of todos: `$locked` says what becomes of those that another
-/// transaction changes, `$change` changes what was picked. Of several changes
-/// of a todo the first one is made. For the limit see [`read::get`].
+/// Changes of todos: `$locked` says what to do about rows that another
+/// transaction has locked, `$change` changes the picked ones. Of several
+/// changes of a todo only the first is made. For the limit see [`read::get`].
 macro_rules! edit {
     ($locked:literal, $kind:literal, $change:literal) => {
         concat!(
@@ -91,10 +91,10 @@ macro_rules! delete {
     };
 }
 
-/// Makes the changes that can be made at once, and tells the todos of these. It
-/// makes none of a todo that another transaction changes: one that takes long
-/// holds up nobody.
-pub(super) async fn together(
+/// Makes the changes that can be made without waiting, and returns their todos.
+/// It skips todos that another transaction has locked, so a slow transaction
+/// blocks nobody else.
+pub(super) async fn batched(
     pool: &PgPool,
     kind: Kind,
     batch: &[Edit],
@@ -107,8 +107,8 @@ pub(super) async fn together(
     read::by_place(&rows, batch.len())
 }
 
-/// Makes a change, whatever else is going on.
-pub(super) async fn alone(pool: &PgPool, kind: Kind, edit: &Edit) -> Result<Change, sqlx::Error> {
+/// Makes one change, waiting for locks if it has to.
+pub(super) async fn single(pool: &PgPool, kind: Kind, edit: &Edit) -> Result<Change, sqlx::Error> {
     let statement = match kind {
         Kind::Update => update!(""),
         Kind::Delete => delete!(""),
@@ -130,14 +130,14 @@ pub(super) async fn alone(pool: &PgPool, kind: Kind, edit: &Edit) -> Result<Chan
             (Some(current), Kind::Update) if plan_update(&current, &edit.patch).is_none() => {
                 return Ok(Change::Done(current));
             }
-            // Somebody changed it between our two statements.
+            // Somebody changed it between the two statements.
             (Some(_), _) => {}
         }
     }
 }
 
 fn bind<'q>(statement: &'static str, batch: &'q [Edit]) -> Query<'q, Postgres, PgArguments> {
-    // There are no arrays of arrays that differ in length.
+    // PostgreSQL has no arrays of arrays that differ in length.
     let versions = |edit: &Edit| {
         let versions = edit.guard.versions()?;
         let versions = versions.iter().map(i64::to_string).collect::<Vec<_>>();

@@ -26,8 +26,8 @@ use super::{
     StoreError, TodoStore, Versioned, migrations,
 };
 
-/// How many changes of one todo run by themselves.
-const ALONE: usize = 4;
+/// How many unbatched changes run concurrently.
+const MAX_UNBATCHED: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ pub(super) struct PostgresStore {
     creates: Batches<New, Option<Versioned>>,
     updates: Batches<Edit, Option<Versioned>>,
     deletes: Batches<Edit, Option<Versioned>>,
-    /// Places for changes that may wait for a lock: the other connections are
-    /// for those that need not.
-    alone: Semaphore,
+    /// Permits for changes that may wait for a lock. The other connections stay
+    /// free for those that do not.
+    unbatched: Semaphore,
 }
 
 impl PostgresStore {
@@ -53,11 +53,11 @@ impl PostgresStore {
             creates: Batches::new(),
             updates: Batches::new(),
             deletes: Batches::new(),
-            alone: Semaphore::new(ALONE),
+            unbatched: Semaphore::new(MAX_UNBATCHED),
         }
     }
 
-    /// Makes a change and tells the relay of it.
+    /// Makes a change and signals the relay.
     async fn change<T, F>(&self, operation: impl Fn(PgPool) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
@@ -67,8 +67,8 @@ impl PostgresStore {
         Ok(changed)
     }
 
-    /// Changes a todo together with others, and alone where that leaves it as
-    /// it was: because it has to be as it was, or for another change of it.
+    /// Changes a todo in a batch, and alone if the batch left it unchanged:
+    /// because nothing had to change, or because of another change of it.
     async fn edit(&self, kind: Kind, edit: Edit) -> Result<Change, StoreError> {
         let batches = match kind {
             Kind::Update => &self.updates,
@@ -78,7 +78,7 @@ impl PostgresStore {
         let run = async move |batch: Vec<Edit>| {
             let batch = batch.as_slice();
             let changed = pool
-                .run(|pool| async move { edit::together(&pool, kind, batch).await })
+                .run(|pool| async move { edit::batched(&pool, kind, batch).await })
                 .await?;
             signal.notify_one();
             Ok(changed)
@@ -87,9 +87,9 @@ impl PostgresStore {
             return Ok(Change::Done(changed));
         }
         // The semaphore is never closed.
-        let _place = self.alone.acquire().await;
+        let _permit = self.unbatched.acquire().await;
         let edit = &edit;
-        self.change(|pool| async move { edit::alone(&pool, kind, edit).await })
+        self.change(|pool| async move { edit::single(&pool, kind, edit).await })
             .await
     }
 }
@@ -241,9 +241,9 @@ impl TodoStore for PostgresStore {
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError> {
         self.pool.require_sessions().await?;
         let mut migrator = Migrator::with_migrations(migrations::postgres());
-        // A newer program may have been here while a deployment rolls.
+        // During a rollout a newer version may have migrated already.
         migrator.set_ignore_missing(true);
-        let connection = self.pool.apart();
+        let connection = self.pool.dedicated();
         migrator.run(&connection).await?;
         sqlx::query(
             "WITH once AS (

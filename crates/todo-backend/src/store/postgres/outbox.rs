@@ -14,16 +14,16 @@ use super::PostgresStore;
 use crate::store::progress::Transactions;
 use crate::store::{Backlog, Outbox, OutboxRow, Progress, StoreError, Unreadable, Waiting};
 
-/// The channel on which a standby tells the relay of its own changes.
+/// The channel on which a standby announces its changes to the leader.
 const CHANNEL: &str = "outbox";
 
-/// How long a standby gathers changes before it tells of them again. NOTIFY
-/// takes a lock of the whole server at commit, so it is kept off the path of
-/// the changes themselves.
+/// How long a standby collects changes before it announces them again. NOTIFY
+/// takes a server-wide lock at commit, so it is kept off the path of the
+/// changes themselves.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// How often the session that listens is asked for a sign of life, and how
-/// long it may take: one whose server vanished would be silent for ever.
+/// How often the listening session is pinged, and how long the answer may take:
+/// a session whose server vanished would stay silent forever.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 #[async_trait]
@@ -55,7 +55,7 @@ impl Outbox for PostgresStore {
         } else {
             let gaps = (first.as_slice(), last.as_slice());
             // One statement, so that all of it sees the same transactions.
-            // There is a row even where the outbox has none.
+            // It returns a row even if the outbox is empty.
             let rows = self.pool.run(|pool| async move {
                 sqlx::query_as(
                     "WITH due AS (
@@ -159,17 +159,17 @@ impl Outbox for PostgresStore {
     }
 
     async fn announce(&self) -> Result<(), StoreError> {
-        let told = self
+        let notify = self
             .pool
             .run(|pool| async move { sqlx::query("NOTIFY outbox").execute(&pool).await });
-        told.await?;
+        notify.await?;
         sleep(GATHER).await;
         Ok(())
     }
 
     async fn listen(&self) -> Result<(), StoreError> {
-        // What listens ends with its session.
-        let session = self.pool.apart();
+        // LISTEN ends with its session.
+        let session = self.pool.dedicated();
         let listening = async {
             let mut listener = PgListener::connect_with(&session).await?;
             listener.eager_reconnect(false);

@@ -1,5 +1,5 @@
 //! The connections to `PostgreSQL`: which of them may be used, and what is
-//! tried again.
+//! retried.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -12,58 +12,55 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{MAX_CONNECTIONS, PoolStatus, StoreError};
 
-/// How long a request waits for a connection. A database that restarts within
-/// it costs time, not an error.
+/// How long a request waits for a connection. A database that restarts in less
+/// costs time, not an error.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an operation may take in all. A server that vanished answers
-/// nothing, not even with an error, and where all connections are at work
-/// nobody notices sooner.
+/// How long an operation may take in total. A server that vanished sends
+/// nothing, not even an error, and while all connections are busy nothing else
+/// notices sooner.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// How soon the server gives up a client whose machine vanished, and with it
-/// what that holds: within half a minute. By the defaults of Linux it would be
-/// two hours.
+/// Makes the server drop a client whose machine vanished, and release its
+/// locks, within half a minute. With Linux's defaults it would take two hours.
 const KEEP_ALIVE: &str = "SET tcp_keepalives_idle = 10;
      SET tcp_keepalives_interval = 5;
      SET tcp_keepalives_count = 3;
      SET tcp_user_timeout = 30000";
 
-/// The server gives up what nobody waits for any more: the times are
-/// [`DEADLINE`].
+/// Makes the server abort statements that nobody waits for any more; the
+/// timeouts equal [`DEADLINE`].
 const TIMEOUTS: &str = "SET statement_timeout = 5000;
      SET idle_in_transaction_session_timeout = 5000";
 
-/// A connection that was idle for longer is asked for a sign of life before
-/// use. Under load none is, and no round trip is spent. A server does not
-/// restart in less (a small one was seen to take under 100 ms), so that one
-/// which did costs no request.
+/// A connection that was idle for longer is pinged before use. Under load none
+/// is, which saves the round trip. A server does not restart in less (a small
+/// one was seen to take under 100 ms), so a restart fails no request.
 const TRUST_IDLE: Duration = Duration::from_millis(20);
 
-/// How long the sign of life may take.
+/// How long a ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much longer an operation may take on connections of which another one
-/// turned out to be silent.
+/// How much longer an operation may take after another connection of its
+/// generation turned out to be silent.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The connections are not replaced more often, whatever fails.
+/// The minimum time between replacements of the connections.
 const REPLACE_EVERY: Duration = Duration::from_millis(200);
 
-/// How often a transaction that met another one is tried again.
+/// How often a transaction is retried after a conflict.
 const CONFLICTS: u32 = 5;
 
-/// The longest pause before that.
+/// The maximum pause before such a retry.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Connections that are opened when they are needed.
+/// Connections that are opened on demand.
 ///
-/// All of them are replaced at once when one was seen in a state that it may
-/// not have: read-only since the server was one, in a transaction that nobody
-/// ended, or silent. Which one it was is not known where the error is, and the
-/// others have probably gone the same way. What still waits for a silent one
-/// (the pool itself asks for signs of life, without any limit of time) keeps no
-/// place in the new pool.
+/// All of them are replaced at once when one is seen in an invalid state:
+/// read-only because the server was, in a transaction that nobody ended, or
+/// silent. The error does not say which connection it was, and the others have
+/// probably failed the same way. Whatever still waits for a silent one (the
+/// pool itself pings without a timeout) takes no slot in the new pool.
 #[derive(Clone, Debug)]
 pub(super) struct Pool(Arc<Shared>);
 
@@ -80,13 +77,13 @@ struct Generation {
     connections: PgPool,
     /// Cancelled when one of them turned out to be silent.
     silence: CancellationToken,
-    /// How many operations have ended on them.
+    /// How many operations have finished on them.
     ended: Arc<AtomicU64>,
 }
 
 impl Pool {
     pub(super) fn new(options: PgConnectOptions) -> Self {
-        // No number has digits to lose, and PgBouncer takes no such option.
+        // There are no floats to lose digits, and PgBouncer rejects the option.
         let options = options.extra_float_digits(None);
         Self(Arc::new_cyclic(|shared| Shared {
             current: RwLock::new(Generation::open(1, options.clone(), shared.clone())),
@@ -94,8 +91,8 @@ impl Pool {
         }))
     }
 
-    /// A connection beside those that are shared, for what takes long.
-    pub(super) fn apart(&self) -> PgPool {
+    /// A connection outside the shared pool, for long operations.
+    pub(super) fn dedicated(&self) -> PgPool {
         PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
@@ -107,17 +104,17 @@ impl Pool {
             .connect_lazy_with(self.0.options.clone())
     }
 
-    /// Sees to it that each connection is a session of its own, as prepared
-    /// statements, LISTEN and the lock of the migrations need it. Where a
-    /// pooler keeps one only for a transaction, another connection is given the
-    /// session that this one has just used.
+    /// Checks that each connection has its own session, which prepared
+    /// statements, LISTEN and the migration lock need. Behind a pooler that
+    /// assigns sessions per transaction, a second connection gets the session
+    /// that the first has just used.
     pub(super) async fn require_sessions(&self) -> Result<(), StoreError> {
         let are_shared = async {
             let mut one = PgConnection::connect_with(&self.0.options).await?;
             let mut other = PgConnection::connect_with(&self.0.options).await?;
             let session = session_of(&mut one).await?;
             match other.execute("BEGIN").await {
-                // Where it keeps one only for a statement.
+                // The pooler assigns sessions per statement.
                 Err(error) if sqlstate(&error).as_deref() == Some(PROTOCOL_VIOLATION) => {
                     return Ok(true);
                 }
@@ -151,13 +148,13 @@ impl Pool {
         self.0.current().connections.close().await;
     }
 
-    /// Runs `operation`, and again where that is certain to change nothing
+    /// Runs `operation`, and retries it if that is certain to change nothing
     /// twice:
     ///
-    /// - the server ended the session before it ran the statement, as a stop
-    ///   does to connections that were just used; at most once for each
-    ///   connection of the pool, any of which may have ended so;
-    /// - it met another transaction (a deadlock, a serialization failure);
+    /// - the server ended the session before it ran the statement, as shutdowns
+    ///   do to recently used connections; at most once per connection of the
+    ///   pool, since any of them may have ended like that;
+    /// - it hit a conflict (a deadlock, a serialization failure);
     /// - its session is read-only, and a new one may not be;
     /// - the connections were replaced while it waited for one.
     pub(super) async fn run<T, F>(&self, operation: impl Fn(PgPool) -> F) -> Result<T, StoreError>
@@ -211,8 +208,8 @@ impl Pool {
                 }
                 None if is_replaced(&error) && self.0.current().number != number => {}
                 None if matches!(error, sqlx::Error::PoolTimedOut) => {
-                    // Nothing ends any more: they went silent as they were
-                    // given back, which the pool waits for without any limit.
+                    // No operation finishes: the connections went silent while
+                    // being returned, which the pool awaits without a timeout.
                     if all_ended.load(Ordering::Relaxed) == ended_before {
                         self.0.replace_silent(number);
                     }
@@ -228,7 +225,7 @@ impl Pool {
         }
     }
 
-    /// The connections that are used now are in a state that they may not have.
+    /// Reports that the current connections are in an invalid state.
     pub(super) fn distrust(&self) {
         self.0.replace(self.0.current().number);
     }
@@ -240,7 +237,7 @@ impl Shared {
         current.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// As [`Shared::replace`], and has those who use them give up soon.
+    /// Like [`Shared::replace`], and makes running operations time out soon.
     fn replace_silent(self: &Arc<Self>, number: u64) {
         let current = self.current();
         if current.number == number && self.replace(number) {
@@ -248,8 +245,8 @@ impl Shared {
         }
     }
 
-    /// Replaces the connections of generation `number`, if they are still used.
-    /// `false` where it is too early for that.
+    /// Replaces the connections of generation `number` if it is still current.
+    /// `false` if it is too early for that.
     fn replace(self: &Arc<Self>, number: u64) -> bool {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.number != number || current.connections.is_closed() {
@@ -260,8 +257,8 @@ impl Shared {
         }
         let next = Generation::open(number + 1, self.options.clone(), Arc::downgrade(self));
         let former = std::mem::replace(&mut *current, next);
-        // Closed from here on. Nobody waits until those that are used have come
-        // back, which a silent one never does.
+        // Starts closing the pool. Nobody waits until all connections have been
+        // returned, which a silent one never is.
         drop(former.connections.close());
         true
     }
@@ -309,7 +306,7 @@ impl Generation {
     }
 }
 
-/// The process of the server behind a connection, asked for without a prepared
+/// The server process behind a connection, queried without a prepared
 /// statement.
 async fn session_of(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     let row = raw_sql("SELECT pg_backend_pid()")
@@ -322,7 +319,7 @@ fn timed_out() -> sqlx::Error {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-/// What PgBouncer answers to a statement that it does not allow.
+/// PgBouncer's answer to a statement that it does not allow.
 const PROTOCOL_VIOLATION: &str = "08P01";
 
 /// The server ended the session before it ran the statement.
@@ -341,8 +338,8 @@ fn is_replaced(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::PoolClosed)
 }
 
-/// Whether the connection may be in a transaction that nobody knows of, or out
-/// of step with the server.
+/// Whether the connection may be in an unnoticed transaction, or out of step
+/// with the server.
 fn is_doubtful(error: &sqlx::Error, state: Option<&str>) -> bool {
     use sqlx::Error::{BeginFailed, InvalidSavePointStatement, Io, Protocol};
 

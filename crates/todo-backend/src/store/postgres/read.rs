@@ -1,4 +1,4 @@
-//! What the store reads.
+//! The reads of the store.
 
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{FromRow, PgExecutor, Row as _};
@@ -7,8 +7,8 @@ use todo_domain::{Todo, TodoId, TodoText};
 
 use crate::store::{Count, List, Page, Row, Versioned};
 
-/// A page and the counts of the list in one look at the database. There is one
-/// row at least; it has no todo where the page has none.
+/// A page and the counts of the list in one query. It returns at least one row,
+/// without a todo if the page is empty.
 macro_rules! page_where {
     ($condition:literal) => {
         concat!(
@@ -30,8 +30,8 @@ macro_rules! page_where {
 
 /// The rows of a page.
 pub(super) async fn page(pool: &PgPool, page: &Page) -> Result<Vec<PgRow>, sqlx::Error> {
-    // Each form has a plan of its own: with `$3 IS NULL OR …` the database
-    // would walk to a deep page instead of looking it up.
+    // Each form gets its own plan: with `$3 IS NULL OR …` the database would
+    // scan up to a deep page instead of looking it up.
     let mut query = sqlx::query(match (page.completed, page.after) {
         (None, None) => page_where!(""),
         (Some(_), None) => page_where!("AND completed = $3"),
@@ -51,7 +51,7 @@ pub(super) async fn page(pool: &PgPool, page: &Page) -> Result<Vec<PgRow>, sqlx:
     query.fetch_all(pool).await
 }
 
-/// What every row of a page says of the list.
+/// The data of the list, which every row of a page repeats.
 pub(super) fn list_of(row: &PgRow) -> Result<List, sqlx::Error> {
     Ok(List {
         count: Count {
@@ -62,7 +62,7 @@ pub(super) fn list_of(row: &PgRow) -> Result<List, sqlx::Error> {
     })
 }
 
-/// The todo of a row of a page.
+/// The todo of a page's row.
 pub(super) fn todo_of(row: &PgRow) -> Result<Option<Row<'_>>, sqlx::Error> {
     let Some(id) = row.try_get(3)? else {
         return Ok(None);
@@ -86,13 +86,13 @@ pub(super) async fn count(pool: &PgPool) -> Result<Count, sqlx::Error> {
     })
 }
 
-/// The todos of these ids, in that order.
+/// The todos with these ids, in that order.
 pub(super) async fn get(
     executor: impl PgExecutor<'_>,
     ids: &[TodoId],
 ) -> Result<Vec<Option<Versioned>>, sqlx::Error> {
-    // Without the limit the planner expects ten rows, and scans the table for
-    // good where that was short when the statement was prepared.
+    // Without the limit the planner expects ten rows, and keeps scanning the
+    // table if that was short when the statement was prepared.
     let rows = sqlx::query(
         "SELECT todo.id, text, completed, created_at, version, place
          FROM (
@@ -107,8 +107,8 @@ pub(super) async fn get(
     by_place(&rows, ids.len())
 }
 
-/// The todos of `rows` at the places, counted from 1, that these tell in the
-/// column after theirs.
+/// The todos of `rows`, at the places (counted from 1) in the column after the
+/// todo's.
 pub(super) fn by_place(
     rows: &[PgRow],
     places: usize,

@@ -1,8 +1,8 @@
-//! What the store writes. A change is one statement with its event in it: one
-//! round trip, one commit, both of them for all changes of a batch.
+//! The writes of the store. A change and its event are one statement: one round
+//! trip and one commit for all changes of a batch.
 //!
-//! A row is locked before the event about it draws its position, which is what
-//! keeps the events of one todo in the order of its changes.
+//! A row is locked before its event draws a position. That keeps the events of
+//! one todo in the order of its changes.
 
 use std::iter::repeat;
 
@@ -19,7 +19,7 @@ use crate::store::{
 /// How many keys a sweep removes at once.
 const SWEEP_ROWS: i64 = 1000;
 
-/// A todo to be made.
+/// A todo to create.
 #[derive(Debug)]
 pub(super) struct New {
     pub(super) text: TodoText,
@@ -27,7 +27,7 @@ pub(super) struct New {
     pub(super) origin: Origin,
 }
 
-/// Makes the todos in their order, as many as there is room for.
+/// Creates the todos in order, as many as there is room for.
 pub(super) async fn create(
     pool: &PgPool,
     batch: &[New],
@@ -74,8 +74,8 @@ pub(super) async fn create_once(
 ) -> Result<CreatedOnce, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     let oldest = origin.at - IDEMPOTENCY_TTL;
-    // The key comes first: the statement waits there for another one that holds
-    // the same key, and makes nothing where that one did.
+    // The key comes first: there the statement waits for a concurrent one with
+    // the same key, and creates nothing if that one did.
     let id: Option<i64> = sqlx::query_scalar(
         "WITH key AS (
              INSERT INTO idempotency_keys AS key (key, todo_id, text, created_at)
@@ -126,7 +126,7 @@ pub(super) async fn create_once(
     })
 }
 
-/// A todo that was just made.
+/// A todo that was just created.
 fn created(id: i64, text: &TodoText, at: OffsetDateTime) -> Versioned {
     Versioned {
         todo: Todo {
@@ -139,13 +139,13 @@ fn created(id: i64, text: &TodoText, at: OffsetDateTime) -> Versioned {
     }
 }
 
-/// A value of each, for `unnest`.
+/// One value of each element, for `unnest`.
 pub(super) fn column<'a, T, V>(batch: &'a [T], of: impl Fn(&'a T) -> V) -> Vec<V> {
     batch.iter().map(of).collect()
 }
 
-/// A change of many todos: `$only` picks among those in a state, `$change`
-/// changes what was picked and gives it back.
+/// A bulk change: `$only` filters the todos in a state, `$change` changes the
+/// picked ones and returns them.
 macro_rules! bulk {
     ($only:literal, $kind:literal, $change:literal) => {
         concat!(
@@ -233,7 +233,7 @@ pub(super) async fn apply(
         .collect())
 }
 
-/// Several sweep beside each other: each takes what no other one holds.
+/// Sweeps may run concurrently: each skips what another one has locked.
 pub(super) async fn sweep_keys(
     pool: &PgPool,
     instant: OffsetDateTime,

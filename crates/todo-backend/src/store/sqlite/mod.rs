@@ -24,13 +24,13 @@ use super::{
     Origin, Page, PoolStatus, Seen, StoreError, TodoStore, Versioned, migrations, plan_update,
 };
 
-/// One writes at a time; the others read beside it.
+/// One connection writes at a time; the others can read meanwhile.
 const MAX_CONNECTIONS: u32 = 3;
 
 /// How many keys a sweep removes at once.
 const SWEEP_ROWS: u32 = 1000;
 
-/// How long a writer waits for another one.
+/// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -42,7 +42,7 @@ pub(super) struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Makes the folder of the file where there is none.
+    /// Creates the folder of the file if it is missing.
     pub(super) async fn open(options: SqliteConnectOptions) -> Result<Self, StoreError> {
         if let Some(folder) = options.get_filename().parent() {
             tokio::fs::create_dir_all(folder)
@@ -52,7 +52,7 @@ impl SqliteStore {
         let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // A change that was acknowledged survives the loss of power.
+            // An acknowledged change survives a power failure.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new()
@@ -60,8 +60,8 @@ impl SqliteStore {
             .acquire_timeout(BUSY_TIMEOUT)
             .test_before_acquire(false)
             // A commit that fails on a full disk leaves the driver in a
-            // transaction that the database has ended: such a connection can
-            // begin no other one.
+            // transaction that the database has ended. Such a connection cannot
+            // begin another one.
             .before_acquire(|connection, _| {
                 let usable = !connection.is_in_transaction();
                 Box::pin(async move { Ok(usable) })
@@ -73,8 +73,8 @@ impl SqliteStore {
         })
     }
 
-    /// A transaction that may write: it takes the write lock at once, since
-    /// one that reads first and then finds the lock taken can only fail.
+    /// A transaction that may write. It takes the write lock immediately: one
+    /// that reads first and then finds the lock taken can only fail.
     async fn write(&self) -> Result<Transaction<'_, sqlx::Sqlite>, sqlx::Error> {
         self.pool.begin_with("BEGIN IMMEDIATE").await
     }
@@ -315,8 +315,8 @@ impl TodoStore for SqliteStore {
     async fn migrate(&self, first_todo: &TodoText) -> Result<(), StoreError> {
         let mut migrator = Migrator::with_migrations(migrations::sqlite());
         migrator.set_ignore_missing(true);
-        // The write lock is the lock of the migrations: `sqlx` has none for
-        // `SQLite`, and two that start together would both make the tables.
+        // The write lock doubles as the migration lock: `sqlx` has none for
+        // `SQLite`, and two concurrent starts would both create the tables.
         let mut transaction = self.write().await?;
         migrator.run_direct(None, &mut *transaction, false).await?;
         let is_first =
@@ -379,7 +379,7 @@ async fn find(
     Ok(row.map(|stored| stored.0))
 }
 
-/// Makes a todo, unless there are `max`.
+/// Creates a todo, unless there are `max`.
 async fn insert(
     connection: &mut SqliteConnection,
     text: &TodoText,
@@ -409,7 +409,7 @@ async fn insert(
     Ok(Some(Versioned { todo, version: 1 }))
 }
 
-/// Makes one of many changes; `current` is the todo before, and then after it.
+/// Makes one change of a bulk change and updates `current` to match.
 async fn change_one(
     connection: &mut SqliteConnection,
     change: BulkChange,
@@ -433,7 +433,7 @@ async fn change_one(
     record(connection, kind, &current.todo, origin).await
 }
 
-/// Ids and versions as the JSON that a statement takes.
+/// Ids and versions as JSON, for a statement's parameter.
 fn pairs(named: &[Named]) -> String {
     let pairs: Vec<_> = named
         .iter()
@@ -467,7 +467,7 @@ async fn record(
     Ok(())
 }
 
-/// An instant as the tables keep it.
+/// An instant as the tables store it.
 fn micros(instant: OffsetDateTime) -> i64 {
     instant.unix_timestamp() * 1_000_000 + i64::from(instant.microsecond())
 }

@@ -14,7 +14,7 @@ use crate::store::{Backlog, Outbox, OutboxRow, Progress, StoreError, Unreadable,
 
 #[async_trait]
 impl Outbox for SqliteStore {
-    /// One writes at a time, so a position that is missing never comes.
+    /// With one writer at a time, a missing position never appears later.
     async fn read(
         &self,
         progress: &mut Progress,
@@ -62,7 +62,7 @@ impl Outbox for SqliteStore {
         })
     }
 
-    /// At once: a file has one process.
+    /// Always granted: a file is used by one process.
     async fn lease(&self, _: Uuid, _: Duration) -> Result<bool, StoreError> {
         Ok(true)
     }
