@@ -1,10 +1,10 @@
-// The scripts of the working tree in place of those that are built into the
-// programs, so that a change is seen without a build.
+// Serves the scripts of the working tree in place of those built into the
+// programs, so that a change shows without a build.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-/** Serves `folder` below `/static/` to the pages of `context`, where `folder` is set. */
+/** Serves `folder` below `/static/` to the pages of `context`, if `folder` is set. */
 export async function serveAssets(context, folder = process.env.ASSETS) {
   if (!folder) return;
   await context.route(/\/static\/[^/]+\.js$/, async (route) => {

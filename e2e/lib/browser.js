@@ -1,4 +1,4 @@
-// The browser, and how a person meets the page in it.
+// The browser, and the page as a person uses it.
 
 import { AxeBuilder } from "@axe-core/playwright";
 import { deepEqual } from "node:assert/strict";
@@ -21,7 +21,7 @@ export function launch() {
   });
 }
 
-/** The page as a person finds their way in it: by roles and names. */
+/** The page, navigated as a person does: by roles and names. */
 export class TodoPage {
   constructor(page) {
     this.page = page;
@@ -66,12 +66,12 @@ export class TodoPage {
   }
 }
 
-/** Waits until colours have stopped changing: halfway between two schemes they contrast with nothing. */
+/** Waits until colours stop changing: midway between two schemes they lack contrast. */
 async function stillness(page) {
   await page.evaluate(() => Promise.allSettled(document.getAnimations().map((animation) => animation.finished)));
 }
 
-/** Fails on any fault that axe finds, in the light and in the dark. */
+/** Fails on any violation that axe finds, in light and dark mode. */
 export async function expectAccessible(page) {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });

@@ -9,7 +9,7 @@ const TODOS = [
   ["Water the plants", false],
 ];
 
-/** Makes them by the API at `address`, which ends with a slash; gives each by its text. */
+/** Creates them through the API at `address`, which ends with a slash; returns them by text. */
 export async function addExamples(address) {
   const headers = { "content-type": "application/json" };
   const call = async (method, path, body) =>

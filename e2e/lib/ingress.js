@@ -1,5 +1,5 @@
-// What stands before the services in a cluster, with a switch that takes the
-// backend away.
+// A stand-in for the cluster's ingress, with a switch that takes the backend
+// down.
 
 import http from "node:http";
 
@@ -7,8 +7,8 @@ import { close, listen } from "./system.js";
 
 /**
  * Serves staging: `/staging/todos` from the API of `standalone`, the rest from
- * `app()`, which gets its todos here too. While it is down, calls of the API
- * get a 503 and open streams are cut.
+ * `app()`, which also gets its todos here. While it is down, calls to the API get
+ * a 503 and open streams are cut.
  */
 export async function startIngress(standalone, app) {
   let down = false;
@@ -53,16 +53,16 @@ export async function startIngress(standalone, app) {
       down = value;
       if (down) for (const stream of streams) stream.destroy();
     },
-    /** What is sent goes nowhere, and nobody closes anything: a cable is cut. */
+    /** Drops all traffic without closing a connection, like a cut cable. */
     setSilent(value) {
       silent = value;
     },
-    /** Nobody answers anything: the browser has no connection. */
+    /** Answers nothing: the browser is offline. */
     setGone(value) {
       gone = value;
       if (gone) server.closeAllConnections();
     },
-    /** A service worker of another release in place of the own one. */
+    /** Serves the service worker of another release in place of the real one. */
     setWorker(source) {
       worker = source;
     },
@@ -70,7 +70,7 @@ export async function startIngress(standalone, app) {
   };
 }
 
-/** Passes everything on to `target`, but never gives the answer to the first form. */
+/** Forwards everything to `target`, but loses the response to the first form. */
 export async function startLosingFirst(target) {
   let forms = 0;
   const server = http.createServer((request, response) => {
@@ -87,7 +87,7 @@ export async function startLosingFirst(target) {
   return { url: await listen(server), stop: () => close(server) };
 }
 
-/** The parts of staging as a cluster has them: `{url, setDown, stop}`. */
+/** The parts of staging as in a cluster: `{url, setDown, stop}`. */
 export async function startCluster({ startStandalone, startTodoApp }) {
   const standalone = await startStandalone();
   let app;
@@ -95,13 +95,13 @@ export async function startCluster({ startStandalone, startTodoApp }) {
   app = await startTodoApp(`${ingress.url}/staging`);
   return {
     url: ingress.url,
-    /** The process behind it, which has production too. */
+    /** The process behind it, which also serves production. */
     standalone: standalone.url,
     setDown: ingress.setDown,
     setSilent: ingress.setSilent,
     setGone: ingress.setGone,
     setWorker: ingress.setWorker,
-    /** Makes a todo past the ingress. */
+    /** Creates a todo, bypassing the ingress. */
     add: (text) =>
       fetch(`${standalone.url}/staging/todos/`, {
         method: "POST",

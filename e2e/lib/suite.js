@@ -7,13 +7,13 @@ import { launch, TodoPage } from "./browser.js";
 
 /**
  * Starts a system with `start` and a browser for the tests of a file. `open`
- * gives a page of staging in a context of its own.
+ * returns a page of staging in its own context.
  */
 export function suite(start) {
   const state = {};
   const contexts = new Set();
   before(async () => {
-    // What has started is stopped, also where the other one failed.
+    // Stop what has started even if the other one failed.
     const [system, browser] = await Promise.allSettled([start(), launch()]);
     Object.assign(state, { system: system.value, browser: browser.value });
     for (const { reason } of [system, browser]) if (reason) throw reason;
@@ -24,12 +24,12 @@ export function suite(start) {
     await state.system?.stop();
   });
   /**
-   * `prepare(context)` may set traps before the page loads; `context` is a
-   * browser of before, for one more tab in it.
+   * `prepare(context)` may set traps before the page loads; `context` is an
+   * existing one, to open another tab in it.
    */
   state.open = async ({ path = "/staging/", prepare, context, ...options } = {}) => {
     if (!context) {
-      // A service worker would answer past the traps that the tests set.
+      // A service worker would bypass the traps that the tests set.
       context = await state.browser.newContext({ serviceWorkers: "block", ...options });
       contexts.add(context);
       await serveAssets(context);
@@ -62,7 +62,7 @@ export async function started(page) {
   await page.locator("html[data-parts=started]").waitFor({ state: "attached" });
 }
 
-/** A browser in which a page is in sight or not, as `setHidden` says. */
+/** A browser in which `setHidden` controls whether a page is visible. */
 export const withSight = (context, startsHidden = false) =>
   context.addInitScript((start) => {
     let hidden = start;
@@ -74,7 +74,7 @@ export const withSight = (context, startsHidden = false) =>
   }, startsHidden);
 export const setHidden = (todo, value) => todo.page.evaluate((hidden) => window.setHidden(hidden), value);
 
-/** Stops the clock of a page, which then goes on by `runFor` alone, however slow the machine is. */
+/** Stops the clock of a page, which then advances by `runFor` only, however slow the machine. */
 export async function stopClock(page) {
   await page.clock.install();
   await page.clock.pauseAt((await page.evaluate(() => Date.now())) + 1_000);
@@ -92,7 +92,7 @@ class Api {
       headers: { "content-type": "application/json" },
       body: body && JSON.stringify(body),
     });
-    // Who deletes a todo wants it gone, whoever did it.
+    // It is fine if somebody else has deleted it.
     if (method === "DELETE" && response.status === 404) return null;
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
     return response.json();
@@ -128,19 +128,19 @@ class Api {
   }
 }
 
-/** Presses "Try now", unless what waits was sent by itself just before. */
+/** Presses "Try now", unless the waiting changes were just sent automatically. */
 export function tryNow(todo) {
   return todo.page.getByRole("button", { name: "Try now" }).evaluateAll((buttons) => buttons[0]?.click());
 }
 
-/** Goes elsewhere once the page would let a person go without a warning: what they did is stored by then. */
+/** Leaves once the page would let a person go without a warning, as all is stored by then. */
 export async function leave(page) {
   const asks = () => page.evaluate(() => dispatchEvent(new Event("beforeunload", { cancelable: true })));
   await eventually(asks, (mayGo) => mayGo);
   await page.goto("about:blank");
 }
 
-/** Asks until `wanted` holds of what `ask` gives; then gives it. */
+/** Polls `ask` until its result satisfies `wanted`, and returns it. */
 export async function eventually(ask, wanted, timeout = 10_000) {
   const end = Date.now() + timeout;
   for (;;) {

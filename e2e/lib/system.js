@@ -1,4 +1,4 @@
-// A real standalone process on a folder of its own, and what it needs.
+// A real standalone process in its own folder, and what it needs.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -13,7 +13,7 @@ const HERE = fileURLToPath(new URL(".", import.meta.url));
 const BINARIES = join(HERE, "../../target/debug");
 const START_TIMEOUT = 20_000;
 
-/** Where the pictures come from: one photograph, or nothing while `broken`. */
+/** The origin of the pictures, which serves one photograph. */
 export async function startPictures() {
   const picture = await readFile(join(HERE, "../fixtures/picture.jpg"));
   const server = createServer((_, response) => {
@@ -23,7 +23,7 @@ export async function startPictures() {
   return { url, stop: () => close(server) };
 }
 
-/** `{url, stop}` of a fresh standalone process; `url` has no slash at its end. */
+/** `{url, stop}` of a fresh standalone process; `url` has no trailing slash. */
 export async function startStandalone(environment = {}) {
   const folder = await mkdtemp(join(tmpdir(), "todo-e2e-"));
   const pictures = await startPictures();
@@ -39,7 +39,7 @@ export async function startStandalone(environment = {}) {
   const url = (await ready()).replace("localhost", "127.0.0.1");
   return {
     url,
-    /** Ends the process without a word; `revive` starts it again where it was. */
+    /** Kills the process; `revive` restarts it in the same place. */
     kill: () => child.kill(),
     async revive() {
       child = start(new URL(url).host);
@@ -79,7 +79,7 @@ export async function startTodoApp(backend) {
   };
 }
 
-/** Starts a program; `line` waits for what it prints. */
+/** Starts a program; `line` waits for a line that it prints. */
 function run(program, environment) {
   const child = spawn(program, { env: environment, stdio: ["ignore", "pipe", "inherit"] });
   const lines = createInterface({ input: child.stdout });
@@ -91,7 +91,7 @@ function run(program, environment) {
   return {
     line(pattern) {
       const found = new Promise((resolve) => {
-        // It goes on reading: a full pipe would stop the program.
+        // Keep reading: a full pipe would block the program.
         lines.on("line", (line) => {
           const match = line.match(pattern);
           if (match) resolve(match[0]);

@@ -1,4 +1,4 @@
-// axe finds no fault, on every page and state, in the light and in the dark.
+// axe finds no violation, on any page in any state, in light and dark mode.
 
 import { ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
@@ -14,13 +14,13 @@ beforeEach(async () => {
   await world.clean();
 });
 
-describe("axe finds no fault", () => {
+describe("axe finds no violation", () => {
   test("on an empty list", async () => {
     const todo = await world.open();
     await expectAccessible(todo.page);
   });
 
-  test("on a list with all there can be in it", async () => {
+  test("on a list with every kind of todo", async () => {
     await world.api.add("שלום עולם");
     await world.api.add("Completed", true);
     for (let n = 0; n < 60; n += 1) await world.api.add(`Todo ${n}`);
@@ -120,7 +120,7 @@ describe("axe finds no fault", () => {
     }
   });
 
-  test("on a search without a result, and on more than can be taken back", async () => {
+  test("on a search without a result, and on more than can be undone", async () => {
     for (let n = 0; n < 130; n += 1) await world.api.add(`Todo ${n}`);
     const todo = await world.open({ path: "/staging/?q=nowhere" });
     await expectAccessible(todo.page);
@@ -147,7 +147,7 @@ describe("axe finds no fault", () => {
   });
 });
 
-describe("axe finds no fault without JavaScript", () => {
+describe("axe finds no violation without JavaScript", () => {
   // axe itself is JavaScript: the pages are as forms made them, then it may run.
   const states = {
     "on a list": "/staging/",

@@ -34,7 +34,7 @@ test("an editor whose todo somebody deletes keeps the text and the focus, and of
   await textsBecome(["Oat milkdx", "Eggs", "Bread"]);
 });
 
-test("a deleted todo's editor can be let go, and nothing is added", async () => {
+test("discarding the editor of a deleted todo adds nothing", async () => {
   const { todo, milk, editor } = await openEditor();
   await editor.fill("Oat milk");
   await world.api.remove(milk.id);
@@ -44,7 +44,7 @@ test("a deleted todo's editor can be let go, and nothing is added", async () => 
   deepEqual(await world.api.texts(), []);
 });
 
-test("keys do nothing on a row that nobody chose, after the row that had the focus is gone", async () => {
+test("after the focused row is removed, keys act on no other row", async () => {
   const bread = await world.api.add("Bread");
   await world.api.add("Milk");
   const todo = await world.open();
@@ -60,7 +60,7 @@ test("keys do nothing on a row that nobody chose, after the row that had the foc
   ok(await todo.tick("Milk").evaluate((tick) => tick === document.activeElement));
 });
 
-test("an editor in which nothing was typed follows what somebody else writes, and stores nothing", async () => {
+test("an unchanged editor follows the edits of others, and stores nothing", async () => {
   const { todo, milk, editor } = await openEditor();
   const { updated_at } = await world.api.update(milk.id, { text: "Oat milk" });
   await eventually(() => editor.inputValue(), (value) => value === "Oat milk");
@@ -73,7 +73,7 @@ test("an editor in which nothing was typed follows what somebody else writes, an
 });
 
 for (const [choice, kept] of Object.entries({ "Keep mine": "Soy milk", "Take theirs": "Oat milk" })) {
-  test(`both texts of a conflict are in sight, and "${choice}" decides`, async () => {
+  test(`a conflict shows both texts, and "${choice}" resolves it`, async () => {
     const { todo, milk, editor } = await openEditor();
     await editor.fill("Soy milk");
     await world.api.update(milk.id, { text: "Oat milk" });
@@ -90,7 +90,7 @@ for (const [choice, kept] of Object.entries({ "Keep mine": "Soy milk", "Take the
   });
 }
 
-test("a conflict that only the answer tells opens the editor with both texts", async () => {
+test("a conflict that only the response reveals opens the editor with both texts", async () => {
   const milk = await world.api.add("Milk");
   const todo = await world.open({ prepare: (context) => context.route("**/events", (route) => route.abort()) });
   await world.api.update(milk.id, { text: "Oat milk" });
@@ -108,7 +108,7 @@ test("a conflict that only the answer tells opens the editor with both texts", a
   await textsBecome(["Soy milk"]);
 });
 
-test("a tick of somebody else is no conflict with a new text", async () => {
+test("a tick by somebody else does not conflict with an edit", async () => {
   const milk = await world.api.add("Milk");
   const todo = await world.open({ prepare: (context) => context.route("**/events", (route) => route.abort()) });
   await todo.button("Edit", "Milk").click();
@@ -119,7 +119,7 @@ test("a tick of somebody else is no conflict with a new text", async () => {
   equal((await world.api.list())[0].completed, true);
 });
 
-test("every save says which version it is of", async () => {
+test("every save carries the version that it is based on", async () => {
   const { todo, editor } = await openEditor();
   const [request] = await Promise.all([
     todo.page.waitForRequest((request) => request.method() === "PUT"),
@@ -128,7 +128,7 @@ test("every save says which version it is of", async () => {
   ok(/^"\d+"$/.test(await request.headerValue("if-match")));
 });
 
-test("what was typed into an editor is there again after a look at another page", async () => {
+test("text typed into an editor is restored after a visit to another page", async () => {
   const { todo, editor } = await openEditor(["Milk", "Bread"]);
   await editor.fill("Oat mil");
   await todo.newTodo.evaluate((field) => {
@@ -251,7 +251,7 @@ test("an edit with line breaks is stored on one line, and an old text with one i
   deepEqual(puts, []);
 });
 
-test("an undone edit brings the text back, but not over what somebody else wrote", async () => {
+test("undoing an edit restores the text, but never overwrites what somebody else wrote", async () => {
   const { todo, milk, editor } = await openEditor();
   await editor.fill("Oat milk");
   await editor.press("Enter");

@@ -40,7 +40,7 @@ const isWritten = (todo, count) =>
     (found) => found === count,
   );
 
-test("what was added, changed, ticked and deleted offline is done after the tab was closed and opened again", async () => {
+test("additions, edits, ticks and deletes made offline are sent after the tab is closed and reopened", async () => {
   for (const text of ["Bread", "Milk", "Eggs"]) await world.api.add(text);
   const todo = await world.open();
   const context = todo.page.context();
@@ -65,7 +65,7 @@ test("what was added, changed, ticked and deleted offline is done after the tab 
   deepEqual(await again.texts(), ["Butter", "Oat milk", "Bread"]);
 });
 
-test("a todo made offline can be changed, ticked and deleted before it has an id", async () => {
+test("a todo created offline can be changed, ticked and deleted before it has an id", async () => {
   const todo = await world.open();
   down();
   await todo.add("First");
@@ -85,7 +85,7 @@ test("a todo made offline can be changed, ticked and deleted before it has an id
   ok(!posts.slice(-1).includes("Never mind"));
 });
 
-test("fifty changes made offline are all done, once and in order, though the page is closed and the server killed", { timeout: 120_000 }, async () => {
+test("fifty changes made offline are all applied, once and in order, despite a closed page and a killed server", { timeout: 120_000 }, async () => {
   for (let n = 9; n >= 0; n -= 1) await world.api.add(`old ${n}`);
   const todo = await world.open();
   const context = todo.page.context();
@@ -118,7 +118,7 @@ test("fifty changes made offline are all done, once and in order, though the pag
   await isWritten(again, 0);
 });
 
-test("two tabs that are offline keep one queue, and each change is sent once", async () => {
+test("two offline tabs share one queue, and each change is sent once", async () => {
   const one = await world.open();
   const two = await world.open({ context: one.page.context() });
   const posts = [];
@@ -140,7 +140,7 @@ test("two tabs that are offline keep one queue, and each change is sent once", a
   deepEqual(posts.filter(Boolean).sort(), ["From one", "From two"]);
 });
 
-test("what is completed and cleared offline is cleared later", async () => {
+test("todos completed and cleared offline are cleared later", async () => {
   await world.api.add("Bread", true);
   await world.api.add("Milk");
   const todo = await world.open();
@@ -179,7 +179,7 @@ test("an Undo of a delete that could not be sent cancels it", async () => {
   deepEqual(await todo.texts(), ["Milk"]);
 });
 
-test("a delete is done when the page is hidden", async () => {
+test("a delete is sent when the page is hidden", async () => {
   await world.api.add("Bread");
   await world.api.add("Milk");
   const todo = await world.open({ prepare: withSight });
@@ -190,7 +190,7 @@ test("a delete is done when the page is hidden", async () => {
   await statesBecome(["Bread"]);
 });
 
-test("a delete is done when its browser is killed", async () => {
+test("a delete survives a crash of the browser", async () => {
   await world.api.add("Bread");
   const other = await world.open();
   const context = other.page.context();
@@ -205,7 +205,7 @@ test("a delete is done when its browser is killed", async () => {
   await eventually(() => again.texts(), (texts) => texts.length === 0);
 });
 
-test("a delete whose todo somebody changed is not done, and says so", async () => {
+test("a delete of a todo that somebody changed is dropped, and the page says so", async () => {
   const milk = await world.api.add("Milk");
   const todo = await world.open({ prepare: (context) => context.route("**/events", (route) => route.abort()) });
   await stopClock(todo.page);
@@ -217,7 +217,7 @@ test("a delete whose todo somebody changed is not done, and says so", async () =
   deepEqual(await states(), ["Milk for the guests"]);
 });
 
-describe("answers to what was sent", () => {
+describe("responses to changes", () => {
   /** Answers changes with `status` for as long as it lasts. */
   async function answering(status, { method = "POST", headers = {}, json = { detail: "Nope" } } = {}) {
     const todo = await world.open();
@@ -243,7 +243,7 @@ describe("answers to what was sent", () => {
     });
   }
 
-  test("a page in place of an answer, as of a sign-in, loses nothing", async () => {
+  test("an HTML response, such as a sign-in page, loses nothing", async () => {
     const todo = await world.open();
     await todo.page.route("**/staging/todos/", (route) =>
       route.request().method() === "POST" ? route.fulfill({ status: 200, contentType: "text/html", body: "<h1>Sign in</h1>" }) : route.continue(),
@@ -273,7 +273,7 @@ describe("answers to what was sent", () => {
     });
   }
 
-  test("a refused text can be deleted, and nothing waits any more", async () => {
+  test("a refused text can be deleted, which empties the queue", async () => {
     const { todo } = await answering(422);
     await todo.add("Milk");
     await todo.row("Milk").getByText("not saved: Nope").waitFor();
@@ -322,7 +322,7 @@ describe("answers to what was sent", () => {
     };
 
     for (const status of [409, 429, 503, 507]) {
-      test(`${kind}: after ${status} it waits, says so, and is done later`, async () => {
+      test(`${kind}: after ${status} it waits, says so, and is applied later`, async () => {
         const { todo, stop } = await openWith({ status, headers: { "retry-after": "1" }, json: { detail: "Nope" } });
         await finish(todo);
         await late(todo, "One change is not saved");
@@ -338,7 +338,7 @@ describe("answers to what was sent", () => {
       "an address that is not known": { status: 404, json: { detail: "Not Found" } },
       "a page in place of an answer": { status: 200, contentType: "text/html", body: "<h1>Sign in</h1>" },
     })) {
-      test(`${kind}: ${what} is no answer, and nothing is lost`, async () => {
+      test(`${kind}: ${what} does not count as a response, and nothing is lost`, async () => {
         const { todo, stop } = await openWith(answer);
         await finish(todo);
         await late(todo, "One change is not saved");
@@ -349,7 +349,7 @@ describe("answers to what was sent", () => {
     }
 
     for (const status of [413, 422]) {
-      test(`${kind}: after ${status} it is said, nothing looks done that is not, and it can be done again`, async () => {
+      test(`${kind}: after ${status} the page says so, does not show it as applied, and it can be repeated`, async () => {
         const { todo, stop } = await openWith({ status, json: { detail: "Nope" } });
         await finish(todo);
         await todo.page.locator("main").getByText(/(not saved|could not be .*): Nope/).first().waitFor();
@@ -368,7 +368,7 @@ describe("answers to what was sent", () => {
     }
   }
 
-  test("one change that cannot be made holds up no other todo's", async () => {
+  test("a change that fails does not block those of other todos", async () => {
     await world.api.add("Bread");
     const { todo } = await answering(507);
     await todo.add("Milk");
@@ -377,7 +377,7 @@ describe("answers to what was sent", () => {
     await statesBecome(["Bread ✓"]);
   });
 
-  test("Retry-After is kept to", async () => {
+  test("Retry-After is respected", async () => {
     const { todo, answers } = await answering(503, { headers: { "retry-after": "5" } });
     await stopClock(todo.page);
     await todo.add("Milk");
@@ -390,7 +390,7 @@ describe("answers to what was sent", () => {
   });
 });
 
-describe("a browser that keeps nothing", () => {
+describe("a browser that stores nothing", () => {
   const refuse = () => {
     IDBFactory.prototype.open = () => {
       throw new DOMException("no", "SecurityError");
@@ -406,7 +406,7 @@ describe("a browser that keeps nothing", () => {
   };
 
   for (const [what, trap] of Object.entries({ refuse, full, stuck })) {
-    test(`works on, and says what it cannot keep (${what})`, { timeout: 60_000 }, async () => {
+    test(`keeps working, and says what it cannot store (${what})`, { timeout: 60_000 }, async () => {
       const todo = await world.open({ prepare: (context) => context.addInitScript(trap) });
       await todo.add("Saved");
       await statesBecome(["Saved"], 20_000);
@@ -424,7 +424,7 @@ describe("a browser that keeps nothing", () => {
     });
   }
 
-  test("a browser that keeps it does not ask before it is closed", async () => {
+  test("a browser that stores everything does not ask before closing", async () => {
     const todo = await world.open();
     down();
     await todo.add("Kept");
@@ -434,7 +434,7 @@ describe("a browser that keeps nothing", () => {
     equal(await todo.page.evaluate(() => dispatchEvent(new Event("beforeunload", { cancelable: true }))), true);
   });
 
-  test("a database that is deleted under the page loses nothing of what it still shows", async () => {
+  test("deleting the database under the page loses nothing that the page shows", async () => {
     const todo = await world.open();
     down();
     await todo.add("Milk");

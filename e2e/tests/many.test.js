@@ -84,7 +84,7 @@ test("Complete all is one request with one Undo, which leaves alone what others 
   deepEqual(changes, ["PUT /staging/todos/?completed=false", "PUT /staging/todos/?completed=true"]);
 });
 
-test("Complete all can be undone, also where its answer got lost and it was sent again", async () => {
+test("Complete all can be undone even if its response was lost and it was sent again", async () => {
   for (const text of ["c", "b", "a"]) await world.api.add(text);
   const todo = await world.open();
   await live(todo);

@@ -43,7 +43,7 @@ async function openAndCutOff() {
   return todo;
 }
 
-test("the page opens without a connection, says that it is old, takes a todo, and saves it later", async () => {
+test("the page opens offline, says that it is out of date, accepts a todo, and saves it later", async () => {
   const todo = await openAndCutOff();
   await todo.page.goto(`${world.system.url}/staging/`);
   await started(todo.page);
@@ -67,7 +67,7 @@ test("a page that needs a connection says so while there is none, and leads back
   await todo.row("Milk").waitFor();
 });
 
-test("with a connection the page is the server's, whatever was kept", async () => {
+test("with a connection the page comes from the server, whatever is cached", async () => {
   const todo = await openKept();
   await todo.page.reload();
   await isKept(todo);
@@ -95,7 +95,7 @@ test("a new version takes over, and leaves nothing of the old one", async () => 
   await todo.add("Still works");
 });
 
-test("each environment has a worker of its own, which leaves the API alone", async () => {
+test("each environment has its own worker, which leaves the API alone", async () => {
   const todo = await openKept();
   await todo.page.reload();
   await started(todo.page);
@@ -129,7 +129,7 @@ test("the page can be installed", async () => {
   deepEqual(installabilityErrors.filter(({ errorId }) => errorId !== "in-incognito"), []);
 });
 
-test("browsers ask for the worker and the manifest anew", async () => {
+test("browsers revalidate the worker and the manifest", async () => {
   for (const path of ["sw.js", "manifest.webmanifest"]) {
     const response = await fetch(`${world.system.url}/staging/${path}`);
     equal(response.status, 200);
@@ -137,7 +137,7 @@ test("browsers ask for the worker and the manifest anew", async () => {
   }
 });
 
-test("an address without its last slash gets it, so that it opens without a connection", async () => {
+test("a URL without its trailing slash gets one, so that it opens offline", async () => {
   const todo = await world.open({ serviceWorkers: "allow", path: "/staging" });
   await eventually(() => new URL(todo.page.url()).pathname, (path) => path === "/staging/");
 });

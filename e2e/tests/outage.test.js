@@ -64,7 +64,7 @@ describe("JavaScript on", () => {
     await world.clean();
   });
 
-  test("a page without todos gets them by itself", async () => {
+  test("a page without todos loads them automatically", async () => {
     await world.api.add("Milk");
     down();
     const todo = await world.open();
@@ -78,7 +78,7 @@ describe("JavaScript on", () => {
     equal(await todo.alert.count(), 0);
   });
 
-  test("what was not saved stays, an alert says so, and it is saved by itself", async () => {
+  test("an unsaved todo stays, an alert says so, and it is saved automatically", async () => {
     await world.api.add("Milk");
     await world.api.add("Bread");
     const todo = await world.open();
@@ -95,7 +95,7 @@ describe("JavaScript on", () => {
     deepEqual(found, [["Written meanwhile", false], ["Bread", false], ["Milk", true]]);
   });
 
-  test("an answer that got lost makes no second todo", async () => {
+  test("a lost response creates no second todo", async () => {
     const todo = await world.open();
     let lost = 0;
     await todo.page.route("**/staging/todos/", async (route) => {
@@ -112,7 +112,7 @@ describe("JavaScript on", () => {
     await eventually(() => todo.texts(), (texts) => String(texts) === "Once");
   });
 
-  test("what was not saved survives a reload of the page", async () => {
+  test("unsaved changes survive a reload of the page", async () => {
     const todo = await world.open();
     down();
     await todo.add("Kept");

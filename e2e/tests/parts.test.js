@@ -30,7 +30,7 @@ async function useAll(world, todo, { keys = true, live = true } = {}) {
   }
 }
 
-describe("with pictures that cannot be reached", () => {
+describe("with an unreachable origin of pictures", () => {
   const world = suite(() => startStandalone({ IMG_URL: "http://pictures.invalid/" }));
 
   test("a page without a picture does everything else", async () => {
@@ -125,7 +125,7 @@ describe("with all that a page needs", () => {
     deepEqual(await reports(todo), ["live"]);
   });
 
-  test("what goes wrong after the start is reported, too", async () => {
+  test("errors after the start are reported, too", async () => {
     const todo = await world.open({ prepare: (context) => context.addInitScript(collectReports) });
     todo.page.removeAllListeners("pageerror");
     await todo.page.evaluate(() => {

@@ -64,7 +64,7 @@ test("e and n held down write nothing into the field that they open", async () =
   ok(await isFocused(todo.newTodo));
 });
 
-test("a key right after the row under it went away does nothing, and a moment later it does", async () => {
+test("a key pressed right after its row is removed does nothing, and works a moment later", async () => {
   const todo = await openWith(4);
   await todo.tick("1").focus();
   await todo.page.keyboard.press("d");
@@ -82,7 +82,7 @@ test("Enter held down on Delete deletes one todo", async () => {
   deepEqual(await todo.texts(), ["1", "3", "4", "5"]);
 });
 
-test("Enter held down in the field adds one todo, without a word of a fault", async () => {
+test("Enter held down in the field adds one todo, without an error", async () => {
   const todo = await world.open();
   await todo.newTodo.fill("Milk");
   await hold(todo.page, "Enter");
@@ -90,7 +90,7 @@ test("Enter held down in the field adds one todo, without a word of a fault", as
   equal(await todo.newTodo.getAttribute("aria-invalid"), null);
 });
 
-test("a double click on Add adds one todo, without a word of a fault", async () => {
+test("a double click on Add adds one todo, without an error", async () => {
   const todo = await world.open();
   await todo.newTodo.fill("Milk");
   await todo.page.getByRole("button", { name: "Add", exact: true }).dblclick();
@@ -149,7 +149,7 @@ test("twelve deletes on a small screen show one notice, clear of the field, and 
   await statesBecome(Array.from({ length: 14 }, (_, n) => n + 1));
 });
 
-test("after a delete by key Undo is one Tab away, and the focus never falls to the page", async () => {
+test("after a delete by key Undo is one Tab away, and the focus is never lost", async () => {
   const todo = await openWith(50);
   const { keyboard } = todo.page;
   const focused = () => todo.page.evaluate(() => document.activeElement !== document.body);
@@ -184,7 +184,7 @@ test("Dismiss gives the focus back", async () => {
   ok(await todo.page.evaluate(() => document.activeElement !== document.body));
 });
 
-test("a tick, an edit and a delete are undone by u and Ctrl-Z, the last first, and said aloud", async () => {
+test("a tick, an edit and a delete are undone by u and Ctrl-Z, last first, and announced", async () => {
   const todo = await openWith(3);
   const { keyboard } = todo.page;
   const said = (text) => todo.page.getByRole("status").filter({ hasText: text }).first().waitFor({ state: "attached" });
@@ -207,7 +207,7 @@ test("a tick, an edit and a delete are undone by u and Ctrl-Z, the last first, a
   await said("There is nothing to undo.");
 });
 
-test("Ctrl-Z in a field is the field's own", async () => {
+test("Ctrl-Z in a field is left to the field", async () => {
   const todo = await openWith(2);
   await todo.tick("1").click();
   await statesBecome(["1 ✓", "2"]);
@@ -217,7 +217,7 @@ test("Ctrl-Z in a field is the field's own", async () => {
   deepEqual(await states(), ["1 ✓", "2"]);
 });
 
-test("a delete that is done can still be undone: the todo is made again, as it was", async () => {
+test("a delete that was sent can still be undone: the todo is recreated as it was", async () => {
   await world.api.add("Milk", true);
   const todo = await world.open();
   await stopClock(todo.page);
@@ -231,7 +231,7 @@ test("a delete that is done can still be undone: the todo is made again, as it w
   await todo.row("Milk").waitFor();
 });
 
-test("several lines that are pasted are several todos, in their order, with one Undo", async () => {
+test("pasting several lines adds several todos, in order, with one Undo", async () => {
   const todo = await world.open();
   const paste = (text) =>
     todo.newTodo.evaluate((field, data) => {

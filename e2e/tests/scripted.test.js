@@ -11,7 +11,7 @@ beforeEach(() => world.clean());
 
 const LIVE = 1_000;
 
-test("what others do is on an open page within a second", async () => {
+test("changes by others appear on an open page within a second", async () => {
   const todo = await world.open();
   await todo.page.locator("#live[data-connected=true]").waitFor();
   const texts = (wanted) => eventually(() => todo.texts(), (found) => String(found) === String(wanted), LIVE);
@@ -42,7 +42,7 @@ test("two pages show each other's todos, once", async () => {
   }
 });
 
-test("what is typed keeps its place while the list changes", async () => {
+test("typing is not disturbed while the list changes", async () => {
   const old = await world.api.add("Old");
   const todo = await world.open();
   await todo.page.locator("#live[data-connected=true]").waitFor();
@@ -86,7 +86,7 @@ test("a double click on its text edits a todo", async () => {
   await todo.editor("Milk").waitFor();
 });
 
-test("Undo is there for five seconds at least, and then the todo is deleted", async () => {
+test("Undo is available for at least five seconds, and then the todo is deleted", async () => {
   await world.api.add("Milk");
   const todo = await world.open();
   await stopClock(todo.page);
@@ -100,7 +100,7 @@ test("Undo is there for five seconds at least, and then the todo is deleted", as
   await eventually(() => world.api.texts(), (texts) => texts.length === 0);
 });
 
-test("a tick is at once what it was made", async () => {
+test("a tick shows at once", async () => {
   await world.api.add("Milk");
   const todo = await world.open();
   await todo.tick("Milk").check();
@@ -132,7 +132,7 @@ test("Clear completed can be undone, and what is ticked meanwhile stays", async 
   deepEqual(await todo.texts(), ["Later"]);
 });
 
-test("the characters that are left are counted as the server counts them", async () => {
+test("the remaining characters are counted as on the server", async () => {
   const todo = await world.open();
   const hint = todo.page.locator("#new-todo-hint");
   equal(await hint.textContent(), "");

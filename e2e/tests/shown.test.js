@@ -12,7 +12,7 @@ beforeEach(() => world.clean());
 const searchOf = (todo) => todo.page.getByRole("searchbox", { name: "Search" });
 const queryOf = (todo) => new URL(todo.page.url()).searchParams.get("q");
 
-test("a search is in the address, finds what is not loaded, and Back leads out of it", async () => {
+test("a search is in the URL, finds todos that are not loaded, and Back leaves it", async () => {
   await world.api.add("Needle in the first");
   for (let n = 0; n < 60; n += 1) await world.api.add(`Hay ${n}`);
   const todo = await world.open();
@@ -31,7 +31,7 @@ test("a search is in the address, finds what is not loaded, and Back leads out o
   equal(await searchOf(todo).inputValue(), "");
 });
 
-test("a search finds whatever the case, as the server does, and what is live, too", async () => {
+test("a search ignores case like the server does, and covers live changes", async () => {
   await world.api.add("Straße fegen");
   await world.api.add("ΟΔΟΣ");
   const todo = await world.open({ path: `/staging/?q=${encodeURIComponent("STRASSE")}` });
@@ -44,7 +44,7 @@ test("a search finds whatever the case, as the server does, and what is live, to
 });
 
 for (const javaScriptEnabled of [true, false]) {
-  test(`what is about the whole list is not shown beside a search (JavaScript ${javaScriptEnabled ? "on" : "off"})`, async () => {
+  test(`counts and actions for the whole list are hidden during a search (JavaScript ${javaScriptEnabled ? "on" : "off"})`, async () => {
     for (const text of ["Milk", "Bread"]) await world.api.add(text);
     await world.api.add("Done", true);
     const todo = await world.open({ path: "/staging/?q=Mi", javaScriptEnabled });
@@ -67,7 +67,7 @@ test("a search without a result says so, and Show all ends it", async () => {
   await todo.row("Milk").waitFor();
 });
 
-test("a text that was searched for is text, whatever is in it", async () => {
+test("a search text is shown as text, whatever is in it", async () => {
   const todo = await world.open();
   const text = `<img src=x onerror="document.title='broken'"> & % _ ' "`;
   await world.api.add(text);
@@ -80,7 +80,7 @@ test("a text that was searched for is text, whatever is in it", async () => {
   notEqual(await todo.page.title(), "broken");
 });
 
-test("what is printed is the whole list and nothing else", async () => {
+test("the print page has the whole list and nothing else", async () => {
   for (let n = 0; n < 120; n += 1) await world.api.add(`Todo ${n}`, n === 7);
   const todo = await world.open();
   await todo.page.getByRole("link", { name: "Print" }).click();
@@ -102,7 +102,7 @@ test("the list itself prints without its controls", async () => {
   for (const locator of [todo.newTodo, todo.button("Delete", "Milk"), searchOf(todo)]) equal(await locator.isVisible(), false);
 });
 
-test("with forced colours the filter in use and a tick can be told by more than colour", async () => {
+test("with forced colours the current filter and a tick stay distinguishable", async () => {
   await world.api.add("Done", true);
   await world.api.add("Open");
   const todo = await world.open({ forcedColors: "active" });
@@ -155,7 +155,7 @@ for (const viewport of [{ width: 412, height: 823 }, { width: 1280, height: 800 
   });
 }
 
-test("nothing moves for who does not want it", async () => {
+test("nothing moves with reduced motion", async () => {
   await world.api.add("Below");
   const todo = await world.open({ reducedMotion: "reduce" });
   deepEqual(await movements(todo, () => todo.add("New")), []);
@@ -171,7 +171,7 @@ test("the inbox shows what happens while it is open, as a person reads it", asyn
   await page.getByText("Added: <!channel> & <b>bold</b>").waitFor();
 });
 
-test("an inbox whose stream was answered with an error asks again, and shows what it missed", async () => {
+test("an inbox retries after an error response to its stream, and shows what it missed", async () => {
   let asked = 0;
   const { page } = await world.open({
     path: "/staging/inbox",

@@ -30,7 +30,7 @@ function requestsOf(context) {
   return requests;
 }
 
-test("a connection that died without a word is noticed, said, and made anew", async () => {
+test("a silently dead connection is detected, reported and replaced", async () => {
   const todo = await world.open({ prepare: (context) => context.clock.install() });
   await live(todo);
   world.system.setSilent(true);
@@ -60,7 +60,7 @@ test("a heartbeat keeps a quiet connection", { timeout: 60_000 }, async () => {
   deepEqual(requests.filter((request) => request.includes("/events")), []);
 });
 
-test("what changed before the first look at a page that opened in the background is on it", async () => {
+test("a page opened in the background is up to date when it is first seen", async () => {
   const todo = await world.open({ prepare: (context) => withSight(context, true) });
   const requests = requestsOf(todo.page.context());
   await world.api.add("Made meanwhile");
@@ -69,7 +69,7 @@ test("what changed before the first look at a page that opened in the background
   await eventually(() => requests.filter((request) => request.endsWith("/events")).length, (count) => count === 1);
 });
 
-test("a hidden tab has no connection and asks for nothing", async () => {
+test("a hidden tab has no connection and sends no requests", async () => {
   const todo = await world.open({ prepare: (context) => withSight(context) });
   await live(todo);
   await setHidden(todo, true);
@@ -83,7 +83,7 @@ test("a hidden tab has no connection and asks for nothing", async () => {
   await todo.row("Milk").waitFor();
 });
 
-test("nobody's change makes an open page ask for the counts", async () => {
+test("changes do not make an open page request the counts", async () => {
   const todo = await world.open();
   await live(todo);
   await todo.row("nothing").waitFor({ state: "detached" });
@@ -138,7 +138,7 @@ test("seven tabs share one connection, and each shows what others do", { timeout
   for (const todo of tabs.slice(1)) await todo.row("After the first").waitFor();
 });
 
-test("a tab that holds the stream and tells nobody is replaced", async () => {
+test("a tab that holds the stream but forwards nothing is replaced", async () => {
   const first = await world.open();
   await live(first);
   await first.page.context().clock.install();
@@ -153,7 +153,7 @@ test("a tab that holds the stream and tells nobody is replaced", async () => {
   await second.row("Milk").waitFor();
 });
 
-test("a page that comes back from the browser's memory is up to date, with what was typed in it", async () => {
+test("a page restored from the back/forward cache is up to date, with its typed text", async () => {
   await world.api.add("Milk");
   const todo = await world.open();
   await live(todo);
@@ -168,7 +168,7 @@ test("a page that comes back from the browser's memory is up to date, with what 
   await todo.row("Live again").waitFor();
 });
 
-test("a list that was on its way while somebody changed something overwrites no news", async () => {
+test("a list that was loading during a change does not overwrite it", async () => {
   const gone = await world.api.add("Gone");
   const old = await world.api.add("Old");
   const todo = await world.open();
@@ -217,7 +217,7 @@ async function openWithEvents(events, path) {
   return { todo, asked };
 }
 
-test("events that come long after their change bring back nothing", async () => {
+test("events that arrive long after their change bring back no deleted todo", async () => {
   const { id, ...rest } = await world.api.add("Old");
   await world.api.remove(id);
   const late = { id, ...rest, created_at: new Date(Date.now() - 3_600_000).toISOString() };
@@ -232,7 +232,7 @@ test("events that come long after their change bring back nothing", async () => 
   equal(await todo.left.textContent(), "1 item left");
 });
 
-test("an event of before a change of ours, which comes after its answer, shows nothing old", async () => {
+test("an event from before our change that arrives after its response shows no old state", async () => {
   const milk = await world.api.add("Milk");
   const answered = (response) => response.request().method() === "PUT";
   let connections = 0;
@@ -263,7 +263,7 @@ test("an event of before a change of ours, which comes after its answer, shows n
   deepEqual(await todo.page.evaluate(() => window.seen.slice(window.seen.indexOf("Oat milk")).filter((text) => text !== "Oat milk")), []);
 });
 
-test("a late event of a todo that the page does not have shows it as it is now", async () => {
+test("a late event about a todo that the page does not have shows its current state", async () => {
   const done = await world.api.add("Done", true);
   await world.api.add("Open");
   const { todo, asked } = await openWithEvents([["updated", { ...done, completed: false }]], "/staging/?filter=active");
@@ -277,7 +277,7 @@ for (const [kind, act, texts, left] of [
   ["delete", (todo) => todo.button("Delete", "First").click(), ["Second"], 1],
   ["complete all", (todo) => todo.page.getByRole("button", { name: "Complete all" }).click(), ["Second", "First"], 0],
 ]) {
-  test(`a list that is read while the answer of a change is on its way counts the change once (${kind})`, async () => {
+  test(`a list that is read before the response to a change arrives counts the change once (${kind})`, async () => {
     await world.api.add("First");
     await world.api.add("Second");
     const done = deferred();
@@ -315,7 +315,7 @@ for (const [kind, act, texts, left] of [
   });
 }
 
-test("an event that cannot be read makes the page read the list, and no more often than it is answered", async () => {
+test("unreadable events make the page reload the list, one request at a time", async () => {
   await world.api.add("Milk");
   const nonsense = ["not JSON", "null", "[]", '{"id":1}', '"text"', "{}"];
   const kinds = ["created", "updated", "deleted", "counts", "heartbeat", "nonsense"];

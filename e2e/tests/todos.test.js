@@ -19,7 +19,7 @@ for (const javaScriptEnabled of [true, false]) {
       );
     beforeEach(() => world.clean());
 
-    test("the page says what it is and is ready to be written on", async () => {
+    test("the page names itself, and its field has the focus", async () => {
       const todo = await open();
       await todo.page.getByRole("heading", { level: 1, name: "The Project App", exact: true }).waitFor();
       ok(await todo.newTodo.evaluate((field) => field === document.activeElement));
@@ -47,7 +47,7 @@ for (const javaScriptEnabled of [true, false]) {
       await saved([["Second", false], ["First", false]]);
     });
 
-    test("a todo is ticked, and the tick taken away", async () => {
+    test("a todo is ticked and unticked", async () => {
       await world.api.add("Milk");
       const todo = await open();
       await todo.tick("Milk").click();
@@ -84,7 +84,7 @@ for (const javaScriptEnabled of [true, false]) {
       deepEqual(await world.api.texts(), ["Milk"]);
     });
 
-    test("an edit to nothing is refused beside the field", async () => {
+    test("an edit to an empty text is refused beside the field", async () => {
       await world.api.add("Milk");
       const todo = await open();
       await todo.button("Edit", "Milk").click();
@@ -95,7 +95,7 @@ for (const javaScriptEnabled of [true, false]) {
       deepEqual(await world.api.texts(), ["Milk"]);
     });
 
-    test("Enter held down adds one todo, and nobody is told off", async () => {
+    test("Enter held down adds one todo, without an error", async () => {
       const todo = await open();
       await todo.newTodo.fill("a");
       for (let n = 0; n < 15; n += 1) await todo.page.keyboard.down("Enter");
@@ -116,7 +116,7 @@ for (const javaScriptEnabled of [true, false]) {
       await saved([["😀".repeat(140), false]]);
     });
 
-    test("nothing is not added", async () => {
+    test("an empty text is not added", async () => {
       const todo = await open();
       await todo.newTodo.fill("   ");
       await todo.newTodo.press("Enter");
@@ -126,7 +126,7 @@ for (const javaScriptEnabled of [true, false]) {
 
     // A zero width space, a word joiner, a Hangul filler, a blank Braille pattern, a soft hyphen, a mark with nothing to mark.
     for (const text of ["\u200B", "\u2060", "\u3164", "\u2800", "\u00AD", " \u202E\u034F "]) {
-      test(`a text of which nothing can be seen is not added (U+${text.trim().codePointAt(0).toString(16)})`, async () => {
+      test(`an invisible text is not added (U+${text.trim().codePointAt(0).toString(16)})`, async () => {
         const todo = await open();
         await todo.newTodo.fill(text);
         await todo.newTodo.press("Enter");
@@ -136,7 +136,7 @@ for (const javaScriptEnabled of [true, false]) {
       });
     }
 
-    test("a double click on Add, on a tick or on Delete does it once, and Undo is there", async () => {
+    test("a double click on Add, on a tick or on Delete acts once, and offers Undo", async () => {
       const todo = await open({ path: "/staging/?filter=active" });
       for (const text of ["d", "c", "b"]) await world.api.add(text);
       await todo.newTodo.fill("a");
@@ -158,7 +158,7 @@ for (const javaScriptEnabled of [true, false]) {
     });
 
     if (!javaScriptEnabled) {
-      test("the second press of a slow double click does nothing on the page that came meanwhile", async () => {
+      test("the second press of a slow double click does nothing on the page loaded meanwhile", async () => {
         for (const text of ["d", "c", "b"]) await world.api.add(text);
         const todo = await open();
         const { page } = todo;
@@ -200,7 +200,7 @@ for (const javaScriptEnabled of [true, false]) {
       ["Clear completed", true, ["Bread"]],
       ["Complete all", false, ["Milk ✓", "Jam ✓", "Bread ✓"]],
     ]) {
-      test(`a double click on ${name} does it once, and one Undo takes it back`, async (t) => {
+      test(`a double click on ${name} acts once, and one Undo reverts it`, async (t) => {
         await world.api.add("Bread");
         await world.api.add("Jam", done);
         await world.api.add("Milk", done);
@@ -223,7 +223,7 @@ for (const javaScriptEnabled of [true, false]) {
       });
     }
 
-    test("what a person wrote turns no word of the page around", async () => {
+    test("user text does not affect the direction of the text around it", async () => {
       for (const text of ["שלום", "\u202Egnikcab"]) {
         await world.api.add(text);
         const todo = await open();
@@ -265,7 +265,7 @@ for (const javaScriptEnabled of [true, false]) {
       await saved([["Milk", true], ["Bread", false]]);
     });
 
-    test("a deleted todo is gone when the page is", async () => {
+    test("a deleted todo is gone after leaving the page", async () => {
       await world.api.add("Milk");
       const todo = await open();
       await todo.button("Delete", "Milk").click();
@@ -274,7 +274,7 @@ for (const javaScriptEnabled of [true, false]) {
       await saved([]);
     });
 
-    test("filters are in the address, and Back leads back", async () => {
+    test("filters are in the URL, and Back leads back", async () => {
       await world.api.add("Open one");
       await world.api.add("Closed one", true);
       const todo = await open();
@@ -294,7 +294,7 @@ for (const javaScriptEnabled of [true, false]) {
       deepEqual(await todo.texts(), ["Open one"]);
     });
 
-    test("Clear completed leaves what is to be done", async () => {
+    test("Clear completed keeps the active todos", async () => {
       await world.api.add("Open one");
       await world.api.add("Closed one", true);
       const todo = await open();
@@ -305,7 +305,7 @@ for (const javaScriptEnabled of [true, false]) {
       await saved([["Open one", false]]);
     });
 
-    test("text is text, whatever is in it", async () => {
+    test("a text is shown as text, whatever is in it", async () => {
       const probes = [
         "<script>window.hacked = true</script>",
         '<img src=x onerror="window.hacked = true">',
@@ -325,7 +325,7 @@ for (const javaScriptEnabled of [true, false]) {
       equal(await todo.list.locator("img, script").count(), 0);
     });
 
-    test("every script is written in its own direction", async () => {
+    test("every script keeps its own direction", async () => {
       await world.api.add("שלום עולם");
       await world.api.add("plain words");
       const todo = await open();
@@ -335,7 +335,7 @@ for (const javaScriptEnabled of [true, false]) {
       equal(await direction("plain words"), "ltr");
     });
 
-    test("times are relative and exact, and go without saying today", async () => {
+    test("times are relative and exact, and hidden if of today", async () => {
       await world.api.add("Milk");
       const todo = await open();
       const time = todo.row("Milk").locator("time");
@@ -344,7 +344,7 @@ for (const javaScriptEnabled of [true, false]) {
       match(await time.getAttribute("title"), /\d{1,2} \w+ 20\d\d.*\d\d:\d\d:\d\d/);
     });
 
-    test("the picture says what it is, and more to those who ask", async () => {
+    test("the picture has an alternative text, and details on request", async () => {
       const todo = await open();
       // It is fetched in the background: the first page may be too early.
       await eventually(
@@ -367,7 +367,7 @@ for (const javaScriptEnabled of [true, false]) {
       "a zoom of 200 %": { viewport: { width: 640, height: 400 }, deviceScaleFactor: 2 },
     };
     for (const [name, screen] of Object.entries(screens)) {
-      test(`all of it fits ${name}`, async () => {
+      test(`the whole page fits ${name}`, async () => {
         await world.api.add("Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen".repeat(2));
         await world.api.add("Milk", true);
         const todo = await open(screen);
@@ -433,7 +433,7 @@ for (const javaScriptEnabled of [true, false]) {
       await saved([["Oat milk", true]]);
     });
 
-    test("an address that is not ours is a page with the way back", async () => {
+    test("an unknown URL shows a page with a link back", async () => {
       const todo = await open({ path: "/staging/nope" });
       await todo.page.getByRole("heading", { name: "Page not found" }).waitFor();
       await todo.page.getByRole("link", { name: "To the todos" }).click();

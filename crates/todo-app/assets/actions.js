@@ -1,4 +1,4 @@
-// What a person does with todos, each with its way back.
+// What a person does with todos, each with its undo.
 
 import { bdi } from "./elements.js";
 import { short } from "./text.js";
@@ -17,7 +17,7 @@ export class Actions {
     this.#notices = notices;
   }
 
-  /** Adds texts, the first on top; false where too much waits already. */
+  /** Adds texts, the first on top; false if the queue is full. */
   add(texts) {
     if (this.#isFull()) return false;
     const items = texts.toReversed().map((text) => this.#store.add(text));
@@ -27,7 +27,7 @@ export class Actions {
     return true;
   }
 
-  /** Adds a text again whose todo somebody deleted. */
+  /** Adds the text of a todo again that somebody else deleted. */
   addAgain(item, text) {
     const { completed } = item;
     this.#store.release(item);
@@ -40,7 +40,7 @@ export class Actions {
     const { text } = item;
     const name = () => this.#store.find(item.key) ?? item;
     this.#store.tick(item, completed);
-    // Where the tick stays in sight it is its own Undo.
+    // A tick that stays visible needs no Undo button.
     const quiet = this.#rows.has(item);
     this.#notices.offerUndo([completed ? "Completed " : "Marked as to do: ", ...quoted(text)], () => {
       this.#store.tick(name(), !completed);
@@ -48,7 +48,7 @@ export class Actions {
     }, { quiet });
   }
 
-  /** @param {string} seen the text that the person saw when they began */
+  /** @param {string} seen the text when the person began to edit */
   rewrite(item, text, seen) {
     if (this.#isFull()) return this.#rows.edit(item, { seen, text });
     const isNew = item.held?.kind === "add";
@@ -67,10 +67,10 @@ export class Actions {
     this.#notices.offerUndo(["Deleted ", ...quoted(text)], () => this.#bringBack([{ name, text, completed }]));
   }
 
-  /** Deletes what is completed now; not what is completed later. */
+  /** Deletes what is completed now, not what is completed later. */
   async clearCompleted() {
     if (this.#isFull()) return;
-    // What is not made yet has no id that a request for many could name.
+    // Todos that are not created yet have no id for a bulk request.
     const unmade = this.#store.items.filter((item) => !item.server && item.completed && !item.removal);
     const removed = unmade.map(({ name, text, completed }) => ({ name, text, completed }));
     this.#store.remove(unmade);
@@ -84,7 +84,7 @@ export class Actions {
     });
   }
 
-  /** Ticks what is to be done now. */
+  /** Ticks what is active now. */
   async completeAll() {
     if (this.#isFull()) return;
     const changes = await this.#store.completeAll();

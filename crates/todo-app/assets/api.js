@@ -1,6 +1,6 @@
 // The REST API of the todos.
 
-/** The server has an answer, and it is no. */
+/** The server rejected the request. */
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -8,12 +8,12 @@ export class Refused extends Error {
   }
 }
 
-/** Nobody answered, or somebody who is not ready: worth another try. */
+/** No answer, or one from a server that is not ready: worth a retry. */
 export class Unreachable extends Error {
   /**
-   * @param {{wait?: number, alone?: boolean}} details after how many
-   *   milliseconds to try again, where the server says it, and whether only
-   *   this request is concerned
+   * @param {{wait?: number, alone?: boolean}} details the milliseconds after
+   *   which to retry, if the server says so, and whether only this request is
+   *   affected
    */
   constructor(message, { wait = 0, alone = false } = {}) {
     super(message);
@@ -23,13 +23,13 @@ export class Unreachable extends Error {
 }
 
 const TIMEOUT = 10_000;
-/** What may pass: who is not signed in, too, can sign in and go on. */
+/** Temporary statuses, 401 and 403 included: the person can sign in and go on. */
 const PASSING = new Set([401, 403, 407, 408, 409, 421, 425, 429]);
-/** What is about one request, and no reason to let the others wait. */
+/** Statuses that affect one request only, so the others need not wait. */
 const ALONE = new Set([409, 500, 501, 507]);
-/** What a proxy may refuse, too: the request itself, which waiting does not change. */
+/** Statuses that reject the request itself, even from a proxy; waiting does not help. */
 const OF_THE_REQUEST = new Set([400, 413, 414, 415, 422, 431]);
-/** How long a server may make us wait. */
+/** The longest `Retry-After` that is respected. */
 const LONGEST_WAIT = 60_000;
 
 /** @typedef {{id: number, text: string, completed: boolean, created_at: string}} Todo */
@@ -38,7 +38,7 @@ const LONGEST_WAIT = 60_000;
 export class Api {
   #base;
 
-  /** @param {string} base the path of the list, with a slash at its end */
+  /** @param {string} base the path of the list, with a trailing slash */
   constructor(base) {
     this.#base = base.endsWith("/") ? base : `${base}/`;
   }
@@ -69,7 +69,7 @@ export class Api {
   }
 
   /**
-   * Makes a todo; a repetition with the same key makes no second one.
+   * Creates a todo; a retry with the same key creates no second one.
    *
    * @returns {Promise<Versioned>}
    */
@@ -85,7 +85,7 @@ export class Api {
     return versioned(await this.#call("PUT", String(id), { body: change, headers: ifMatch(match) }));
   }
 
-  /** Deletes a todo; one that is gone already is fine. */
+  /** Deletes a todo, which may be gone already. */
   async remove(id, match = null, { keepalive = false } = {}) {
     try {
       await this.#call("DELETE", String(id), { headers: ifMatch(match), keepalive });
@@ -95,12 +95,12 @@ export class Api {
   }
 
   /**
-   * Ticks what is to be done, or unticks what is done; only `todos`, where they
-   * are named.
+   * Ticks what is active, or unticks what is completed; limited to `todos`, if
+   * given.
    *
    * @param {{id: number, version?: number}[] | null} todos
-   * @returns {Promise<{id: number, version: number}[] | null>} those that were
-   *   changed; null where they are too many to name
+   * @returns {Promise<{id: number, version: number}[] | null>} those that
+   *   changed; null if they are too many to list
    */
   async tickAll(completed, todos) {
     const body = todos ? { completed, todos } : { completed };
@@ -120,13 +120,13 @@ export class Api {
       options.headers["content-type"] = "application/json";
       options.body = JSON.stringify(body);
     }
-    // A request that outlives the page cannot be given a limit by it.
+    // The page cannot time out a request that outlives it.
     if (!keepalive) options.signal = AbortSignal.timeout(TIMEOUT);
     let response;
     let answer;
     try {
       response = await fetch(this.#base + path, options);
-      // A page to sign in, or one of a proxy, is no answer of the API.
+      // A sign-in page or a proxy's error page is not an answer of the API.
       answer = await response.json().catch(() => null);
     } catch (error) {
       throw new Unreachable(error.message);
@@ -139,8 +139,8 @@ export class Api {
 }
 
 /**
- * Whether the API says no. A 404 of a proxy without a route to it, or of a server
- * that does not know the address yet, tells nothing about a todo.
+ * Whether the API itself rejects the request. A 404 from a proxy without a route to
+ * it, or from a server that lacks the endpoint, says nothing about a todo.
  */
 function isRefusal(status, answer) {
   if (status < 400 || status >= 500 || PASSING.has(status)) return false;
@@ -158,7 +158,7 @@ function cursorOf(link) {
   return target ? (new URL(target, location.href).searchParams.get("cursor") ?? "") : "";
 }
 
-/** `Retry-After` in milliseconds (RFC 9110, section 10.2.3); 0 where there is none. */
+/** `Retry-After` in milliseconds (RFC 9110, section 10.2.3); 0 without one. */
 function waitOf(headers) {
   const value = headers.get("retry-after");
   if (!value) return 0;

@@ -1,5 +1,5 @@
-// Starts the parts of the page, each by itself. Without them the forms and
-// links work as the server rendered them.
+// Starts the parts of the page independently. Without them the forms and links
+// work as the server rendered them.
 
 import { start } from "./run.js";
 

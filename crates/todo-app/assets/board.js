@@ -1,4 +1,4 @@
-// The list with its forms, which work without this too.
+// The list with its forms, which also work without this script.
 
 import { Actions } from "./actions.js";
 import { Api } from "./api.js";
@@ -67,7 +67,7 @@ const rows = new Rows($("todos"), {
 function show(item) {
   const held = item.held?.held;
   if (held && item.held.kind === "remove") {
-    // What somebody else changed is not deleted; it can be asked for again.
+    // A todo that somebody else changed is not deleted; the person can delete it again.
     const { theirs } = held;
     store.giveUp(item);
     notices.alert("kept", ["It was changed to “", bdi(theirs), "” by somebody else, and was not deleted."]);
@@ -106,7 +106,7 @@ const store = new Store(api, db, name, {
     notices.alert("unreached");
   },
   unreached() {
-    // One alert for one fault: what is not saved says it, too.
+    // One alert per fault: the one about unsaved changes covers this.
     if (!$("trouble").hidden || late() > 0) return;
     notices.alert("unreached", ["The todos are unavailable. What you see may be out of date; retrying."], [
       button("Try now", () => store.retry()),
@@ -119,7 +119,7 @@ const actions = new Actions(store, rows, notices);
 /** How many changes could not be sent. */
 const late = () => (store.queue.failure ? store.queue.changes.filter((change) => !change.held).length : 0);
 
-/** Says what waits, and what would be lost with the page. */
+/** Reports what waits, and what closing the page would lose. */
 function waiting(queue) {
   const count = late();
   const changes = count === 1 ? "One change is" : `${count} changes are`;
@@ -136,7 +136,7 @@ function waiting(queue) {
 const wouldBeLost = () => !store.queue.isKept || (!drafts.isKept && (field.text !== "" || rows.edits.length > 0));
 addEventListener("beforeunload", (event) => wouldBeLost() && event.preventDefault());
 
-/** What is hidden under the focus gives it to the field. */
+/** Hides `element`; if it has the focus, the field gets it. */
 function hide(element, isHidden) {
   if (!element || element.hidden === isHidden) return;
   const hadFocus = element.contains(document.activeElement);
@@ -146,7 +146,7 @@ function hide(element, isHidden) {
 
 let counting = false;
 
-/** Says how many there are, once for all changes of a moment. */
+/** Updates the counts, batching the changes of one task. */
 function count() {
   if (counting) return;
   counting = true;
@@ -157,18 +157,18 @@ function count() {
     if ($("left").textContent !== words) $("left").textContent = words;
     const counts = { all: total, active, completed: total - active };
     for (const element of counters) {
-      // They are of the whole list, which a search does not show; and none is known before it is there.
+      // Counts are of the whole list: unknown during a search, and before the list has loaded.
       const isKnown = !store.search && $("trouble").hidden;
       const text = isKnown ? String(counts[element.dataset.count]) : "";
       if (element.textContent !== text) element.textContent = text;
     }
-    // They are about the whole list, too.
+    // These act on the whole list, too.
     hide($("clear"), total <= active || store.search !== "");
     hide($("complete"), active === 0 || store.search !== "");
     $("loading").hidden = !store.loading || rows.size > 0;
     $("empty").hidden = store.loading || rows.size > 0 || Boolean(store.next);
     older.hidden = !store.next;
-    // Without the list of the server there may be todos that it does not have yet.
+    // Even without the server's list there may be todos that are not sent yet.
     $("list").hidden = !$("trouble").hidden && rows.size === 0;
     const tally = $("tally");
     if (tally) tally.hidden = $("list").hidden;
@@ -204,7 +204,7 @@ async function resumeDraft() {
   saveDraft();
 }
 
-/** Asks before many todos are made of a paste. */
+/** Asks before a paste creates many todos. */
 function ask(lines) {
   const dialog = document.createElement("dialog");
   const question = document.createElement("h2");
@@ -256,7 +256,7 @@ const goTo = (place, replace) => {
 };
 const goToFilter = (filter) => goTo({ filter, search: store.search });
 
-// Search while it is typed: the address follows, and Back leads out of it at once.
+// Search as you type: the URL follows, and one Back leaves the search.
 let typing = 0;
 $("search")?.addEventListener("input", () => {
   clearTimeout(typing);
@@ -266,17 +266,17 @@ $("search")?.addEventListener("input", () => {
   }, 200);
 });
 
-// More of the list, as one gets to its end
+// More of the list on reaching its end
 
 const more = () => store.more().catch(() => {});
-// Start: what the server rendered becomes ours
+// Start: take over what the server rendered
 
 const { at, total, active, next, unreached, kept } = main.dataset;
 const address = new URL(location.href);
 const editing = address.searchParams.get("edit");
 Object.assign(store, placeOf(address));
 store.adopt(rows.adopt(), { at: Number(at), total: Number(total), active: Number(active), next });
-// What the browser kept of the last visit is old.
+// A page kept from the last visit is out of date.
 if (unreached !== undefined || kept !== undefined || editing || address.searchParams.has("cursor")) {
   $("newest")?.remove();
   reload().then(() => {
@@ -287,7 +287,7 @@ if (unreached !== undefined || kept !== undefined || editing || address.searchPa
 setAddress(store, true);
 count();
 
-// All of it has begun: from here on, the forms and the links are ours.
+// Everything has started: from here on, the scripts handle forms and links.
 
 document.addEventListener("submit", (event) => {
   const run = forms[event.target.dataset.form];
@@ -298,7 +298,7 @@ document.addEventListener("submit", (event) => {
 });
 
 $("todos").addEventListener("click", (event) => {
-  // Who selects a part of the text does not want to edit it.
+  // Selecting a part of the text must not open the editor.
   if (!event.target.closest(".text") || event.target.closest(".edit") || !getSelection().isCollapsed) return;
   const item = rows.itemAt(event.target);
   if (item) rows.edit(item);
@@ -339,7 +339,7 @@ const atRow = (run) => (target) => {
   if (item) run(item);
 };
 
-/** What other parts of the page need of this one. */
+/** What other parts of the page need from this one. */
 export const board = {
   events: {
     url: api.events,
@@ -351,7 +351,7 @@ export const board = {
       reload();
     },
     state(connected) {
-      // A backend without a stream is no fault of the moment.
+      // Shown only after the first connection: a backend may have no stream.
       if (connected) $("live").hidden = false;
       else store.forgetCounts();
       $("live").dataset.connected = connected;

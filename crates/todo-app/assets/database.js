@@ -1,5 +1,5 @@
-// IndexedDB with promises. It may be refused, full, or taken away at any time:
-// every call may fail, and none waits for ever.
+// IndexedDB with promises. It may be blocked, full or deleted at any time, so
+// every call may fail, and none waits forever.
 
 const OPEN_TIMEOUT = 5_000;
 const WORK_TIMEOUT = 10_000;
@@ -12,7 +12,7 @@ export class Database {
 
   /**
    * @param {string} name
-   * @param {(db: IDBDatabase) => void} upgrade makes the stores
+   * @param {(db: IDBDatabase) => void} upgrade creates the stores
    */
   constructor(name, upgrade) {
     this.#name = name;
@@ -20,8 +20,8 @@ export class Database {
   }
 
   /**
-   * Runs `work(store)` in one transaction and gives what its request gave, once
-   * that is kept.
+   * Runs `work(store)` in one transaction and resolves to the result of its
+   * request once committed.
    *
    * @param {"readonly" | "readwrite"} mode
    * @param {(store: IDBObjectStore) => IDBRequest | void} work
@@ -33,7 +33,7 @@ export class Database {
       try {
         transaction = db.transaction(store, mode);
       } catch (error) {
-        // It was closed under our hands: the next call opens it again.
+        // It was closed meanwhile: the next call reopens it.
         this.#opening = null;
         throw error;
       }
@@ -44,7 +44,7 @@ export class Database {
           transaction.abort();
           giveUp();
         } catch {
-          // It is being committed, which nothing can stop: it may still succeed.
+          // A commit in progress cannot be aborted and may still succeed.
           timer = setTimeout(giveUp, WORK_TIMEOUT);
         }
       }, WORK_TIMEOUT);
@@ -60,7 +60,7 @@ export class Database {
     });
   }
 
-  /** Whether it was made since the last time that this was asked: what was in it is gone. */
+  /** Whether it was recreated, and so lost its contents, since the last call. */
   takeIsNew() {
     const isNew = this.#isNew;
     this.#isNew = false;
@@ -83,7 +83,7 @@ export class Database {
           if (this.#opening === opening) this.#opening = null;
           db.close();
         };
-        // Somebody deletes it, or a newer version of the page changes it.
+        // Somebody deletes it, or a newer version of the page upgrades it.
         db.onversionchange = forget;
         db.onclose = forget;
         resolve(db);

@@ -1,9 +1,9 @@
-// What an event says of a todo that the page does not have may be long out of
-// date: it may wait for hours where the broker is away, and come again.
+// An event about a todo that the page does not have may be long out of date: it
+// may be delayed for hours while the broker is down, and be redelivered.
 
-/** How long questions gather. */
+/** How long questions are batched. */
 const GATHER = 50;
-/** With more than so many questions the list is the better answer. */
+/** With more questions than this, reloading the list is cheaper. */
 const MOST = 20;
 
 export class Doubts {
@@ -15,22 +15,22 @@ export class Doubts {
 
   /**
    * @param {import("./api.js").Api} api
-   * @param on `found(todo)` for each that is there, and `many()` where the
-   *   whole list is to be read
+   * @param on `found(todo)` for each that exists, and `many()` if the
+   *   whole list must be read
    */
   constructor(api, on) {
     this.#api = api;
     this.#on = on;
   }
 
-  /** Asks the server how `todo` is now. */
+  /** Asks the server for the current state of `todo`. */
   ask(todo) {
     this.#waiting.set(todo.id, todo);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#answer(), GATHER);
   }
 
-  /** There is nothing left to ask: an id is never used again. */
+  /** Drops a question that has become moot: ids are never reused. */
   forget(id) {
     this.#waiting.delete(id);
   }
@@ -45,13 +45,13 @@ export class Doubts {
     for (const [id, event] of asked) {
       this.#api.read(id).then(
         ({ todo }) => {
-          // A later event may have come meanwhile.
+          // A later event may have arrived meanwhile.
           if (this.#waiting.get(id) !== event) return;
           this.#waiting.delete(id);
           this.#on.found(todo);
         },
         () => {
-          // It is gone; or the list is read again, once the server is there.
+          // It is gone, or the list is reloaded once the server is back.
           if (this.#waiting.get(id) === event) this.#waiting.delete(id);
         },
       );

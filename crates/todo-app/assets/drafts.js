@@ -1,4 +1,4 @@
-// What was typed and not saved, kept over the life of the page.
+// What was typed and not saved, kept beyond the life of the page.
 
 import { keep, read } from "./kept.js";
 import { newId } from "./queue.js";
@@ -11,10 +11,10 @@ import { canShare } from "./tabs.js";
  * @property {{item: number, seen: string, text: string}[]} edits
  */
 
-/** How many drafts of tabs that are no more may wait. */
+/** How many drafts of closed tabs are kept. */
 const MOST_LEFT = 50;
 
-/** The drafts of this tab, and of tabs that are no more. */
+/** The drafts of this tab and of closed tabs. */
 export class Drafts {
   #db;
   #name;
@@ -23,7 +23,7 @@ export class Drafts {
   #writing = false;
   #leave = () => {};
 
-  /** Whether the last draft could be kept. */
+  /** Whether the last draft could be stored. */
   isKept = true;
 
   /** @param {import("./database.js").Database} db with a store `drafts` */
@@ -35,15 +35,15 @@ export class Drafts {
   }
 
   /**
-   * What this tab had, or tabs had that are no more. What finds no place here
-   * waits for the next page: one field has room for one text.
+   * The draft of this tab, merged with those of closed tabs. What does not fit
+   * waits for the next page, since one field has room for one text.
    *
    * @param {() => boolean} isFree whether there is room for a new todo's text
    * @returns {Promise<Draft>}
    */
   async resume(isFree) {
     const draft = { tab: this.#tab, text: "", edits: [] };
-    // A tab that was duplicated has the name of the other one.
+    // A duplicated tab inherits the other tab's name.
     const name = read(this.#name, "sessionStorage") ?? this.#tab;
     if (await this.#enter(name)) this.#tab = name;
     else await this.#enter(this.#tab);
@@ -79,7 +79,7 @@ export class Drafts {
     return draft;
   }
 
-  /** Keeps the draft as it is now; the newest is written, however fast they come. */
+  /** Stores the current draft; of rapid successive ones, only the newest is written. */
   async save(draft) {
     this.#wanted = draft;
     if (this.#writing) return;
@@ -100,7 +100,7 @@ export class Drafts {
     this.#writing = false;
   }
 
-  /** Says that the tab `name` is alive, while it is; false where another one is. */
+  /** Marks the tab `name` as alive while it is; false if another tab has the name. */
   #enter(name) {
     return new Promise((entered) => {
       const live = (lock) => {

@@ -1,11 +1,10 @@
-// The field in which a todo is edited, and what somebody else did to it
-// meanwhile.
+// The editor of a todo, and what somebody else did to the todo meanwhile.
 
 import { bdi, button } from "./elements.js";
 import { cleaned, faultOf, oneLine } from "./text.js";
 
 export class Editor {
-  /** The text that the person saw when the editing began. */
+  /** The text when the person began to edit. */
   seen;
   #form;
   #field;
@@ -21,9 +20,9 @@ export class Editor {
   /**
    * @param {HTMLFormElement} form
    * @param {import("./store.js").Item} item
-   * @param options `on.save(item, text, seen)` stores a text over the one that
-   *   was seen, `on.keepMine(item)`, `on.giveUp(item)`, `on.addAgain(item, text)`,
-   *   `on.typed()`; `closed(back)` says whether the focus goes back to the row
+   * @param options `on.save(item, text, seen)` replaces the text that was
+   *   seen, `on.keepMine(item)`, `on.giveUp(item)`, `on.addAgain(item, text)`,
+   *   `on.typed()`; `closed(back)` reports whether the focus returns to the row
    */
   constructor(form, item, { limit, on, closed, seen, text }) {
     this.#form = form;
@@ -52,7 +51,7 @@ export class Editor {
       this.#say("");
       on.typed();
     });
-    // A browser that gives no focus to a pressed button must not save by it.
+    // Safari does not focus a pressed button: the blur must not save.
     form.addEventListener("pointerdown", () => {
       this.#isPressing = true;
       const release = () => {
@@ -64,7 +63,7 @@ export class Editor {
       addEventListener("pointercancel", release, true);
     });
     form.addEventListener("focusout", ({ relatedTarget }) => {
-      // The window lost the focus, not the field; or it went to our buttons.
+      // The window lost the focus, not the field, or one of our buttons got it.
       if (this.#isPressing || document.activeElement === this.#field || form.contains(relatedTarget)) return;
       this.#save(false);
     });
@@ -91,7 +90,7 @@ export class Editor {
     if (held?.held.why === "refused") this.#say(`Not saved: ${held.held.message}`);
     if (theirs === this.seen || held?.held.why === "refused") return this.#showOthers("");
     if (!this.isChanged) {
-      // Nothing was typed: the editing goes on from what is there now.
+      // Nothing was typed: continue from the current text.
       this.seen = theirs;
       this.#field.value = oneLine(theirs);
       this.#field.setAttribute("aria-label", `Edit ${theirs}`);
@@ -110,18 +109,18 @@ export class Editor {
     ]);
   }
 
-  /** Ends the editing, with nothing saved. */
+  /** Closes the editor without saving. */
   end() {
     this.#close(false);
   }
 
-  /** The text that others see: of the server, or on its way to it. */
+  /** The text that others see: the server's, or the one being sent to it. */
   get #current() {
     return this.#item.held ? (this.#item.server?.text ?? this.#item.text) : this.#item.text;
   }
 
   #press(event) {
-    // Safari ends a composition before it tells the Enter that ended it.
+    // Safari ends a composition before it reports the Enter that ended it.
     if (event.isComposing || event.keyCode === 229) {
       if (event.key === "Enter") event.preventDefault();
       return;
@@ -136,14 +135,14 @@ export class Editor {
     }
   }
 
-  /** @param {boolean} asked the person asked for it; else the focus went away */
+  /** @param {boolean} asked by the person; otherwise the focus left */
   #save(asked) {
     if (!this.#isOpen) return;
     const text = cleaned(this.text);
     if (text === cleaned(this.seen) && !this.#others.dataset.state && !this.#item.held) return this.#close(asked);
     const message = faultOf(text, this.#limit);
     if (message) return this.#say(message);
-    // The person has to choose: nothing is stored by the way.
+    // The person must choose: losing the focus stores nothing.
     if (this.#others.dataset.state) {
       if (asked) this.#others.querySelector("button").focus();
       return undefined;
@@ -187,7 +186,7 @@ export class Editor {
     ]);
   }
 
-  /** @param {string} state names what is shown, so that it is said once */
+  /** @param {string} state identifies what is shown, so it is announced once */
   #showOthers(state, parts = []) {
     if ((this.#others.dataset.state ?? "") === state) return;
     this.#others.dataset.state = state;

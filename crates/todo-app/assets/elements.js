@@ -1,6 +1,6 @@
 // Parts of a message.
 
-/** What a person wrote, which turns nothing around it. */
+/** Isolates user text, so its direction does not affect the text around it. */
 export function bdi(text) {
   const element = document.createElement("bdi");
   element.textContent = text;

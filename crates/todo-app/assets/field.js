@@ -2,11 +2,11 @@
 
 import { cleaned, faultOf, lengthOf, linesOf } from "./text.js";
 
-/** How few characters are left when it is worth a word. */
+/** With fewer characters left than this, the count is shown. */
 const FEW = 20;
-/** For how long after a todo was added an empty field is no mistake. */
+/** How long after adding a todo an empty submit is not an error. */
 const JUST_ADDED = 1_000;
-/** From how many lines on a paste is asked about, and how many are taken at all. */
+/** Above how many lines a paste asks first, and how many it may have at most. */
 const ASK_ABOVE = 20;
 const MOST_LINES = 500;
 
@@ -20,7 +20,7 @@ export class Field {
   /**
    * @param {HTMLInputElement} input
    * @param options `on.add(texts)` with the texts in the order of the list,
-   *   `on.typed()`, `on.down()` where the person goes on to the list
+   *   `on.typed()`, `on.down()` when the person moves on to the list
    */
   constructor(input, hint, { limit, on }) {
     this.#input = input;
@@ -32,7 +32,7 @@ export class Field {
       on.typed();
     });
     input.addEventListener("keydown", (event) => {
-      // Safari ends a composition before it tells the Enter that ended it.
+      // Safari ends a composition before it reports the Enter that ended it.
       if (event.keyCode === 229 && event.key === "Enter") event.preventDefault();
       if (event.isComposing || event.keyCode === 229) return;
       if (event.key === "Escape") input.blur();
@@ -56,10 +56,10 @@ export class Field {
     this.#input.focus();
   }
 
-  /** Adds what is in the field. */
+  /** Adds the text in the field. */
   submit() {
     const text = cleaned(this.text);
-    // Whoever presses twice has added it by the first press.
+    // On a double press, the first one has added it.
     if (!text && performance.now() - this.#addedAt < JUST_ADDED) return;
     const fault = faultOf(text, this.#limit);
     if (fault) {
@@ -73,7 +73,7 @@ export class Field {
     this.focus();
   }
 
-  /** Several lines are several todos, in the order in which they were copied. */
+  /** Adds several lines as several todos, in their order. */
   async #insert(event, data) {
     const pasted = data?.getData("text/plain") ?? "";
     if (linesOf(pasted).length < 2) return;
@@ -89,7 +89,7 @@ export class Field {
     const tooLong = lines.filter((line) => faultOf(line, this.#limit));
     const texts = lines.filter((line) => !faultOf(line, this.#limit));
     if (texts.length > 0 && !this.#on.add(texts)) return;
-    // What does not fit is not lost: the first is here to be made shorter.
+    // Keep the first line that is too long, so that it can be shortened.
     this.text = tooLong[0] ?? "";
     this.#on.typed();
     if (tooLong.length > 0) {
@@ -101,7 +101,7 @@ export class Field {
 
   #count() {
     const left = this.#limit - lengthOf(cleaned(this.text));
-    // Only when it matters is it said, and said aloud.
+    // Show and announce the count only when it matters.
     if (left >= FEW) return this.#say("", { fault: false, role: "note" });
     const characters = left === 1 ? "1 character left" : `${left} characters left`;
     return this.#say(left < 0 ? `${-left} too many` : characters, { fault: left < 0, role: "status" });

@@ -1,12 +1,12 @@
 // The focus, and who moved it.
 
-/** How long a person cannot have seen that the page moved something. */
+/** How long it takes a person to notice that the page moved something. */
 export const SIGHT = 400;
 
 let givenAt = -Infinity;
 let givenTo = null;
 
-/** Moves the focus where the person did not: keys do nothing there for a moment. */
+/** Moves the focus programmatically: keys do nothing there for a moment. */
 export function give(element) {
   if (!element) return;
   givenAt = performance.now();
@@ -14,5 +14,5 @@ export function give(element) {
   element.focus({ preventScroll: true });
 }
 
-/** Whether the person can have seen where the focus is. */
+/** Whether the person has had time to notice the focus. */
 export const isSeen = () => document.activeElement !== givenTo || performance.now() - givenAt >= SIGHT;

@@ -1,5 +1,5 @@
-// One press does one thing: what repeats, and what hits something that moved
-// under a resting pointer, does nothing.
+// One press does one thing: repeated presses are ignored, and so are those that
+// hit something that moved under a resting pointer.
 
 import { isSeen, SIGHT } from "./focus.js";
 
@@ -18,7 +18,7 @@ export function guardPresses(places) {
   addEventListener("pointermove", note, { capture: true, passive: true });
   addEventListener("pointerdown", note, { capture: true, passive: true });
 
-  /** What a person would name in `node`: its rows, else itself. */
+  /** What identifies `node` to a person: the keys of its rows, or itself. */
   const namesOf = (node, target) => {
     if (node.nodeType !== Node.ELEMENT_NODE || target.closest?.(".todo")) return [];
     const rows = node.matches(".todo") ? [node] : [...node.querySelectorAll(".todo")];
@@ -26,7 +26,7 @@ export function guardPresses(places) {
     return [node];
   };
   const observer = new MutationObserver((changes) => {
-    // What is drawn anew in its place, as when the list is read again, does not move.
+    // An element that is replaced in place, as by a reload of the list, does not move.
     const balance = new Map();
     for (const { target, addedNodes, removedNodes } of changes) {
       const count = (nodes, by) => {

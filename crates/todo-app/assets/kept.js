@@ -1,8 +1,8 @@
-// Small settings that the browser keeps, where it may.
+// Small settings in the browser's storage, if available.
 
 /**
- * What was kept under `name`; null where nothing was, or the browser refuses,
- * as it does with cookies blocked.
+ * The value stored under `name`; null if there is none or the browser refuses, as
+ * it does with cookies blocked.
  */
 export function read(name, area = "localStorage") {
   try {
@@ -12,7 +12,7 @@ export function read(name, area = "localStorage") {
   }
 }
 
-/** Keeps `value` where the browser allows it, and tells whether it did. */
+/** Stores `value` if the browser allows it, and returns whether it did. */
 export function keep(name, value, area = "localStorage") {
   try {
     globalThis[area].setItem(name, value);

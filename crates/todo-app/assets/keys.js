@@ -1,4 +1,4 @@
-// Keyboard shortcuts, and the dialog that tells them.
+// Keyboard shortcuts, and the dialog that lists them.
 
 import { isSeen } from "./focus.js";
 import { keep, read } from "./kept.js";
@@ -16,11 +16,11 @@ export function useKeys({ dialog, opener, toggle, commands, rowCommands, undo })
   opener.hidden = false;
   opener.addEventListener("click", open);
 
-  // Single keys get in the way of some people's tools (WCAG 2.1.4).
+  // Single keys conflict with some assistive tools (WCAG 2.1.4).
   toggle.checked = read(SWITCH) !== "off";
   toggle.addEventListener("change", () => keep(SWITCH, toggle.checked ? "on" : "off"));
 
-  /** A key that ran a command is done until it is let go, wherever the focus went. */
+  /** A key that ran a command does nothing more until released, wherever the focus is. */
   let held = null;
   addEventListener("keyup", ({ key }) => {
     if (key === held) held = null;
@@ -46,7 +46,7 @@ export function useKeys({ dialog, opener, toggle, commands, rowCommands, undo })
     if (event.target.closest?.(FIELDS)) return;
     const command = commandOf(event);
     if (!command) return;
-    // To move on through the list is no harm.
+    // Moving through the list may repeat.
     if (event.repeat && !/^(j|k|Arrow)/.test(event.key)) return event.preventDefault();
     event.preventDefault();
     if (!/^(j|k|Arrow)/.test(event.key)) held = event.key;

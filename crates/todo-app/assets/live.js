@@ -1,15 +1,15 @@
-// The changes that others make. The tabs of a browser share one stream, which
-// one of those in sight holds: browsers allow few connections to a server.
+// The changes that others make. The tabs of a browser share one stream, held by
+// a visible one: browsers limit the connections to a server.
 
 import { report } from "./run.js";
 import { Stream, SILENCE } from "./stream.js";
 import { alone, canShare, channel, nobody } from "./tabs.js";
 
 /**
- * Follows the events at `url` while the page is in sight.
+ * Follows the events at `url` while the page is visible.
  *
- * @param on `changed(kind, todo)`, `counts(counts)`, `missed()` where changes
- *   may have been missed, and `state(connected)`
+ * @param on `changed(kind, todo)`, `counts(counts)`, `missed()` if changes may
+ *   have been missed, and `state(connected)`
  */
 export async function follow(url, on) {
   const isShared = await canShare();
@@ -28,7 +28,7 @@ export async function follow(url, on) {
     try {
       take(message);
     } catch (error) {
-      // What it told is not on the page: the list tells it, too.
+      // The change is not on the page, but the list has it.
       report("live", error);
       on.missed();
     }
@@ -41,14 +41,14 @@ export async function follow(url, on) {
     }
     heard();
     if (kind === "lost") return on.state(false);
-    // What came before, or while nobody looked, is in no event.
+    // No event covers changes from before the connection or during a gap.
     if (kind === "open" || kind === "here" || kind === "reset") on.missed();
     else if (kind === "counts") on.counts(data);
     else if (kind === "created" || kind === "updated" || kind === "deleted") on.changed(kind, data);
     return on.state(true);
   }
 
-  /** Who holds the stream may be stuck: then it is taken over. */
+  /** The tab that holds the stream may be stuck: after a silence, take over. */
   function heard() {
     clearTimeout(watch);
     if (isLeading) return;
@@ -59,7 +59,7 @@ export async function follow(url, on) {
     }, SILENCE * 1.2);
   }
 
-  /** Holds the stream as soon as no other tab does, for as long as this one is in sight. */
+  /** Holds the stream as soon as no other tab does, while this one is visible. */
   async function lead(options = {}) {
     const giveUp = new AbortController();
     const end = new Promise((resolve) => {
@@ -78,7 +78,7 @@ export async function follow(url, on) {
         await end;
       });
     } catch (error) {
-      // It was not ours yet, or somebody took it over.
+      // We stopped waiting for it, or another tab took over.
       if (error.name !== "AbortError") throw error;
     } finally {
       if (stop === mine) {
@@ -86,7 +86,7 @@ export async function follow(url, on) {
         stream.close();
       }
     }
-    // Taken over while in sight: it may have to be taken back one day.
+    // Another tab took over while we are visible: queue up to take it back.
     if (stop === mine && !giveUp.signal.aborted && !document.hidden) return lead();
     return undefined;
   }

@@ -1,9 +1,9 @@
 // A little motion: rows make room and close ranks, and a new one glows once.
 
 const TIME = 150;
-/** More rows than this at once are another list, not a change of this one. */
+/** More rows than this at once are a new list, not a change to this one. */
 const FEW = 4;
-/** How many rows below a change can be in sight. */
+/** How many rows below a change can be visible. */
 const NEAR = 40;
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -31,19 +31,19 @@ function animate() {
   }
 }
 
-/** Moves the rows from `element` on to where they are, from `pixels` below it. */
+/** Slides the rows from `element` on into place, from `pixels` below. */
 function slide(element, pixels) {
   for (let row = element, near = 0; row && near < NEAR; row = row.nextElementSibling, near += 1) {
     row.animate([{ translate: `0 ${pixels}px` }, { translate: "0" }], { duration: TIME, easing: "ease-out" });
   }
 }
 
-/** `element` has come into the list. */
+/** `element` was added to the list. */
 export function arrived(element) {
   if (count()) arrivals.push(element);
 }
 
-/** `element` is about to leave the list. */
+/** `element` is about to be removed from the list. */
 export function leaving(element) {
   if (count()) slide(element.nextElementSibling, element.offsetHeight);
 }

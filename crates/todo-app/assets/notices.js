@@ -1,11 +1,11 @@
-// What the page says by itself: alerts that stay while they are true, words for
-// those who listen, and one short notice with the way back.
+// Messages of the page: alerts that stay while they are true, announcements for
+// screen readers, and one short notice with an Undo.
 
 import { button, paragraph } from "./elements.js";
 import { give } from "./focus.js";
 import { UNDO_LIMIT, UNDO_TIME } from "./queue.js";
 
-/** @typedef {(string | Node)[]} Words a message; what a person wrote is in `<bdi>` */
+/** @typedef {(string | Node)[]} Words a message; user text is in `<bdi>` */
 
 export class Notices {
   #alerts;
@@ -17,7 +17,7 @@ export class Notices {
   #timer = 0;
   #from = null;
 
-  /** @param {HTMLElement} home what gets the focus when a notice had it and goes */
+  /** @param {HTMLElement} home gets the focus of a notice that is removed */
   constructor(alerts, toasts, home) {
     this.#alerts = alerts;
     this.#toasts = toasts;
@@ -30,8 +30,8 @@ export class Notices {
   }
 
   /**
-   * Shows an alert in place of the one with the same name; none without words.
-   * It stays until it is replaced or dismissed.
+   * Replaces the alert of that `name`; removes it if there are no words.
+   * An alert stays until it is replaced or dismissed.
    *
    * @param {Words} words
    * @param {HTMLButtonElement[]} actions
@@ -50,18 +50,18 @@ export class Notices {
     this.#alerts.append(alert);
   }
 
-  /** Tells those who listen. @param {Words} words */
+  /** Announces to screen readers. @param {Words} words */
   say(...words) {
     this.#voice.replaceChildren(...words);
   }
 
   /**
-   * Offers to undo what was done: by key for long, by a button for a while.
-   * One button at a time, of the newest.
+   * Offers to undo a change: by key for long, by button for a while. Only the
+   * newest change has a button.
    *
    * @param {Words} words
    * @param {() => void} undo
-   * @param {{quiet?: boolean}} options no button where what was done is in sight
+   * @param {{quiet?: boolean}} options no button, for a change that is visible
    */
   offerUndo(words, undo, { quiet = false } = {}) {
     const entry = { words, undo, until: performance.now() + UNDO_TIME, quiet };
@@ -103,7 +103,7 @@ export class Notices {
       clearTimeout(this.#timer);
       entry.until = Math.max(entry.until, performance.now() + 2_000);
     };
-    // Who is about to press the button must not lose it.
+    // The button must not vanish just before it is pressed.
     toast.addEventListener("pointerenter", stop);
     toast.addEventListener("pointerleave", start);
     toast.addEventListener("focusin", stop);
@@ -122,7 +122,7 @@ export class Notices {
     if (next) this.#show(next);
   }
 
-  /** The way to Undo is one Tab, from wherever one is, and one Tab back. */
+  /** Undo is one Tab away from anywhere, and one Tab leads back. */
   #tab(event) {
     if (event.key !== "Tab" || event.ctrlKey || event.altKey || event.metaKey || !this.#toast) return;
     if (this.#toast.contains(document.activeElement)) {

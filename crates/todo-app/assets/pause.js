@@ -3,13 +3,13 @@
 const FIRST = 1_000;
 const LONGEST = 30_000;
 
-/** Ever longer pauses with jitter, all of which `wake` cuts short. */
+/** Exponential backoff with jitter; `wake` cuts all pauses short. */
 export class Pauses {
   #sleepers = new Set();
 
   /**
    * @param {number} tries how many have failed so far, 1 or more
-   * @param {number} least how many milliseconds it takes at least
+   * @param {number} least the shortest pause in milliseconds
    */
   wait(tries, least = 0) {
     const limit = Math.min(LONGEST, FIRST * 2 ** (tries - 1));

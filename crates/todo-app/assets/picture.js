@@ -1,4 +1,4 @@
-// Follows the picture of the hour while somebody looks at the page.
+// Keeps the picture current while the page is visible.
 
 import { setTime } from "./time.js";
 
@@ -19,7 +19,7 @@ export function followPicture(figure) {
         const response = await fetch(figure.dataset.src, { signal: AbortSignal.timeout(10_000) });
         facts = response.ok ? await response.json() : null;
       } catch {
-        // The picture that is there does for now.
+        // Keep the current picture for now.
       }
     }
     if (facts) await show(facts);
@@ -44,11 +44,11 @@ export function followPicture(figure) {
     }
   }
 
-  /** Looks again when the next picture is due; soon while it is on its way. */
+  /** Looks again when the next picture is due; soon while it is being fetched. */
   function plan(facts) {
     const left = facts ? Date.parse(facts.expires_at) - Date.now() : 0;
     pause = left > 0 ? SOON : Math.min(LATER, pause * 2);
-    // A pause of more than 24 days would be none (it is a 32-bit number).
+    // A delay of more than 24 days overflows 32 bits and fires at once.
     setTimeout(() => look().catch(() => plan(null)), Math.min(left + pause, 24 * 3600 * 1000));
   }
 

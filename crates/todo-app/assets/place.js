@@ -1,4 +1,4 @@
-// Which part of the list is looked at, as the address of the page says it.
+// Which part of the list is shown, as in the URL of the page.
 
 import { oneLine } from "./text.js";
 
@@ -22,10 +22,10 @@ function addressOf({ filter, search }) {
   return query.size > 0 ? `?${query}` : location.pathname;
 }
 
-/** `text` whatever its case, as the server compares: ß is ss, and ς is Σ. */
+/** `text` case-folded as on the server: ß equals ss, and ς equals Σ. */
 const folded = (text) => Array.from(oneLine(text).toUpperCase(), (letter) => letter.toLowerCase()).join("");
 
-/** Whether `item` belongs there. */
+/** Whether `item` belongs to that part. */
 export const belongs = (item, { filter, search }) =>
   (filter === "all" || item.completed === (filter === "completed")) &&
   (!search || folded(item.text).includes(folded(search)));
@@ -40,7 +40,7 @@ export function showPlace({ filter, search }) {
   const words = search && document.querySelector("[data-empty=search]") ? "search" : filter;
   for (const text of document.querySelectorAll("[data-empty]")) text.hidden = text.dataset.empty !== words;
   const field = document.getElementById("search");
-  // While it is typed, it may end with a space.
+  // While typed, it may end with a space.
   if (field && field.value.trim() !== search) field.value = search;
   const found = document.getElementById("found");
   if (found) {
@@ -51,8 +51,8 @@ export function showPlace({ filter, search }) {
 }
 
 /**
- * Shows `place` in the address; as a step that Back takes back, unless it is to
- * `replace` the one before or the address says it already.
+ * Shows `place` in the URL, as a new history entry unless it is to `replace` the
+ * current one or the URL is already the same.
  */
 export function setAddress(place, replace = false) {
   const here = placeOf(location.href);
@@ -61,7 +61,7 @@ export function setAddress(place, replace = false) {
   try {
     history[replace ? "replaceState" : "pushState"](null, "", addressOf(place));
   } catch {
-    // Browsers refuse it to who asks too often (WebKit, 100 times in 30 s): the list goes there all the same.
+    // Browsers limit the rate (WebKit: 100 in 30 s); the list changes all the same.
   }
 }
 

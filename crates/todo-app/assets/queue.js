@@ -1,9 +1,9 @@
 // What the person changed and the server does not have yet.
 //
-// Each change is kept in the browser's database before it is sent, so that it
+// Each change is stored in the browser's database before it is sent, so that it
 // outlives the page. The tabs of a browser share one queue, and one tab at a
-// time sends it, in order. A change whose answer got lost is sent again, which
-// changes nothing twice: a new todo carries a key, a text its ETag.
+// time sends it, in order. A change whose response was lost is sent again and
+// still takes effect once: a new todo carries a key, a text its ETag.
 
 import { Refused, Unreachable } from "./api.js";
 import { Pauses } from "./pause.js";
@@ -13,28 +13,28 @@ import { alone, channel } from "./tabs.js";
 
 /** How many changes may wait. */
 const LIMIT = 5_000;
-/** How often the list is read again where it changes while it is read. */
+/** How often to reread the stored queue if it changes meanwhile. */
 const READ_TRIES = 5;
 
 /**
  * @typedef {object} Change
- * @property {string} id names it, and is the key of what it makes
- * @property {number} [seq] its place in the queue; none where it could not be kept
+ * @property {string} id names it, and is the idempotency key of what it creates
+ * @property {number} [seq] its place in the queue; none if it could not be stored
  * @property {"add" | "text" | "tick" | "remove" | "restore" | "clear" | "all"} kind
- * @property {number | string} item the todo, or the change that makes it
- * @property {number[]} [items] the todos of a change of many
+ * @property {number | string} item the todo, or the change that creates it
+ * @property {number[]} [items] the todos of a bulk change
  * @property {{id: number, version?: number}[]} [todos] the same, as they were seen
- * @property {string} [text] what is wanted
- * @property {boolean} [completed] what is wanted
+ * @property {string} [text] the new text
+ * @property {boolean} [completed] the new state
  * @property {{text: string, completed: boolean}} [was] what the person saw
  * @property {number} [due] when it may be sent, in milliseconds since 1970
  * @property {boolean} [tried] it may have arrived
- * @property {boolean} [again] it was sent more than once: an answer got lost
+ * @property {boolean} [again] it was sent more than once: a response was lost
  * @property {{why: string, message?: string, theirs?: string}} [held] why it waits for the person; only a
  *   text does
  */
 
-/** A name that nobody else has, also where there is no `crypto.randomUUID`. */
+/** A unique name; works without `crypto.randomUUID`, which needs a secure context. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -60,8 +60,8 @@ export class Queue {
    * @param {import("./database.js").Database} db with a store `ops`
    * @param {string} name of the queue, one for each list
    * @param on `changed()`; `sent(change, todo, todos)` with what the server has
-   *   now, null where it has it no more; `found(todo)`, which is in the way of a
-   *   change; `refused(change, message)`, which is taken back
+   *   now, null if it no longer has it; `found(todo)`, which conflicts with a
+   *   change; `refused(change, message)`, which is reverted
    */
   constructor(api, db, name, on) {
     this.#name = name;
@@ -94,13 +94,13 @@ export class Queue {
     return this.#ops.find((op) => op.id === id);
   }
 
-  /** Takes up what earlier pages left, and sends it. */
+  /** Loads what earlier pages left, and sends it. */
   async resume() {
     await this.#load();
     this.kick();
   }
 
-  /** Adds a change and sends it, not before it is due. */
+  /** Adds a change and sends it once it is due. */
   put(change) {
     const op = { id: newId(), due: 0, tried: false, ...change };
     op.item ??= op.id;
@@ -110,7 +110,7 @@ export class Queue {
     return op;
   }
 
-  /** Changes a change that waits. */
+  /** Amends a waiting change. */
   amend(op, difference) {
     Object.assign(op, difference);
     this.#changed();
@@ -118,12 +118,12 @@ export class Queue {
     this.kick();
   }
 
-  /** Takes changes back that the server has not got. */
+  /** Cancels changes that the server does not have yet. */
   cancel(...ops) {
     this.#forget(ops);
   }
 
-  /** Sends what is due, and tries again what failed, at once. */
+  /** Sends what is due and retries what failed, without waiting. */
   kick() {
     this.#plan();
     this.#again = true;
@@ -132,8 +132,8 @@ export class Queue {
   }
 
   /**
-   * Sends what must not wait while the page may be about to go away; it stays
-   * in the queue until its answer is there.
+   * Sends at once what waits, as the page may be about to close; each change
+   * stays in the queue until its response arrives.
    */
   hurry() {
     for (const op of this.#ops) {
@@ -163,7 +163,7 @@ export class Queue {
     }
   }
 
-  /** Sends what can be sent, in order; what belongs to one todo never overtakes. */
+  /** Sends what can be sent; the changes of one todo are never reordered. */
   async #round() {
     await this.#load();
     const seen = new Set();
@@ -215,7 +215,7 @@ export class Queue {
     } else if (this.#ops.includes(op) || this.find(op.id)) this.#settle(op, todo, todos);
   }
 
-  /** `op` is done; what waits for the todo that it made now knows its id. */
+  /** `op` is done; changes that wait for the todo it created learn its id. */
   #settle(op, todo, todos) {
     const followers = todo ? this.#ops.filter((other) => other.item === op.item && other.id !== op.id) : [];
     this.#on.sent(op, todo, todos);
@@ -230,7 +230,7 @@ export class Queue {
     });
   }
 
-  /** A text waits for the person who wrote it; what takes one press to do again is taken back. */
+  /** Holds a refused text for the person who wrote it; reverts what one press can redo. */
   #refuse(op, { status, message }) {
     if (op.text !== undefined) {
       this.#hold(op, { why: status === 404 ? "gone" : "refused", message });
@@ -261,17 +261,17 @@ export class Queue {
       const seq = await this.#db.run("ops", "readwrite", (store) => store.add(op));
       const now = JSON.stringify(op);
       op.seq = seq;
-      // It was taken back, sent or changed while it was being kept.
+      // It was cancelled, sent or amended while it was being stored.
       if (!this.find(op.id)) await this.#db.run("ops", "readwrite", (store) => store.delete(seq));
       else if (now !== before) await this.#db.run("ops", "readwrite", (store) => store.put(op));
       this.#others.tell({ changed: true });
     } catch {
-      // It stays in memory: `isKept` says so.
+      // It stays in memory, which `isKept` reports.
     }
     this.#changed();
   }
 
-  /** @param {Change} [op] the change that is written, where there is one */
+  /** @param {Change} [op] the change that is written, if it is a single one */
   async #write(work, op) {
     this.#version += 1;
     if (op && op.seq === undefined) return;
@@ -279,11 +279,11 @@ export class Queue {
       await this.#db.run("ops", "readwrite", work);
       this.#others.tell({ changed: true });
     } catch {
-      // The next page sends it again, which changes nothing.
+      // The next page sends it again, without effect.
     }
   }
 
-  /** Reads what the tabs have kept; keeps what could not be kept before. */
+  /** Reads what the tabs have stored; keeps what could not be stored. */
   async #load() {
     for (let tries = 0; tries < READ_TRIES; tries += 1) {
       const version = this.#version;
@@ -306,7 +306,7 @@ export class Queue {
     }
   }
 
-  /** Somebody deleted the database under the page, which still knows what was in it, and in which order. */
+  /** Stores everything again, in order, after the database was deleted under the page. */
   #keepAgain(stored) {
     const ids = new Set(this.#ops.map((op) => op.id));
     this.#ops.push(...stored.filter((op) => !ids.has(op.id)));
@@ -352,7 +352,7 @@ export class Queue {
 /** How many changes can be undone. */
 export const UNDO_LIMIT = 50;
 
-/** How long a change waits for its Undo; a clock that was set back makes nobody wait. */
+/** How long a change waits for its Undo; a longer wait means that the clock was set back. */
 export const UNDO_TIME = 7_000;
 
 function waits(op) {

@@ -1,11 +1,11 @@
-// The list as it is seen: one row an item, in order.
+// The list on the page: one row per item, in order.
 
 import { Editor } from "./editor.js";
 import { give } from "./focus.js";
 import { arrived, leaving } from "./motion.js";
 import { setTime } from "./time.js";
 
-/** How many rows the browser lays out or leaves out together. */
+/** How many rows the browser lays out or skips together. */
 const CHUNK = 50;
 
 /** The row `step` below or above `row`; null at the end of the list. */
@@ -18,7 +18,7 @@ function beside(row, step) {
 class Row {
   constructor(element) {
     this.element = element;
-    // Its parent is a chunk, which is nothing to a screen reader.
+    // Its parent is a chunk, which has no role for screen readers.
     element.setAttribute("role", "listitem");
     const find = (selector) => element.querySelector(selector);
     this.tick = find(".tick");
@@ -34,7 +34,7 @@ class Row {
     this.editor = null;
   }
 
-  /** @param {string} state what is to say about what is not saved; may be empty */
+  /** @param {string} state what to say about unsaved changes; may be empty */
   update(item, state) {
     const { key, text, completed } = item;
     const { element, words, tick, unsaved } = this;
@@ -44,7 +44,7 @@ class Row {
       words.id = `text-${key}`;
       tick.setAttribute("aria-labelledby", words.id);
     }
-    // Only what changed: a screen reader hears of every write.
+    // Write only what changed: screen readers announce every write.
     if (words.textContent !== text || !this.edit.hasAttribute("aria-label")) {
       words.textContent = text;
       this.edit.setAttribute("aria-label", `Edit ${text}`);
@@ -71,18 +71,18 @@ export class Rows {
   #rows = new Map();
   #items = new Map();
   #editing = new Set();
-  /** From where the next step goes on, when the row that had the focus is gone. */
+  /** Where the next step continues after the focused row is removed. */
   #lost = null;
 
   /**
-   * @param on `state(item)` says what is not saved of it, and what the editor
-   *   wants: see {@link Editor}
+   * @param on `state(item)` describes its unsaved changes; the rest is for the
+   *   {@link Editor}
    */
   constructor(list, { rowTemplate, editorTemplate, limit, on }) {
     this.#list = list;
     this.#rowTemplate = rowTemplate;
     this.#editorTemplate = editorTemplate;
-    // What the server needs of a form, the scripts know.
+    // The hidden fields are for the server; the scripts do not need them.
     for (const field of rowTemplate.content.querySelectorAll("input")) field.remove();
     this.#limit = limit;
     this.#on = on;
@@ -92,7 +92,7 @@ export class Rows {
     return this.#rows.size;
   }
 
-  /** The todos of the rows that the server rendered, which are used further. */
+  /** Takes over the rows that the server rendered, and returns their todos. */
   adopt() {
     const todos = [];
     for (const element of [...this.#list.children]) {
@@ -119,7 +119,7 @@ export class Rows {
     return this.#items.get(node?.closest?.(".todo"));
   }
 
-  /** Puts the row of `item` where it belongs, or brings it up to date. */
+  /** Inserts the row of `item` where it belongs, or updates it. */
   show(item) {
     let row = this.#rows.get(item);
     if (!row) {
@@ -136,9 +136,9 @@ export class Rows {
   }
 
   /**
-   * Takes the row of `item` away. Where the person did it, the focus goes to
-   * the row beside it; where somebody else did, it goes nowhere, and the next
-   * step goes on from there.
+   * Removes the row of `item`. If the person did it, the focus moves to the row
+   * beside it; if somebody else did, it moves nowhere, and the next step continues
+   * from there.
    */
   drop(item, byOthers) {
     const row = this.#rows.get(item);
@@ -164,7 +164,7 @@ export class Rows {
     return Boolean(row);
   }
 
-  /** Moves the focus `step` rows down, from the row that has it; the person asked for it. */
+  /** Moves the focus down by `step` rows, at the person's request. */
   move(step) {
     const current = document.activeElement?.closest(".todo");
     const lost = this.#lost;
@@ -190,7 +190,7 @@ export class Rows {
     return Boolean(this.#rows.get(item)?.editor);
   }
 
-  /** The editors that are open: `[item, text that was seen, text in the field]`. */
+  /** The changed editors: `[item, text that was seen, text in the field]`. */
   get edits() {
     const edits = [];
     for (const item of this.#editing) {
@@ -201,10 +201,10 @@ export class Rows {
   }
 
   /**
-   * Turns the row into a field.
+   * Opens the editor of the row.
    *
-   * @param {{focus?: boolean, seen?: string, text?: string}} draft what is in it,
-   *   where it is not the text of the item
+   * @param {{focus?: boolean, seen?: string, text?: string}} draft its contents,
+   *   if not the text of the item
    */
   edit(item, { focus = true, ...draft } = {}) {
     const row = this.#rows.get(item);
@@ -240,7 +240,7 @@ export class Rows {
     return this.#list.lastElementChild?.lastElementChild ?? null;
   }
 
-  /** Takes rows into a chunk of their own, which is not in the list yet. */
+  /** Moves rows into a new chunk, which is not in the list yet. */
   #newChunk(...rows) {
     const chunk = document.createElement("div");
     chunk.className = "chunk";
@@ -259,7 +259,7 @@ export class Rows {
       else chunk.prepend(element);
       return;
     }
-    // A page of the list is longer below: no search there.
+    // The next page of the list goes to the end, which needs no search.
     if (!isAbove(this.#last)) {
       const chunk = this.#list.lastElementChild;
       if (isFull(chunk)) this.#list.append(this.#newChunk(element));

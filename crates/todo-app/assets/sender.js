@@ -1,10 +1,10 @@
-// From a change to the requests that make it.
+// Turns changes into requests.
 
 import { Refused, Unreachable } from "./api.js";
 
-/** How many versions are known by their ETag. */
+/** How many ETags are remembered. */
 const KNOWN = 500;
-/** How often a todo that changes under our hands is looked at again. */
+/** How often to look again at a todo that changes meanwhile. */
 const LOOKS = 5;
 
 /** A todo was changed in the meantime (RFC 9110, section 15.5.13). */
@@ -14,7 +14,7 @@ const isGone = (error) => error instanceof Refused && error.status === 404;
 /** Somebody else wrote the text that `todo` has now. */
 const inTheWay = (todo) => ({ todo, conflict: { why: "conflict", theirs: todo.text } });
 
-/** A todo that is gone needs no tick and no removal. */
+/** Runs `act`; a todo that is gone needs no tick or removal. */
 async function goneOr(act) {
   try {
     return await act();
@@ -35,12 +35,12 @@ export class Sender {
   }
 
   /**
-   * Makes a change, whether an earlier try arrived or not.
+   * Sends a change, whether or not an earlier try arrived.
    *
    * @param {object} change a change of the queue
    * @returns {Promise<{todo: object | null, todos?: object[], conflict?: object}>}
-   *   the todo as it is now, null where it is gone, and what is in the way. For a
-   *   change of many, which of them were changed
+   *   the current todo, null if it is gone, and what conflicts. For a bulk
+   *   change, the todos that were changed
    */
   async send(change) {
     switch (change.kind) {
@@ -60,12 +60,12 @@ export class Sender {
       case "all":
         return { todo: null, todos: await this.#api.tickAll(change.completed, change.todos ?? null) };
       default:
-        // Of a newer page, which sends it.
+        // From a newer version of the page, which sends it.
         throw new Unreachable("this page is out of date: reload it", { alone: true });
     }
   }
 
-  /** Removes a todo as the page goes away: there is time for one try. */
+  /** Removes a todo as the page closes, with time for one try. */
   removeLast(change) {
     const inVain = () => {
       // It stays in the queue, and the next page sends it.
@@ -79,7 +79,7 @@ export class Sender {
     this.#api.remove(change.item, match, { keepalive: true }).catch(inVain);
   }
 
-  /** Stores a text over the one that the person saw, and over no other. */
+  /** Replaces the text that the person saw, and no other. */
   #changeText(change) {
     return this.#overSeen(change, change.text, (etag) =>
       this.#api.update(change.item, { text: change.text }, etag).then((found) => this.#learn(found)),
@@ -96,7 +96,7 @@ export class Sender {
     );
   }
 
-  /** Runs `act(etag)` while the todo has the text that the person saw. */
+  /** Runs `act(etag)` if the todo still has the text that the person saw. */
   async #overSeen(change, wanted, act) {
     const known = this.#known.get(change.item);
     let etag = known?.todo.text === change.was.text ? known.etag : null;
@@ -118,7 +118,7 @@ export class Sender {
     return inTheWay((await this.#read(change.item)).todo);
   }
 
-  /** Undoes a removal that may have arrived. */
+  /** Undoes a removal that may have been applied. */
   async #restore(change) {
     try {
       return { todo: (await this.#read(change.item)).todo };

@@ -1,26 +1,26 @@
-// The todos of this page: what the server has, with the changes that wait in
-// the queue over it.
+// The todos of this page: the server's state, overlaid with the changes that
+// wait in the queue.
 
 import { Refused } from "./api.js";
 import { Doubts } from "./doubts.js";
 import { Pauses } from "./pause.js";
 import { Queue, UNDO_LIMIT, UNDO_TIME } from "./queue.js";
 
-/** How long after a change of ours the server's counts may be of before it. */
+/** How long after a change of ours the server's counts may still predate it. */
 const SETTLE = 1_000;
-/** How long a todo of the stream waits for the answer that tells whose it is. */
+/** How long a todo of the stream waits for a response that may identify it as ours. */
 const HOLD = 2_000;
 
-/** How far the clocks of the servers may be apart. */
+/** The largest clock skew between servers. */
 const CLOCKS = 1_000;
 
 /** How many todos one request may name, and how many a person changes at once. */
 const NAMED = 2_000;
 const MOST_AT_ONCE = 20_000;
-/** How many deleted todos an Undo makes again, one after the other. */
+/** How many deleted todos an Undo recreates, one after the other. */
 const MOST_REMADE = 500;
 
-/** What would make a todo, and is not held up by one that is there. */
+/** Whether `change` creates a todo, so it needs none to exist. */
 const isMaking = (change) => change?.kind === "add" || change?.kind === "restore";
 
 export const isRemoval = ({ kind }) => kind === "remove" || kind === "clear";
@@ -37,30 +37,30 @@ let made = 0;
 
 /** A todo on this page. */
 export class Item {
-  /** Names the item in the page, also before it has an id. */
+  /** Identifies the item in the page, even before it has an id. */
   key;
   #name;
-  /** How many items there were before it. */
+  /** Its number in the order of creation on this page. */
   #made = (made += 1);
-  /** The todo as the server has it; null until it is made, and when it is gone. */
+  /** The todo on the server; null until it is created, and once it is gone. */
   server;
-  /** The changes of it that wait. @type {import("./queue.js").Change[]} */
+  /** Its waiting changes. @type {import("./queue.js").Change[]} */
   changes = [];
-  /** It is no more on the server, but a change of it waits. */
+  /** It is gone on the server, but a change to it waits. */
   gone = false;
-  /** Whether the last list had it: it lacks what is just being deleted. */
+  /** Whether the last list had it: a list lacks what is just being deleted. */
   isListed = true;
-  /** When the server answered a change of ours. */
+  /** When the server last answered a change of ours. */
   answeredAt = -Infinity;
 
-  /** @param {number | string} name what the queue knows it by until it has an id */
+  /** @param {number | string} name its name in the queue until it has an id */
   constructor(server, name = server.id) {
     this.server = server;
     this.key = String(name);
     this.#name = name;
   }
 
-  /** What the queue knows it by. */
+  /** Its name in the queue. */
   get name() {
     return this.server?.id ?? this.#name;
   }
@@ -81,12 +81,12 @@ export class Item {
     return this.changes.find(isRemoval) ?? null;
   }
 
-  /** The change that waits for the person, and why. */
+  /** The change that waits for the person's decision, if any. */
   get held() {
     return this.changes.find((change) => change.held) ?? null;
   }
 
-  /** Whether it belongs above `other`: newest first, what is being made on top. */
+  /** Whether it belongs above `other`: newest first, those not created yet on top. */
   isAbove(other) {
     if (!this.server && !other.server) return this.#made > other.#made;
     if (!this.server || !other.server) return !this.server;
@@ -105,34 +105,34 @@ export class Store {
   #queue;
   /** @type {Map<string | number, Item>} */
   #byName = new Map();
-  /** Items with changes that wait. @type {Set<Item>} */
+  /** Items with waiting changes. @type {Set<Item>} */
   #changing = new Set();
   #counts = { total: 0, active: 0 };
   #settledAt = -Infinity;
   #countTimer = 0;
   #areCountsTold = false;
-  /** How many changes the server has made, and whether a list was read beside one. */
+  /** How many changes the server has answered, and whether a list was read during one. */
   #answers = 0;
   #areCountsInDoubt = false;
   #heldTodos = [];
-  /** The todos that changed while lists were on their way, which are older. @type {Set<Set<number>>} */
+  /** The todos that changed while lists were loading, which are then stale. @type {Set<Set<number>>} */
   #news = new Set();
-  /** What changes of many have changed, for their Undo. */
+  /** What bulk changes have changed, for their Undo. */
   #done = new Map();
   #pauses = new Pauses();
   #loading = false;
-  /** How many lists are on their way, and the one that was asked for last. */
+  /** How many lists are loading, and the one that was requested last. */
   #reloading = 0;
   #reading = null;
   #doubts;
-  /** The greatest id that was ever seen. */
+  /** The greatest id seen so far. */
   #newest = 0;
-  /** What was made before is in the list that was read last, or gone. */
+  /** Todos created before this are in the last list, or gone. */
   #readAt = 0;
 
   filter = "all";
   search = "";
-  /** Where the next page starts; empty where there is none. */
+  /** Where the next page starts; empty if there is none. */
   next = "";
 
   /**
@@ -141,7 +141,7 @@ export class Store {
    * @param {string} name of the queue
    * @param view is told what changed: `show(item)`, `drop(item, byOthers)`,
    *   `count()`, `waiting(queue)`, `refused(change, item, message)`, `reached()`
-   *   and `unreached()`, and says the `size()` of what is in sight
+   *   and `unreached()`, and returns the `size()` of what is shown
    */
   constructor(api, db, name, view) {
     this.#api = api;
@@ -170,7 +170,7 @@ export class Store {
     return this.#byName.get(name) ?? this.#byName.get(Number(name));
   }
 
-  /** How many there are, and how many of them are active, changes included. */
+  /** How many todos there are and how many are active, with the waiting changes. */
   get counts() {
     let { total, active } = this.#counts;
     for (const item of this.#changing) {
@@ -179,7 +179,7 @@ export class Store {
       total += Number(stays) - Number(Boolean(was));
       active += Number(stays && !item.completed) - Number(Boolean(was && !was.completed));
     }
-    // What is not loaded, and changes with many others.
+    // Todos of bulk changes that are not loaded.
     for (const change of this.#queue.changes) {
       const strangers = (change.items ?? []).filter((id) => !this.#byName.has(id)).length;
       if (change.kind === "clear") total -= strangers;
@@ -188,12 +188,12 @@ export class Store {
     return { total: Math.max(0, total), active: Math.max(0, active) };
   }
 
-  /** Whether the list is on its way. */
+  /** Whether the list is loading. */
   get loading() {
     return this.#reloading > 0;
   }
 
-  /** Takes up what the server has rendered. */
+  /** Takes over what the server rendered. */
   adopt(todos, { at, total, active, next }) {
     this.#readAt = at - CLOCKS;
     this.#counts = { total, active };
@@ -214,21 +214,21 @@ export class Store {
 
   /** @param {string} was the text that the person saw */
   rewrite(item, text, was) {
-    // A text that was held up is replaced by this one.
+    // This text replaces one that is held.
     const held = item.held;
     if (held) this.#queue.cancel(held);
     if (isMaking(held)) this.#queue.put({ kind: "add", text });
     else this.#put(item, { kind: "text", text, was: { text: was, completed: item.completed } });
   }
 
-  /** Removes items, but not before the time for an Undo is over. */
+  /** Removes items once the time for an Undo is over. */
   remove(items, wait = UNDO_TIME) {
     const due = wait ? Date.now() + wait : 0;
     for (const item of items) {
       const { held } = item;
       if (isMaking(held) || item.gone) this.#queue.cancel(...item.changes);
       else if (!item.removal) {
-        // A text that the server did not take would hold up the removal.
+        // A text that the server rejected would block the removal.
         if (held) this.#queue.cancel(held);
         this.#put(item, { kind: "remove", due });
       }
@@ -236,10 +236,10 @@ export class Store {
   }
 
   /**
-   * Deletes all that is completed now, by one request for each {@link NAMED} and
-   * not before the time for an Undo is over.
+   * Deletes all that is completed now, {@link NAMED} per request, once the time for
+   * an Undo is over.
    *
-   * @returns what was done, for `unclear`, and the `todos` that it was done to
+   * @returns the `changes`, for `unclear`, and the `todos` that they affect
    */
   async clearCompleted() {
     const due = Date.now() + UNDO_TIME;
@@ -249,8 +249,8 @@ export class Store {
   }
 
   /**
-   * Takes a clear back, whether it has been sent or not; false where too many
-   * would have to be made again.
+   * Undoes a clear, whether or not it has been sent; false if too many todos would
+   * have to be recreated.
    */
   unclear({ changes, todos }) {
     const lost = new Set();
@@ -266,7 +266,7 @@ export class Store {
     return true;
   }
 
-  /** Ticks all that is to be done now, by one request for each {@link NAMED}. */
+  /** Ticks all that is active now, {@link NAMED} per request. */
   async completeAll() {
     const todos = await this.#all("active");
     this.#settledAt = performance.now();
@@ -275,7 +275,7 @@ export class Store {
     );
   }
 
-  /** Unticks what a `completeAll` has ticked, but for what others changed since. */
+  /** Unticks what a `completeAll` ticked, except for what others changed since. */
   uncompleteAll(changes) {
     for (const change of changes) {
       const waiting = this.#queue.find(change.id);
@@ -287,8 +287,8 @@ export class Store {
   }
 
   /**
-   * What is completed or active now, also what is not loaded, as far as it can be
-   * changed at once; not what is not made yet.
+   * What is completed or active now, including what is not loaded, up to the most
+   * that can be changed at once; without todos that are not created yet.
    *
    * @returns {Promise<{id: number, text: string, completed: boolean}[]>}
    */
@@ -306,12 +306,12 @@ export class Store {
         if (!cursor) break;
       }
     } catch {
-      // Without a connection it is about what is in sight.
+      // Without a connection, only what is loaded is affected.
     }
     return [...all.values()].slice(0, MOST_AT_ONCE);
   }
 
-  /** Takes a removal back, whether it has been sent or not. */
+  /** Undoes a removal, whether or not it has been sent. */
   restore({ name, text, completed }) {
     const item = this.find(name);
     const removal = item?.removal;
@@ -321,7 +321,7 @@ export class Store {
     else this.add(text, completed);
   }
 
-  /** The person has decided about a text that somebody else changed, too. */
+  /** The person chose their text over that of somebody else. */
   keepMine(item) {
     const { held } = item;
     if (held?.held.why === "conflict") {
@@ -329,20 +329,20 @@ export class Store {
     }
   }
 
-  /** Takes back what the server did not take. */
+  /** Drops the change that is held. */
   giveUp(item) {
     const { held } = item;
     if (held) this.#queue.cancel(held);
     this.release(item);
   }
 
-  /** Nobody edits `item` any more: if it is gone, nothing keeps it here. */
+  /** `item` is no longer edited: if it is gone, it is dropped. */
   release(item) {
     if (item.gone) this.#queue.cancel(...item.changes);
     if (item.gone && this.#byName.has(item.name)) this.#drop(item, false);
   }
 
-  /** The item `id`, though it is not in the part of the list that is loaded. */
+  /** The item `id`, even if it is not in the loaded part of the list. */
   async bring(id, text) {
     const item = this.find(id);
     if (item) return item;
@@ -358,7 +358,7 @@ export class Store {
     return this.#keep(brought);
   }
 
-  /** Tries everything that waits for its next try at once. */
+  /** Retries everything at once that waits for its next try. */
   retry() {
     this.#pauses.wake();
     this.#queue.kick();
@@ -379,8 +379,8 @@ export class Store {
   }
 
   /**
-   * The list anew, from its top to where it was loaded; tries until it is there.
-   * Who asks while it is on its way gets one more, however many they are.
+   * Reloads the list, from its top to where it was loaded; retries until it
+   * succeeds. Calls during a reload join one more reload.
    */
   reload() {
     if (this.#reading && this.#isAt(this.#reading.place)) {
@@ -408,7 +408,7 @@ export class Store {
     }
   }
 
-  /** Reads all that is in sight, however much that is, so that nobody loses their place. */
+  /** Rereads all that is loaded, however much, so that nobody loses their place. */
   async #replace(place) {
     let cursor = "";
     let left = this.#view.size();
@@ -438,12 +438,12 @@ export class Store {
     } while (from);
   }
 
-  /** Whether the server may have made a change that it has not answered yet. */
+  /** Whether the server may have applied a change that it has not answered yet. */
   get #isSending() {
     return !this.#queue.failure && this.#queue.changes.some((change) => change.tried && !change.held);
   }
 
-  /** A page of the list, what changed while it was on its way, and whether a change of ours may have. */
+  /** A page of the list, what changed while it loaded, and whether we were sending changes. */
   async #list(options) {
     const news = new Set();
     this.#news.add(news);
@@ -457,21 +457,21 @@ export class Store {
     }
   }
 
-  /** Tells what somebody did, as the stream of events has it. */
+  /** Applies an event of the stream. */
   learn(kind, todo) {
     for (const news of this.#news) news.add(todo.id);
     const item = this.#byName.get(todo.id);
     const isNew = kind === "created" && todo.id > this.#newest && Date.parse(todo.created_at) >= this.#readAt;
     this.#newest = Math.max(this.#newest, todo.id);
     this.#doubts.forget(todo.id);
-    // It was made anew by an Undo, and this is about the one before.
+    // An Undo recreated it, and this event is about its predecessor.
     if (item?.server && item.server.id !== todo.id) return;
     if (kind === "deleted") {
       if (!item) return this.#countStranger(kind, todo);
       this.#countStranger(kind, item.server);
       this.#lose(item, true);
     } else if (item) {
-      // Events of before a change of ours may come after its answer.
+      // Events from before a change of ours may arrive after its response.
       const isNews = todo.text !== item.server?.text || todo.completed !== item.server?.completed;
       if (isNews && performance.now() - item.answeredAt < HOLD) return this.#doubts.ask(todo);
       this.#note(item, todo);
@@ -486,7 +486,7 @@ export class Store {
     this.#view.count();
   }
 
-  /** Takes the counts of the stream, as soon as they cannot be of before our changes. */
+  /** Takes the counts of the stream once they cannot predate our changes. */
   learnCounts(counts) {
     this.#areCountsTold = true;
     clearTimeout(this.#countTimer);
@@ -499,7 +499,7 @@ export class Store {
     }
   }
 
-  /** After a gap the counts are guessed until they are told again. */
+  /** After a gap the counts are estimated until the stream sends them again. */
   forgetCounts() {
     this.#areCountsTold = false;
   }
@@ -510,14 +510,14 @@ export class Store {
     return this.#queue.put({ item: item.name, was, ...change });
   }
 
-  /** The changes of the queue, over the items that they are of. */
+  /** Overlays the items with their changes in the queue. */
   #overlay() {
     const before = this.#changing;
     const changing = new Set();
     const changes = new Map();
     for (const change of this.#queue.changes) {
       let item = this.#byName.get(change.item);
-      // What waits for the person is in sight, also where its todo is not.
+      // A held change is shown even if its todo is not loaded.
       if (!item && (change.held || isMaking(change))) {
         item = new Item(null, change.item);
         item.gone = change.held?.why === "gone";
@@ -543,13 +543,13 @@ export class Store {
     this.#countAnew();
   }
 
-  /** How a todo is, which is not how somebody saw it who wants to change it. */
+  /** The current state of a todo that conflicts with a change. */
   #found(todo) {
     const item = this.#byName.get(todo.id);
     if (item) this.#note(item, todo);
   }
 
-  /** The server has made a change. */
+  /** The server has applied a change. */
   #sent(change, todo) {
     this.#answers += 1;
     this.#settledAt = performance.now();
@@ -570,12 +570,12 @@ export class Store {
     }
   }
 
-  /** The server has made a change of many, but for what others changed meanwhile. */
+  /** The server has applied a bulk change, except to what others changed meanwhile. */
   #sentMany({ id, items, kind, completed, again }, todos) {
     this.#answers += 1;
     this.#settledAt = performance.now();
     const named = new Map(todos?.map((todo) => [todo.id, todo]));
-    // What an answer that got lost had named is not changed once more, and not named again.
+    // After a lost response, a retry neither changes nor lists the same todos again.
     if (todos) this.#done.set(id, again ? items.map((name) => named.get(name) ?? { id: name }) : todos);
     if (this.#done.size > UNDO_LIMIT) this.#done.delete(this.#done.keys().next().value);
     const changed = todos && !again ? named : null;
@@ -594,7 +594,7 @@ export class Store {
     }
   }
 
-  /** Keeps back what may be our own new todo, whose answer is still on its way. */
+  /** Holds back what may be our own new todo, whose response is still under way. */
   #holds(todo) {
     const mine = this.#queue.changes.some((change) => change.text === todo.text && !change.held && change.kind !== "text");
     if (mine) {
@@ -610,7 +610,7 @@ export class Store {
     if (!this.#byName.has(todo.id)) this.#doubts.ask(todo);
   }
 
-  /** How a todo is now, of which an event told before. */
+  /** The current state of a todo that an event was about. */
   #learnOf(todo) {
     const item = this.#byName.get(todo.id);
     if (item) {
@@ -632,7 +632,7 @@ export class Store {
     return item;
   }
 
-  /** An item that comes after its changes. */
+  /** Overlays an item that appears after its changes. */
   #overlayOne(item) {
     item.changes = this.#queue.changes.filter((change) => change.item === item.name || change.items?.includes(item.name));
     if (item.changes.length > 0) this.#changing.add(item);
@@ -652,7 +652,7 @@ export class Store {
     if (item.server) yield [item.server.id, this.#byName.get(item.server.id)];
   }
 
-  /** The server has `item` no more. What the person wrote over it stays. */
+  /** The server no longer has `item`. What the person wrote over it stays. */
   #lose(item, byOthers) {
     const keeps = item.changes.some(({ kind }) => kind === "text" || kind === "restore");
     if (keeps || this.#view.isEditing(item)) {
@@ -665,7 +665,7 @@ export class Store {
     }
   }
 
-  /** Whether `todo` belongs into the part of the list that is loaded. */
+  /** Whether `todo` belongs in the loaded part of the list. */
   #isInReach(todo) {
     if (!this.next) return true;
     const stranger = new Item(todo);
@@ -687,7 +687,7 @@ export class Store {
       }
     }
     this.next = next;
-    // What the stream tells is newer than any list.
+    // The counts of the stream are newer than any list.
     if (!this.#areCountsTold) {
       const held = this.#heldTodos;
       this.#counts = { total: total - held.length, active: active - held.filter(({ completed }) => !completed).length };
@@ -697,7 +697,7 @@ export class Store {
     this.#countAnew();
   }
 
-  /** Counts that may be of before or after a change of ours are asked for again once it is answered. */
+  /** Once a change is answered, requests counts again that may or may not include it. */
   #countAnew() {
     if (!this.#areCountsInDoubt || this.#isSending) return;
     this.#areCountsInDoubt = false;
@@ -728,7 +728,7 @@ export class Store {
     this.#counts.active += step * Number(!todo.completed);
   }
 
-  /** Counts what somebody else did, where the stream does not tell the counts. */
+  /** Counts what somebody else did, unless the stream sends the counts. */
   #countStranger(kind, todo) {
     if (this.#areCountsTold || !todo) return;
     if (kind === "created") this.#count(todo, 1);
@@ -743,7 +743,7 @@ export class Store {
     return filter === this.filter && search === this.search;
   }
 
-  /** Repeats `call` until it is answered; null where nobody is at `place` any more. */
+  /** Retries `call` until it succeeds; null once the page has left `place`. */
   async #try(place, call) {
     for (let tries = 1; this.#isAt(place); tries += 1) {
       try {

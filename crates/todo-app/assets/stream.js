@@ -1,15 +1,15 @@
-// One connection to the stream of changes, watched.
+// One connection to the stream of changes, with a watchdog.
 
 import { Pauses } from "./pause.js";
 import { report } from "./run.js";
 
-/** How long the stream may be silent: it has a heartbeat every 10 seconds, and two may get lost. */
+/** How long the stream may be silent: it has a heartbeat every 10 s, of which two may be lost. */
 export const SILENCE = 25_000;
 
-/** What the stream tells; `heartbeat` says nothing but that it is alive. */
+/** The kinds of events; a `heartbeat` only shows that the stream is alive. */
 const KINDS = ["created", "updated", "deleted", "counts", "reset", "heartbeat"];
 
-/** An event; one that cannot be read is a change that was missed. */
+/** Parses an event; an unreadable one counts as a missed change. */
 function read(kind, data) {
   try {
     return { kind, data: JSON.parse(data) };
@@ -28,7 +28,7 @@ export class Stream {
   #pauses = new Pauses();
   #wanted = false;
 
-  /** @param {(message: {kind: string, data?: any}) => void} tell also of `open` and `lost` */
+  /** @param {(message: {kind: string, data?: any}) => void} tell gets `open` and `lost`, too */
   constructor(url, tell) {
     this.#url = url;
     this.#tell = tell;
@@ -50,7 +50,7 @@ export class Stream {
     });
     source.addEventListener("error", () => {
       this.#tell({ kind: "lost" });
-      // The browser reconnects by itself, but not after an answer of failure.
+      // The browser reconnects automatically, but not after an error response.
       if (source.readyState === EventSource.CLOSED) this.#reopen();
     });
     for (const kind of KINDS) {
@@ -67,7 +67,7 @@ export class Stream {
     this.#end();
   }
 
-  /** Connects at once where it waits for its next try. */
+  /** Reconnects at once instead of waiting for the next try. */
   wake() {
     this.#pauses.wake();
   }
@@ -78,7 +78,7 @@ export class Stream {
     this.#source = null;
   }
 
-  /** A connection that nobody has closed may still be dead. */
+  /** Restarts the watchdog: a connection that was never closed may still be dead. */
   #heard() {
     clearTimeout(this.#watch);
     this.#watch = setTimeout(() => {

@@ -1,13 +1,13 @@
-// Opens the page without a connection. With one it is never asked for the
-// page: what the server says is what is shown.
+// Serves the page while offline. While online, the page always comes from the
+// server.
 //
-// The server writes `VERSION` and `FILES`, the names below `static/`, before
-// this. Each version has a store of its own; the next one deletes it.
+// The server prepends `VERSION` and `FILES`, the names below `static/`. Each
+// version has its own cache, which the next version deletes.
 
 const SCOPE = registration.scope;
 const STORE = `${SCOPE} ${VERSION}`;
 const STATIC = `${SCOPE}static/`;
-/** What says that a page needs a connection, and leads back to the one that does not. */
+/** Says that a page needs a connection, and links to the list, which does not. */
 const OFFLINE = `${SCOPE}offline`;
 
 addEventListener("install", (event) => event.waitUntil(install()));
@@ -24,7 +24,7 @@ const isPage = (address) => address.split(/[?#]/)[0] === SCOPE;
 async function install() {
   const store = await caches.open(STORE);
   await store.addAll([OFFLINE, ...FILES.map((name) => STATIC + name)]);
-  // As the browser has it: a look at the page that nobody takes is not counted.
+  // From the browser's cache, so as not to count a view that nobody sees.
   await fetch(SCOPE, { cache: "force-cache" }).then(keep, () => {});
   await skipWaiting();
 }
@@ -36,7 +36,7 @@ async function activate() {
   await clients.claim();
 }
 
-/** The page of the server; where nobody answers, the one of the last visit, which knows that it is old. */
+/** The server's page; if it is unreachable, that of the last visit, marked as kept. */
 async function page(request) {
   let response;
   try {
@@ -50,7 +50,7 @@ async function page(request) {
   return response;
 }
 
-/** A page that is not kept: the print, the inbox, the docs. */
+/** A page that is not cached: the print view, the inbox, the docs. */
 async function elsewhere(request) {
   try {
     return await fetch(request);
@@ -68,7 +68,7 @@ async function keptPage() {
   return new Response(html, { headers: kept.headers });
 }
 
-/** Keeps a page of this version, and no other: a sign-in, a newer page, a fault. */
+/** Caches pages of this version only: no sign-in, newer page or error. */
 async function keep(response) {
   const html = await response.clone().text();
   const isOurs = response.ok && !response.redirected && html.includes(`static/${FILES.at(-1)}`);

@@ -1,5 +1,5 @@
-// What the tabs of one browser do together. Without Web Locks (an address
-// without TLS, a browser that refuses) each tab is on its own.
+// Coordination between the tabs of a browser. Without Web Locks (no TLS, or a
+// browser that refuses) each tab is on its own.
 
 /**
  * Runs `work` while no other tab runs work of the same `name`.
@@ -21,7 +21,7 @@ export async function alone(name, options, work) {
   }
 }
 
-/** Whether tabs can agree on who does what. */
+/** Whether tabs can coordinate. */
 export async function canShare() {
   try {
     await navigator.locks.query();
@@ -31,11 +31,11 @@ export async function canShare() {
   }
 }
 
-/** Where there is no other tab to tell anything. */
+/** A channel without other tabs. */
 export const nobody = { tell() {}, close() {} };
 
 /**
- * A way to tell the other tabs something; where there is none, nobody is told.
+ * A channel to the other tabs; without support for one, messages go nowhere.
  *
  * @param {(message: any) => void} heard
  */

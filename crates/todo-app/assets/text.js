@@ -9,16 +9,16 @@ export const lengthOf = (text) => [...text].length;
 /** `text` on one line: line breaks become spaces. */
 export const oneLine = (text) => text.split(BREAKS).join(" ");
 
-/** What is saved of what was typed. */
+/** What is saved of typed text. */
 export const cleaned = (text) => oneLine(text.toWellFormed?.() ?? text).trim();
 
-/** The lines of `text` that say something. */
+/** The lines of `text` that are not blank. */
 export const linesOf = (text) => text.split(BREAKS).map(cleaned).filter(isVisible);
 
-/** Whether anything of `text` can be seen. */
+/** Whether `text` has any visible character. */
 const isVisible = (text) => /[^\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u.test(text);
 
-/** Why `text` cannot be saved; empty where it can. */
+/** Why `text` cannot be saved; empty if it can. */
 export function faultOf(text, limit) {
   if (!isVisible(text)) return "Enter what needs to be done.";
   const length = lengthOf(text);

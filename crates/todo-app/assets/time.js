@@ -1,4 +1,4 @@
-// Points in time for people, in the words that the server uses, too.
+// Points in time for people, in the same words as the server's.
 
 const UNITS = [
   ["year", 365 * 24 * 3600],
@@ -9,7 +9,7 @@ const UNITS = [
 ];
 let format = null;
 
-/** Without the formats of the browser in the one of RFC 3339: no row fails for its time. */
+/** Falls back to RFC 3339 without `Intl`, so that no row fails because of its time. */
 function exact(date) {
   try {
     format ??= new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "long" });
@@ -27,7 +27,7 @@ function relative(seconds) {
   return seconds > 0 ? `in ${words}` : `${words} ago`;
 }
 
-/** Makes a `<time>` element say when `at` (RFC 3339) is, or nothing where it is no date. */
+/** Makes a `<time>` element show `at` (RFC 3339), or nothing if it is not a date. */
 export function setTime(element, at) {
   const date = new Date(at ?? "");
   if (Number.isNaN(date.getTime())) {
@@ -42,6 +42,6 @@ export function setTime(element, at) {
   }
   const words = relative((date - Date.now()) / 1000);
   if (element.textContent !== words) element.textContent = words;
-  // In the list it goes without saying what is of today.
+  // The list does not show times of today.
   if ("age" in element.dataset) element.hidden = date.toDateString() === new Date().toDateString();
 }

@@ -1,4 +1,4 @@
-// Keeps every `<time>` element of the page true.
+// Keeps every `<time>` element of the page up to date.
 
 import { setTime } from "./time.js";
 
@@ -8,7 +8,7 @@ export function keepTimes() {
   const update = () => {
     if (document.hidden) return;
     for (const element of document.querySelectorAll("time[datetime]")) {
-      // Of thousands, those that the browser shows.
+      // There may be thousands: update only the rendered ones.
       if (element.parentElement.checkVisibility?.({ contentVisibilityAuto: true }) !== false) setTime(element, element.dateTime);
     }
   };

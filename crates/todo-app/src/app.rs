@@ -1,4 +1,4 @@
-//! The pages of one environment, with the tasks behind them.
+//! The pages of one environment and their background tasks.
 
 use axum::Router;
 use prometheus_client::registry::Registry;
@@ -21,11 +21,11 @@ pub struct App {
 }
 
 impl App {
-    /// Takes up the picture that an earlier process kept, and registers the
+    /// Loads the picture that an earlier process cached, and registers the
     /// metrics of the pages in `registry`.
     ///
     /// # Errors
-    /// Where the folder of the picture cannot be made, or no HTTP client.
+    /// If the picture's folder or the HTTP client cannot be created.
     pub async fn new(config: &AppConfig, registry: &mut Registry) -> Result<Self, AppError> {
         let metrics = HttpMetrics::register(registry);
         let picture = Picture::open(config, registry).await?;
@@ -42,7 +42,7 @@ impl App {
         pages::routes(self.site.clone(), self.metrics.clone(), budget, shutdown)
     }
 
-    /// Hands [`App::work`] to `lifecycle`.
+    /// Runs [`App::work`] as a task of `lifecycle`.
     pub fn spawn(&self, lifecycle: &mut Lifecycle) {
         let work = self.work(lifecycle.shutdown());
         lifecycle.spawn("picture", async {
@@ -51,9 +51,9 @@ impl App {
         });
     }
 
-    /// The work behind the pages, until `shutdown`: fetching the next picture
-    /// and keeping count of its views. Dropped early, it loses the views of the
-    /// last seconds and nothing else.
+    /// The background work, until `shutdown`: fetches the next picture and
+    /// saves its view count. Dropping it early loses only the views of the last
+    /// few seconds.
     pub fn work(&self, shutdown: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
         let picture = self.picture.clone();
         async move {

@@ -1,5 +1,5 @@
-//! Style sheet, scripts and icon: built into the program, named by what is in
-//! them and therefore kept by browsers for ever.
+//! Style sheet, scripts and icons: built into the program and named by a hash
+//! of their content, so that browsers may cache them forever.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -17,9 +17,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const STYLE: &str = include_str!("../assets/app.css");
 
-const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// What stands in for the picture while none can be had.
+/// Stands in for the picture while none is available.
 pub(crate) static PLACEHOLDER: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new(
         "placeholder.svg",
@@ -27,17 +27,17 @@ pub(crate) static PLACEHOLDER: LazyLock<Asset> = LazyLock::new(|| {
     )
 });
 
-/// A file and the name that browsers know it by.
+/// A static file and the name under which browsers load it.
 #[derive(Debug)]
 pub(crate) struct Asset {
-    /// What templates call it.
+    /// The name that templates use.
     name: &'static str,
-    /// The name with a hash of the content in it: `app.0123456789abcdef.css`.
+    /// The name with a hash of the content: `app.0123456789abcdef.css`.
     pub(crate) file: String,
     content_type: HeaderValue,
     content: Cow<'static, [u8]>,
-    /// The content as small as gzip can make it, which is worth the time once;
-    /// none of what is compressed by itself.
+    /// The content at gzip's best level, which is worth the time once; `None`
+    /// for formats that are already compressed.
     gzip: Option<Vec<u8>>,
     etag: ETag,
 }
@@ -60,14 +60,14 @@ impl Asset {
             content_type: HeaderValue::from_static(content_type),
             gzip: matches!(extension, "css" | "js" | "svg").then(|| gzip(&content)),
             content,
-            // Weak (RFC 9110, section 8.8.1): the same for the compressed file.
+            // Weak (RFC 9110, section 8.8.1): the compressed file has the same tag.
             etag: format!("W/\"{hash}\"")
                 .parse()
                 .expect("hexadecimal digits in quotes are an entity tag"),
         }
     }
 
-    /// The answer to a request with `headers`, kept as `cache_control` says.
+    /// The response to a request with `headers`, cached per `cache_control`.
     pub(crate) fn respond(&self, headers: &HeaderMap, cache_control: HeaderValue) -> Response {
         let fresh = headers
             .typed_get::<IfNoneMatch>()
@@ -103,7 +103,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     written.expect("writing to a vector does not fail")
 }
 
-/// Whether a client with `headers` reads gzip (RFC 9110, section 12.5.3).
+/// Whether a client with `headers` accepts gzip (RFC 9110, section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::ACCEPT_ENCODING).into_iter();
     lists
@@ -122,7 +122,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 pub(crate) struct Assets(Vec<Asset>);
 
 impl Assets {
-    /// The files that are built in.
+    /// The files built into the program.
     pub(crate) fn get() -> &'static Self {
         static ASSETS: LazyLock<Assets> = LazyLock::new(Assets::load);
         &ASSETS
@@ -144,7 +144,7 @@ impl Assets {
     }
 
     /// Adds `source` with the hashed names of the files that it loads, so that
-    /// a change of one changes the names of all that depend on it.
+    /// changing one renames all that depend on it.
     fn add(&mut self, name: &'static str, source: &str) {
         let source = self.0.iter().fold(source.to_owned(), |source, asset| {
             source.replace(
@@ -162,15 +162,15 @@ impl Assets {
         asset.map_or("", |asset| &asset.file)
     }
 
-    /// The hashed names of the scripts, the one to start with at the end.
+    /// The hashed names of the scripts; the entry point comes last.
     pub(crate) fn scripts(&self) -> impl Iterator<Item = &str> {
         SCRIPTS.iter().map(|(name, _)| self.file(name))
     }
 }
 
-/// A script without its comments and indents, which are for those who change it
-/// and a third of what browsers would have to fetch. Our comments have lines of
-/// their own, and no text of ours goes over several lines.
+/// A script without its comments and indentation, which browsers do not need
+/// and which are a third of its size. Relies on comments being on their own
+/// lines and on no string spanning lines.
 fn code(source: &str) -> String {
     let mut code = String::with_capacity(source.len());
     let mut is_comment = false;
@@ -221,8 +221,8 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("app.js", include_str!("../assets/app.js")),
 ];
 
-/// The service worker, with the names of the files that the page needs without
-/// a connection before it. It has one name for ever: browsers ask for it anew.
+/// The service worker, preceded by the names of the files that the page needs
+/// offline. Its own name never changes, so browsers revalidate it.
 static WORKER: LazyLock<Asset> = LazyLock::new(|| {
     let icons = ["icon-192.png", "icon-512.png"];
     let files: Vec<&str> = Assets::get()
@@ -248,7 +248,7 @@ pub(crate) async fn worker(headers: HeaderMap) -> Response {
 pub(crate) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Response {
     let asset = Assets::get().0.iter().find(|asset| asset.file == file);
     match asset {
-        Some(asset) => asset.respond(&headers, FOR_EVER),
+        Some(asset) => asset.respond(&headers, IMMUTABLE),
         None => ErrorBody::new(StatusCode::NOT_FOUND, "Not Found").into_response(),
     }
 }
@@ -265,14 +265,14 @@ mod tests {
         for (name, source) in SCRIPTS {
             let code = code(source);
             assert!(!code.is_empty() && !code.contains("/**"), "{name}");
-            // A text over several lines would lose its indents.
+            // A string that spans lines would lose its indentation.
             let opens_text = |line: &str| line.matches('`').count() % 2 == 1;
             assert!(!code.lines().any(opens_text), "{name}");
         }
     }
 
     #[test]
-    fn gzip_is_sent_to_those_who_read_it() {
+    fn gzip_is_sent_only_to_clients_that_accept_it() {
         let accepts = |value: &'static str| {
             let value = HeaderValue::from_static(value);
             accepts_gzip(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)]))

@@ -13,18 +13,18 @@ use service_kit::http::{RequestContext, Shown, send};
 use todo_domain::{Todo, TodoId, TodoPatch, TodoText};
 use url::Url;
 
-/// How long one call may take, answer and all. Two of them and the pauses
-/// between fit the time that a page has.
+/// How long one call may take, response body included. Two calls and the pause
+/// between them fit the deadline of a page.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How often a change of a text is tried while others change the todo.
+/// How often a text change is tried while others change the todo.
 const CHANGE_TRIES: u32 = 3;
 
 /// A client of the REST API. Cheap to clone.
 ///
-/// A call that found nobody, or a backend that is starting, is repeated once
-/// after a short pause; a call that makes a todo carries a key by which the
-/// backend knows the repetition.
+/// A call that cannot connect, or finds the backend not ready, is retried once
+/// after a short pause. A call that creates a todo carries an idempotency key,
+/// by which the backend recognises the retry.
 #[derive(Clone, Debug)]
 pub struct Backend {
     client: reqwest::Client,
@@ -37,7 +37,7 @@ pub(crate) enum Filter {
     /// All of them.
     #[default]
     All,
-    /// Those that are to be done.
+    /// Those still to do.
     Active,
     /// Those that are done.
     Completed,
@@ -58,22 +58,22 @@ impl Filter {
 pub(crate) struct Wanted<'a> {
     /// Those in this state.
     pub(crate) filter: Filter,
-    /// Those whose text has this in it.
+    /// Those whose text contains this.
     pub(crate) query: Option<&'a str>,
-    /// Where the page starts; with the newest where it is `None`.
+    /// Where the page starts; `None` for the newest.
     pub(crate) cursor: Option<&'a str>,
 }
 
-/// What became of a change of a text.
+/// The outcome of a text change.
 #[derive(Clone, Debug)]
 pub(crate) enum TextChange {
     /// The todo has the new text.
     Done(Todo),
-    /// The todo is left as it is: somebody else changed its text first.
+    /// The todo is unchanged: somebody else changed its text first.
     Conflict(Todo),
 }
 
-/// One of many todos: its id, and the version of it that is meant, if not any.
+/// A todo named in a bulk request, and the version it must have, if any.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Named {
     pub(crate) id: i64,
@@ -97,7 +97,7 @@ pub(crate) struct TodoPage {
     pub(crate) next: Option<String>,
     /// How many todos there are, whatever the filter.
     pub(crate) total: u64,
-    /// How many of them are to be done.
+    /// How many of them are active.
     pub(crate) active: u64,
 }
 
@@ -105,7 +105,7 @@ impl Backend {
     /// A client of the API at `base`, to which `todos/` is added.
     ///
     /// # Errors
-    /// Where the roots of trust cannot be loaded.
+    /// If the trust roots cannot be loaded.
     pub fn new(base: &Url) -> reqwest::Result<Self> {
         let client = service_kit::http::client(
             concat!("todo-app/", env!("CARGO_PKG_VERSION")),
@@ -117,16 +117,16 @@ impl Backend {
         Ok(Self { client, todos })
     }
 
-    /// Whether the backend and its database answer.
+    /// Checks that the backend and its database respond.
     ///
     /// # Errors
-    /// Where they do not.
+    /// If they do not.
     pub async fn health(&self) -> Result<(), BackendError> {
         let response = self.client.get(self.url("healthz")).send().await?;
         check(response).map(drop)
     }
 
-    /// The page of at most `limit` todos that are `wanted`.
+    /// A page of at most `limit` of the `wanted` todos.
     pub(crate) async fn list(
         &self,
         wanted: Wanted<'_>,
@@ -178,7 +178,7 @@ impl Backend {
         })
     }
 
-    /// Makes a todo. A repetition with the same `key` makes no second one.
+    /// Creates a todo. A retry with the same `key` creates no second one.
     pub(crate) async fn create(
         &self,
         text: &TodoText,
@@ -194,7 +194,7 @@ impl Backend {
         if !completed {
             return Ok(());
         }
-        // The API makes a todo that is to be done; being done is a change.
+        // The API creates active todos only; completing one takes a second call.
         let done = TodoPatch {
             completed: Some(true),
             ..TodoPatch::default()
@@ -202,7 +202,7 @@ impl Backend {
         self.update(created.id, &done, context).await.map(drop)
     }
 
-    /// Changes the todo `id` and returns what it is then.
+    /// Changes the todo `id` and returns its new state.
     pub(crate) async fn update(
         &self,
         id: TodoId,
@@ -214,8 +214,8 @@ impl Backend {
         Ok(self.call(request).await?.json().await?)
     }
 
-    /// Gives the todo `id` a new `text` if it still has the text that the
-    /// person saw, `was`. A change of something else is no conflict.
+    /// Sets the `text` of the todo `id` if its text is still the one that the
+    /// person saw, `was`. A change to anything else is not a conflict.
     pub(crate) async fn change_text(
         &self,
         id: TodoId,
@@ -242,7 +242,7 @@ impl Backend {
                 .json(&body_of(&patch));
             match self.call(request).await {
                 Ok(changed) => return Ok(TextChange::Done(changed.json().await?)),
-                // Somebody came between our two calls: the next look tells what they did.
+                // The todo changed between our two calls: look again.
                 Err(BackendError::Refused(StatusCode::PRECONDITION_FAILED)) => {}
                 Err(error) => return Err(error),
             }
@@ -250,7 +250,7 @@ impl Backend {
         Err(BackendError::NotReady(StatusCode::PRECONDITION_FAILED))
     }
 
-    /// Deletes the todo `id` and returns what it was.
+    /// Deletes the todo `id` and returns its last state.
     pub(crate) async fn delete(
         &self,
         id: TodoId,
@@ -259,14 +259,14 @@ impl Backend {
         let url = self.url(&id.to_string());
         let Found { todo, .. } = self.find(id, context).await?;
         match self.call(self.request(Method::DELETE, url, context)).await {
-            // Somebody was faster, or it was the first of two tries: gone it is.
+            // Somebody else was faster, or our first try succeeded.
             Ok(_) | Err(BackendError::NotFound) => Ok(todo),
             Err(error) => Err(error),
         }
     }
 
-    /// Ticks all todos, or takes the ticks away; only those of `only` where it
-    /// is given. Returns which it changed, where they are few enough to be told.
+    /// Ticks or unticks all todos, limited to `only` if given. Returns those
+    /// that changed, unless they are too many to list.
     pub(crate) async fn set_all(
         &self,
         completed: bool,
@@ -286,7 +286,7 @@ impl Backend {
         Ok(changed.todos)
     }
 
-    /// Deletes all todos that are done; only those of `only` where it is given.
+    /// Deletes all completed todos, limited to `only` if given.
     pub(crate) async fn clear_completed(
         &self,
         only: Option<&[Named]>,
@@ -318,15 +318,15 @@ impl Backend {
         self.client
             .request(method, url)
             .header("x-request-id", &context.request_id)
-            // The call becomes a span below it.
+            // The call becomes its child span.
             .header("traceparent", context.trace.to_string())
     }
 
-    /// Sends a request that may be repeated without harm.
+    /// Sends a request that is safe to repeat.
     async fn call(&self, request: RequestBuilder) -> Result<Response, BackendError> {
         let tries = AtomicU32::new(0);
         let attempt = || async {
-            // `None` is for bodies that are streams; ours are bytes.
+            // Only streaming bodies cannot be cloned; ours are bytes.
             let request = request.try_clone().ok_or(BackendError::Unexpected)?;
             let resends = tries.fetch_add(1, Ordering::Relaxed);
             check(send(&self.client, request.build()?, resends, Shown::Path).await?)
@@ -356,7 +356,7 @@ fn version_of(tag: &HeaderValue) -> Option<i64> {
     version.parse().ok()
 }
 
-/// What `patch` is as JSON.
+/// `patch` as JSON.
 fn body_of(patch: &TodoPatch) -> serde_json::Map<String, serde_json::Value> {
     let text = patch.text.as_ref().map(|text| text.as_str().into());
     let completed = patch.completed.map(Into::into);
@@ -366,7 +366,7 @@ fn body_of(patch: &TodoPatch) -> serde_json::Map<String, serde_json::Value> {
         .collect()
 }
 
-/// An answer of success, or what went wrong.
+/// The response if it is a success, or what went wrong.
 fn check(response: Response) -> Result<Response, BackendError> {
     match response.status() {
         status if status.is_success() => Ok(response),
@@ -380,36 +380,36 @@ fn check(response: Response) -> Result<Response, BackendError> {
     }
 }
 
-/// Why a call of the backend failed.
+/// Why a call to the backend failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// No answer, or none in time, or one that could not be read.
+    /// No response, none in time, or an unreadable one.
     #[error("the backend is unreachable: {}", Chain(.0))]
     Unreachable(reqwest::Error),
-    /// It, or a proxy before it, says that it is not ready: 429, 502, 503, 504.
+    /// It, or a proxy in front of it, is not ready: 429, 502, 503, 504.
     #[error("the backend is not ready: {0}")]
     NotReady(StatusCode),
     /// There is no such todo (404).
     #[error("the backend has no such todo")]
     NotFound,
-    /// The request is one that the backend does not take (4xx).
+    /// The backend rejected the request (4xx).
     #[error("the backend rejected the request: {0}")]
     Refused(StatusCode),
-    /// An answer that no backend of ours gives.
+    /// A response that our backend never sends.
     #[error("unexpected answer from the backend")]
     Unexpected,
 }
 
 impl From<reqwest::Error> for BackendError {
     fn from(error: reqwest::Error) -> Self {
-        // The address may hold a password, and what a stranger wrote.
+        // The URL may contain a password and user input.
         Self::Unreachable(error.without_url())
     }
 }
 
 impl BackendError {
-    /// Whether a repetition after a short pause may succeed. A call that ran
-    /// into its time limit is not repeated: the person has waited enough.
+    /// Whether a retry after a short pause may succeed. A call that timed out
+    /// is not retried: the person has waited long enough.
     fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable(error) => {

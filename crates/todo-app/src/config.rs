@@ -10,7 +10,7 @@ use url::Url;
 
 /// The pages of the todos of one environment.
 ///
-/// Every option may also be given by the variable that its help names.
+/// Every option can also be set by the variable named in its help.
 #[derive(Debug, clap::Parser)]
 #[command(name = "todo-app", version)]
 pub struct Args {
@@ -32,7 +32,7 @@ pub struct Args {
     #[command(flatten)]
     picture: PictureArgs,
 
-    /// The folder that keeps the picture, and how often it was seen, over a restart
+    /// The folder that keeps the picture and its view count across restarts
     #[arg(long, env = "CACHE_DIR", default_value = "./cache")]
     cache_dir: PathBuf,
 
@@ -46,8 +46,8 @@ pub struct Args {
     #[arg(long, env = "TODO_BACKEND_URL")]
     todo_backend_url: Option<String>,
 
-    /// The prefix that the ingress strips, such as `/staging`, where it does
-    /// not say so by X-Forwarded-Prefix
+    /// The prefix that the ingress strips, such as `/staging`, if it does not
+    /// send X-Forwarded-Prefix
     #[arg(long, env = "PUBLIC_PREFIX", default_value = "")]
     public_prefix: String,
 
@@ -71,35 +71,35 @@ pub struct PictureArgs {
 enum CommandArg {
     /// Serve the pages (the default)
     Serve,
-    /// Serve nothing but the admin routes, where `/readyz` follows the backend: the
-    /// sidecar that keeps a pod out of the load balancer while its pages would
-    /// have no todos
+    /// Serve nothing but the admin routes, where `/readyz` follows the backend:
+    /// the sidecar that keeps a pod out of the load balancer while its pages
+    /// would have no todos
     WatchBackend,
-    /// Prove that pages and backend work together, and end: a todo is made, read,
-    /// seen live and deleted
+    /// Check that pages and backend work together, then exit: a todo is
+    /// created, read, seen live and deleted
     Verify {
         /// Where this program itself reaches the pages
         #[arg(long, env = "PAGES_URL")]
         pages: Url,
 
-        /// After how many seconds to give up
+        /// The timeout in seconds
         #[arg(long, env = "VERIFY_SECONDS", default_value_t = 60)]
         within: u64,
     },
 }
 
-/// What the process is to do.
+/// What the process does.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
     /// Serve the pages.
     Serve,
-    /// Only tell whether the backend answers.
+    /// Only report whether the backend is ready.
     WatchBackend,
-    /// Prove that pages and backend work together, and end.
+    /// Check that pages and backend work together, then exit.
     Verify {
         /// Where the pages are.
         pages: Url,
-        /// When to give up.
+        /// The timeout.
         within: Duration,
     },
 }
@@ -126,15 +126,15 @@ pub struct AppConfig {
     pub environment: Environment,
     /// The picture above the todos.
     pub picture: PictureConfig,
-    /// The folder that keeps the picture; made where it is missing.
+    /// The folder that keeps the picture; created if missing.
     pub cache_dir: PathBuf,
     /// The path of the REST API as the browser sees it; `None` for `/todos/`
     /// below the prefix.
     pub api_path: Option<String>,
     /// Where the pages reach the REST API: a URL to which `todos/` is added.
     pub backend_url: Url,
-    /// The prefix under which the browser sees the pages, where the ingress
-    /// does not say it by `X-Forwarded-Prefix`.
+    /// The prefix under which the browser sees the pages, unless the ingress
+    /// sends `X-Forwarded-Prefix`.
     pub public_prefix: PublicPrefix,
     /// The commit that the program was built from; the footer shows it.
     pub revision: String,
@@ -215,7 +215,7 @@ impl TryFrom<Args> for Config {
     }
 }
 
-/// An absolute path of this origin: `//host/` would be another one.
+/// An absolute path on this origin: `//host/` would be another one.
 fn is_api_path(path: &str) -> bool {
     path.starts_with('/')
         && !path.starts_with("//")
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_is_found_by_the_name_of_the_environment() {
+    fn the_backend_url_defaults_to_the_service_of_the_environment() {
         let config = config(&["--pod-namespace", "staging"]).unwrap();
         assert_eq!(
             config.app.backend_url.as_str(),

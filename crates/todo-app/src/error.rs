@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Why the pages cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The folder of the picture cannot be made or read.
+    /// The folder of the picture cannot be created or read.
     #[error("cannot use the folder {}", folder.display())]
     Cache {
         /// Which folder.
@@ -14,7 +14,7 @@ pub enum AppError {
         /// Why not.
         source: io::Error,
     },
-    /// There is no HTTP client without its roots of trust.
+    /// The HTTP client cannot load its trust roots.
     #[error("cannot create the HTTP client")]
     Client(#[from] reqwest::Error),
 }

@@ -1,11 +1,11 @@
 //! The pages of the todo system: rendered on the server, made quicker by a
 //! little JavaScript, and useful without it.
 //!
-//! - [`App`]: the pages of one environment, with the tasks behind them;
+//! - [`App`]: the pages of one environment and their background tasks;
 //! - `pages`: what a person sees, and the forms that change todos;
-//! - `backend`: the REST API, where the todos are;
-//! - `picture`: the picture that is shown above them, fetched in the
-//!   background and kept on disk;
+//! - `backend`: the client of the REST API, which stores the todos;
+//! - `picture`: the picture above the todos, fetched in the background and
+//!   cached on disk;
 //! - `assets`: style sheet, scripts and icon, built into the program.
 
 mod app;

@@ -10,10 +10,10 @@ use verify::Target;
 use crate::config::{Command, Config};
 use crate::{App, Backend};
 
-/// Starts what `config` asks for.
+/// Starts the command that `config` selects.
 ///
 /// # Errors
-/// Where a port is taken or the folder of the picture cannot be used.
+/// If a port is taken or the picture's folder cannot be used.
 pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     match &config.command {
         Command::Serve => serve_pages(config, lifecycle).await,
@@ -31,8 +31,8 @@ pub async fn start(config: Config, lifecycle: &mut Lifecycle) -> Result<(), Task
     }
 }
 
-/// The pages need nothing but themselves to be ready: without the backend they
-/// say so, and without the picture's origin they show one of their own.
+/// Readiness depends on nothing else: without the backend the pages say so, and
+/// without the picture's origin they show a placeholder.
 async fn serve_pages(config: Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
     let mut registry = Registry::default();
     let app = App::new(&config.app, &mut registry).await?;

@@ -1,4 +1,4 @@
-//! The HTML of each page, whole: what changes in it is seen in a review.
+//! Snapshots of the HTML of each page, so that a review shows every change.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -54,12 +54,12 @@ async fn start() -> Pages {
 }
 
 #[tokio::test]
-async fn the_page_of_the_list_is_whole() {
+async fn the_list_page_matches_its_snapshot() {
     assert_is("list", &start().await.get("/").await.text());
 }
 
 #[tokio::test]
-async fn the_list_has_its_parts() {
+async fn each_part_of_the_list_matches_its_snapshot() {
     let pages = Pages::start().await;
     assert_shows("empty", &pages.get("/").await.text());
     let pages = start().await;
@@ -75,7 +75,7 @@ async fn the_list_has_its_parts() {
 }
 
 #[tokio::test]
-async fn an_edit_has_its_states() {
+async fn each_state_of_an_edit_matches_its_snapshot() {
     let pages = start().await;
     assert_shows("edit", &pages.get("/?edit=3").await.text());
     let refused = pages.post("/edit/3", "text=+&was=Anything").await;
@@ -91,7 +91,7 @@ async fn an_edit_has_its_states() {
 }
 
 #[tokio::test]
-async fn a_change_offers_its_undo_and_a_refusal_its_reason() {
+async fn undo_and_errors_match_their_snapshots() {
     let pages = start().await;
     let answer = pages.post("/delete/3", "").await;
     assert_shows("undo", &pages.follow(&answer).await.text());
@@ -102,7 +102,7 @@ async fn a_change_offers_its_undo_and_a_refusal_its_reason() {
 }
 
 #[tokio::test]
-async fn the_other_pages_are_of_the_same_design() {
+async fn the_other_pages_match_their_snapshots() {
     let pages = start().await;
     assert_shows("print", &pages.get("/print").await.text());
     assert_shows("offline", &pages.get("/offline").await.text());

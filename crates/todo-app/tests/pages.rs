@@ -45,7 +45,7 @@ async fn the_page_has_a_heading_a_picture_a_form_and_the_list() {
 }
 
 #[tokio::test]
-async fn nothing_is_loaded_from_elsewhere_and_nothing_inline_may_run() {
+async fn pages_load_nothing_from_other_origins_and_run_nothing_inline() {
     let pages = Pages::start().await;
     let page = pages.get("/").await;
     let policy = page.header(header::CONTENT_SECURITY_POLICY);
@@ -64,7 +64,7 @@ async fn nothing_is_loaded_from_elsewhere_and_nothing_inline_may_run() {
 }
 
 #[tokio::test]
-async fn a_posted_todo_is_on_the_page_that_the_answer_leads_to() {
+async fn a_posted_todo_is_on_the_page_after_the_redirect() {
     let pages = Pages::start().await;
     let answer = pages.post("/add", "text=Buy+milk").await;
     let page = pages.get(answer.redirect()).await;
@@ -72,7 +72,7 @@ async fn a_posted_todo_is_on_the_page_that_the_answer_leads_to() {
 }
 
 #[tokio::test]
-async fn the_same_form_sent_twice_makes_one_todo() {
+async fn the_same_form_sent_twice_creates_one_todo() {
     let pages = Pages::start().await;
     pages.post("/add", "text=Buy+milk&key=a").await;
     pages.post("/add", "text=Buy+milk&key=a").await;
@@ -84,7 +84,7 @@ async fn the_same_form_sent_twice_makes_one_todo() {
 }
 
 #[tokio::test]
-async fn a_second_press_of_delete_offers_the_undo_that_the_first_one_did() {
+async fn deleting_twice_offers_the_same_undo_twice() {
     let pages = Pages::start().await;
     pages.api.add("Milk & <honey>", true);
     let page = pages.get("/").await.text();
@@ -99,7 +99,7 @@ async fn a_second_press_of_delete_offers_the_undo_that_the_first_one_did() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_refused_is_still_in_its_field_beside_the_reason() {
+async fn a_refused_text_stays_in_its_field_beside_the_reason() {
     let pages = Pages::start().await;
     let answer = pages.post("/add", "text=++").await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
@@ -188,7 +188,7 @@ async fn undoing_a_clear_restores_the_order() {
 }
 
 #[tokio::test]
-async fn both_answers_of_a_form_that_is_sent_twice_offer_the_same_undo() {
+async fn a_form_sent_twice_offers_the_same_undo_both_times() {
     for (action, said, undo) in [
         ("/delete/4", "Deleted “<bdi>Todo 3</bdi>”", "/restore"),
         ("/clear-completed", "Cleared 2 completed todos", "/restore"),
@@ -213,7 +213,7 @@ async fn both_answers_of_a_form_that_is_sent_twice_offer_the_same_undo() {
 }
 
 #[tokio::test]
-async fn a_form_that_cannot_be_read_is_answered_with_a_page() {
+async fn an_unreadable_form_is_answered_with_a_page() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     let before = pages.api.todos();
@@ -234,13 +234,13 @@ async fn a_form_that_cannot_be_read_is_answered_with_a_page() {
 }
 
 #[tokio::test]
-async fn a_form_of_many_todos_means_those_that_the_page_shows() {
+async fn a_bulk_form_applies_to_the_todos_that_its_page_showed() {
     let pages = Pages::start().await;
     for n in 0..3 {
         pages.api.add(&format!("Done {n}"), true);
     }
     let html = pages.get("/").await.text();
-    // Meanwhile somebody takes one tick away and sets another one.
+    // Meanwhile somebody unticks one and adds another completed todo.
     pages.post("/toggle/2", "completed=false").await;
     pages.api.add("Done by others", true);
     let answer = pages.submit(&html, "/clear-completed").await;
@@ -251,7 +251,7 @@ async fn a_form_of_many_todos_means_those_that_the_page_shows() {
 }
 
 #[tokio::test]
-async fn what_the_page_does_not_show_is_asked_first_and_can_be_undone() {
+async fn bulk_changes_beyond_the_page_ask_first_and_can_be_undone() {
     for (path, action, question, said) in [
         (
             "/?filter=active",
@@ -341,7 +341,7 @@ async fn changes_that_cannot_be_undone_ask_first() {
 }
 
 #[tokio::test]
-async fn an_edit_of_a_todo_that_somebody_changed_shows_both_texts() {
+async fn an_edit_of_a_concurrently_changed_todo_shows_both_texts() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     pages.api.rename(1, "Oat milk");
@@ -352,13 +352,13 @@ async fn an_edit_of_a_todo_that_somebody_changed_shows_both_texts() {
     assert!(html.contains("Somebody changed this todo"), "{html}");
     assert!(html.contains(r#"value="Soy milk""#), "{html}");
     assert!(html.contains(">Oat milk<"), "{html}");
-    // The person has seen both: their choice is the last word.
+    // The person has seen both, so their choice wins.
     pages.submit(&html, "/edit/1").await;
     assert_eq!(pages.api.todos(), done(&[("Soy milk", false)]));
 }
 
 #[tokio::test]
-async fn a_tick_of_somebody_else_is_no_conflict_of_an_edit() {
+async fn a_tick_by_somebody_else_does_not_conflict_with_an_edit() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     pages.post("/toggle/1", "completed=true").await;
@@ -367,7 +367,7 @@ async fn a_tick_of_somebody_else_is_no_conflict_of_an_edit() {
 }
 
 #[tokio::test]
-async fn an_edit_of_a_todo_that_somebody_deleted_can_be_added_again() {
+async fn an_edit_of_a_deleted_todo_can_be_added_again() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     pages.post("/delete/1", "").await;
@@ -395,7 +395,7 @@ async fn an_edit_whose_todo_is_on_another_page_keeps_its_text() {
 }
 
 #[tokio::test]
-async fn no_address_can_put_its_text_on_the_page() {
+async fn no_url_can_inject_text_into_the_page() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     for path in [
@@ -415,7 +415,7 @@ async fn no_address_can_put_its_text_on_the_page() {
 }
 
 #[tokio::test]
-async fn a_search_goes_through_filters_actions_and_pages() {
+async fn a_search_is_kept_across_filters_actions_and_pages() {
     let pages = Pages::start().await;
     for n in 0..60 {
         pages.api.add(&format!("Milk & honey {n}"), false);
@@ -440,7 +440,7 @@ async fn a_search_goes_through_filters_actions_and_pages() {
 }
 
 #[tokio::test]
-async fn a_time_is_shown_when_it_is_not_of_today_and_never_empty() {
+async fn a_time_is_hidden_while_recent_and_never_empty() {
     let pages = Pages::start().await;
     pages.api.add("Old", false);
     pages.api.add("New", false);
@@ -474,7 +474,7 @@ async fn the_print_page_has_the_whole_list() {
 }
 
 #[tokio::test]
-async fn an_edit_that_is_refused_stays_in_its_field() {
+async fn a_refused_edit_stays_in_its_field() {
     let pages = Pages::start().await;
     pages.api.add("Milk", false);
     let answer = pages.post("/edit/1", "text=&was=Milk").await;
@@ -485,7 +485,7 @@ async fn an_edit_that_is_refused_stays_in_its_field() {
 }
 
 #[tokio::test]
-async fn filters_are_in_the_address_and_counted_as_a_whole() {
+async fn filters_are_in_the_url_and_count_the_whole_list() {
     let pages = Pages::start().await;
     pages.api.add("Open one", false);
     pages.api.add("Closed one", true);
@@ -557,7 +557,7 @@ async fn changing_a_deleted_todo_is_reported() {
 }
 
 #[tokio::test]
-async fn a_form_of_another_site_changes_nothing() {
+async fn a_form_from_another_site_changes_nothing() {
     let pages = Pages::start().await;
     let request = Request::post("/add")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -570,7 +570,7 @@ async fn a_form_of_another_site_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_prefix_of_the_ingress_is_in_every_address() {
+async fn the_ingress_prefix_is_in_every_url() {
     let pages = Pages::start().await;
     let request = Request::get("/")
         .header("x-forwarded-prefix", "/elsewhere")
@@ -582,7 +582,7 @@ async fn the_prefix_of_the_ingress_is_in_every_address() {
 }
 
 #[tokio::test]
-async fn static_files_are_kept_for_ever_under_the_hash_of_their_content() {
+async fn static_files_are_immutable_and_named_by_content_hash() {
     let pages = Pages::start().await;
     let html = pages.get("/").await.text();
     let (_, rest) = html
@@ -607,7 +607,7 @@ async fn static_files_are_kept_for_ever_under_the_hash_of_their_content() {
 }
 
 #[tokio::test]
-async fn the_health_route_keeps_its_answer() {
+async fn healthz_answers_ready_without_the_backend() {
     let pages = Pages::start().await;
     pages.api.set_down(true);
     let answer = pages.get("/healthz").await;
@@ -616,7 +616,7 @@ async fn the_health_route_keeps_its_answer() {
 }
 
 #[tokio::test]
-async fn any_other_address_is_a_page_for_a_person_and_json_for_a_program() {
+async fn an_unknown_url_is_a_page_for_browsers_and_json_for_programs() {
     let pages = Pages::start().await;
     for path in ["/nope", "/nope/nope", "/static/../Cargo.toml", "/static/x"] {
         let answer = pages.get(path).await;
@@ -639,7 +639,7 @@ async fn any_other_address_is_a_page_for_a_person_and_json_for_a_program() {
 }
 
 #[tokio::test]
-async fn overlong_input_from_an_address_or_a_proxy_is_not_repeated() {
+async fn overlong_input_from_a_url_or_a_proxy_is_not_echoed() {
     let pages = Pages::start().await;
     for number in 0..50 {
         pages.api.add(&format!("todo {number}"), false);

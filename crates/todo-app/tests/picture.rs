@@ -1,4 +1,4 @@
-//! The picture: fetched in the background, kept on disk, never waited for.
+//! The picture: fetched in the background, cached on disk, never waited for.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,8 +19,7 @@ use support::{Answer, Pages};
 
 const LONG: Duration = Duration::from_mins(10);
 
-/// The start of a PNG file of 500 x 500 pixels, and then something that tells
-/// two of them apart.
+/// The start of a 500 x 500 pixel PNG file, with a `tail` to tell files apart.
 fn png(tail: &str) -> Vec<u8> {
     png_of(500, 500, tail)
 }
@@ -51,7 +50,7 @@ fn picture(content: Vec<u8>) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_raw(content, "image/png")
 }
 
-/// Asks until the answer is what the test waits for.
+/// Polls `path` until the answer is `wanted`.
 async fn eventually(pages: &Pages, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
     let asking = async {
         loop {
@@ -64,7 +63,7 @@ async fn eventually(pages: &Pages, path: &str, wanted: impl Fn(&Answer) -> bool)
     };
     tokio::time::timeout(Duration::from_secs(20), asking)
         .await
-        .expect("what the test waits for should come")
+        .expect("the wanted answer should arrive in time")
 }
 
 async fn first(pages: &Pages) -> Answer {
@@ -143,7 +142,7 @@ async fn conditions_ranges_and_head_are_answered() {
 }
 
 #[tokio::test]
-async fn an_expired_picture_is_shown_until_the_next_has_come() {
+async fn an_expired_picture_is_shown_until_the_next_one_arrives() {
     let origin = MockServer::start().await;
     Mock::given(method("GET"))
         .respond_with(picture(png("one")))
@@ -156,7 +155,7 @@ async fn an_expired_picture_is_shown_until_the_next_has_come() {
         .await;
     let pages = Pages::with_picture(&origin.uri(), Duration::from_millis(1)).await;
     first(&pages).await;
-    // Nobody has looked at a page: the old one stays.
+    // Without a view of a page, the old one stays.
     assert_eq!(pages.get("/image").await.bytes, png("one"));
     let grace = pages.get("/").await.text();
     assert!(grace.contains("The next one is on its way"), "{grace}");
@@ -172,7 +171,7 @@ async fn a_hanging_origin_delays_no_page() {
 }
 
 #[tokio::test]
-async fn input_that_is_no_picture_or_too_large_is_rejected() {
+async fn content_that_is_not_a_picture_or_too_large_is_rejected() {
     let script = b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>";
     for answer in [
         ResponseTemplate::new(200).set_body_raw(&script[..], "image/svg+xml"),
@@ -191,7 +190,7 @@ async fn input_that_is_no_picture_or_too_large_is_rejected() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        // The second try says that the first was given up.
+        // A second try proves that the first one failed.
         tokio::time::timeout(Duration::from_secs(20), asked)
             .await
             .unwrap();
@@ -283,13 +282,13 @@ async fn a_picture_that_vanishes_is_fetched_again() {
     first(&pages).await;
 }
 
-/// An origin on a name that is not an address, which says where to go.
+/// An origin that redirects to another place.
 async fn redirect(to: &str) -> MockServer {
     origin(ResponseTemplate::new(302).insert_header("location", to)).await
 }
 
 #[tokio::test]
-async fn a_redirect_is_followed_to_the_origin_itself_and_to_no_other_private_place() {
+async fn redirects_are_followed_within_the_origin_but_to_no_other_private_address() {
     let inside = origin(picture(png("secret"))).await;
     let port = inside.address().port();
     for place in [
@@ -308,7 +307,7 @@ async fn a_redirect_is_followed_to_the_origin_itself_and_to_no_other_private_pla
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        // The second try says that the first was given up.
+        // A second try proves that the first one failed.
         tokio::time::timeout(Duration::from_secs(20), asked)
             .await
             .unwrap();
@@ -330,7 +329,7 @@ async fn a_redirect_is_followed_to_the_origin_itself_and_to_no_other_private_pla
 }
 
 #[tokio::test]
-async fn the_views_outlive_a_picture_that_is_lost() {
+async fn the_view_count_survives_a_lost_picture() {
     let origin = origin(picture(png("one"))).await;
     let pages = Pages::with_picture(&origin.uri(), LONG).await;
     first(&pages).await;

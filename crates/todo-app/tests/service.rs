@@ -1,4 +1,4 @@
-//! The program itself: how it starts, what it tells, how it stops.
+//! The program itself: how it starts, what it reports, how it stops.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ fn todo_app() -> testkit::service::Builder {
     Service::builder(env!("CARGO_BIN_EXE_todo-app"))
         .env("POD_NAMESPACE", "staging")
         .env("SHUTDOWN_DELAY_SECONDS", "0")
-        // Nobody listens there.
+        // Nothing listens there.
         .env("IMG_URL", "http://127.0.0.1:9/")
         .env("TODO_BACKEND_URL", "http://127.0.0.1:9")
 }
@@ -40,10 +40,10 @@ async fn it_is_ready_without_dependencies_and_stops_cleanly() {
     assert!(app.terminate(SOON).await.unwrap().success());
 }
 
-/// Of 2 MiB each, of which little is used.
+/// They are 2 MiB each, and little of that would be used.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_kernel_gives_it_no_huge_pages() {
+async fn transparent_huge_pages_are_disabled() {
     let app = todo_app().start().await.unwrap();
     let status = format!("/proc/{}/status", app.pid().as_raw_nonzero());
     let status = std::fs::read_to_string(status).unwrap();
@@ -107,7 +107,7 @@ fn png(size: usize) -> Vec<u8> {
     file
 }
 
-/// `todo-app` under `limit`, a builtin of the shell that limits what it may do.
+/// `todo-app` under a resource `limit`, which is a builtin of the shell.
 fn limited(limit: &str) -> testkit::service::Builder {
     let script = format!("trap '' XFSZ; {limit}; exec \"$0\"");
     Service::builder("/bin/sh")
@@ -150,8 +150,8 @@ async fn a_full_disk_keeps_the_previous_picture() {
         .await
         .unwrap();
     eventually(SOON, async || image(&app).await).await.unwrap();
-    // Somebody looks, so the next one is fetched; the third request tells that
-    // the second was given up.
+    // A view triggers the next fetch; a third request proves that the second one
+    // failed.
     eventually(SOON, async || {
         get(app.url("/")).await;
         match origin.received_requests().await.unwrap().len() {
@@ -175,7 +175,7 @@ async fn a_full_disk_keeps_the_previous_picture() {
 }
 
 #[tokio::test]
-async fn no_secret_of_the_address_of_the_picture_is_written() {
+async fn secrets_in_the_url_of_the_picture_are_not_logged() {
     let origin = MockServer::start().await;
     let url = format!("{}/500?token=hunter2", origin.uri());
     let url = url.replacen("://", "://user:hunter2@", 1);
@@ -195,7 +195,7 @@ async fn no_secret_of_the_address_of_the_picture_is_written() {
 }
 
 #[tokio::test]
-async fn an_empty_variable_is_not_set() {
+async fn an_empty_variable_counts_as_unset() {
     let mut app = todo_app();
     for variable in [
         "CACHE_DIR",

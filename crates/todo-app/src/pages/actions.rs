@@ -18,8 +18,8 @@ use crate::backend::{BackendError, TextChange};
 pub(super) struct NewTodo {
     #[serde(default)]
     text: String,
-    /// Differs from page to page, so that pressing the button twice makes one
-    /// todo.
+    /// Unique to each rendered page, so that pressing the button twice creates
+    /// one todo.
     #[serde(default)]
     key: String,
 }
@@ -41,7 +41,7 @@ pub(super) async fn add(
             return page(&site, &visit, StatusCode::UNPROCESSABLE_ENTITY, draft).await;
         }
     };
-    // The text is part of the key: who goes back and writes another one means it.
+    // The text is part of the key: going back and entering another one adds a todo.
     let key = format!(
         "{:032x}",
         xxh3_128(format!("{}\n{text}", form.key).as_bytes())
@@ -65,7 +65,7 @@ pub(super) async fn add(
 #[derive(Debug, Deserialize)]
 pub(super) struct Toggle {
     completed: bool,
-    /// Whether it takes a change back, which is the end of it.
+    /// Whether this is an undo, which offers no further undo.
     #[serde(default)]
     undo: bool,
 }
@@ -99,7 +99,7 @@ pub(super) struct NewText {
     /// The text that the person saw when they began to edit.
     #[serde(default)]
     was: String,
-    /// Whether it takes a change back, which is the end of it.
+    /// Whether this is an undo, which offers no further undo.
     #[serde(default)]
     undo: bool,
 }
@@ -111,7 +111,7 @@ pub(super) async fn edit(
     Path(id): Path<i64>,
     Filled(form): Filled<NewText>,
 ) -> Response {
-    // Browsers send the line breaks of a field as CR LF, whatever they were.
+    // Browsers normalise the line breaks of a field to CR LF.
     let was = form.was.replace("\r\n", "\n");
     let draft = |error, state| Draft {
         edit: Some(Edit {
@@ -163,7 +163,7 @@ pub(super) struct Seen {
     completed: bool,
 }
 
-/// `POST /delete/{id}`: the page after it offers to make the todo again.
+/// `POST /delete/{id}`: the next page offers to restore the todo.
 pub(super) async fn delete(
     State(site): State<Site>,
     visit: Visit,
@@ -172,7 +172,7 @@ pub(super) async fn delete(
 ) -> Response {
     match site.backend.delete(TodoId(id), &visit.context).await {
         Ok(todo) => changed_to(&visit, None, &Undo::Deleted(todo.into())),
-        // The button was pressed twice: who left the first answer behind gets its undo here.
+        // The button was pressed twice: the browser dropped the first answer and its undo.
         Err(BackendError::NotFound) => match seen {
             Ok(Filled(Seen { text, completed })) if !text.is_empty() => {
                 let gone = Gone {
@@ -201,7 +201,7 @@ pub(super) async fn restore(
     Filled(form): Filled<Restore>,
 ) -> Response {
     let gone: Vec<Gone> = serde_json::from_str(&form.todos).unwrap_or_default();
-    // The oldest first, so that they come back in their order.
+    // Oldest first, which restores their order.
     for todo in gone.iter().rev().take(MAX_RESTORED as usize) {
         let Ok(text) = TodoText::new(todo.text.as_str()) else {
             continue;

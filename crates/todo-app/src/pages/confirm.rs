@@ -1,4 +1,4 @@
-//! Asking first, where a change is larger than what the page shows.
+//! Asking for confirmation if a change affects more than the page shows.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -9,14 +9,14 @@ use super::render::render;
 use super::site::Site;
 use super::visit::Visit;
 
-/// A change that the page does not show.
+/// A change to confirm.
 pub(super) struct Question {
     pub(super) heading: String,
-    /// What the button of the form says.
+    /// The label of the form's button.
     pub(super) answer: &'static str,
     /// Where the form is sent.
     pub(super) action: &'static str,
-    /// The todos that it means, as JSON, where it can be taken back.
+    /// The todos that it affects, as JSON, if it can be undone.
     pub(super) todos: Option<String>,
 }
 
@@ -28,7 +28,7 @@ struct ConfirmPage<'a> {
     question: &'a Question,
 }
 
-/// Asks, and offers to send the form.
+/// Asks the question, with the form that confirms it.
 pub(super) fn page(site: &Site, visit: &Visit, question: &Question) -> Response {
     let page = ConfirmPage {
         frame: Frame::new(site, visit),

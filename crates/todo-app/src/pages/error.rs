@@ -18,7 +18,7 @@ struct ErrorPage<'a> {
     text: &'a str,
 }
 
-/// A page with nothing but a message and the way back.
+/// A page with just a message and a link back.
 pub(super) fn page(
     site: &Site,
     visit: &Visit,
@@ -37,8 +37,8 @@ pub(super) fn page(
     )
 }
 
-/// `GET /offline`: what the service worker shows in place of a page that needs a
-/// connection, while there is none.
+/// `GET /offline`: what the service worker shows offline, in place of a page
+/// that needs a connection.
 pub(super) async fn offline(State(site): State<Site>, visit: Visit) -> Response {
     page(
         &site,

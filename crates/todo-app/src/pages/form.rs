@@ -15,7 +15,7 @@ use super::undo::Undo;
 use super::visit::Visit;
 use crate::backend::BackendError;
 
-/// What a form says. Where it cannot be read, a page that says so is the answer.
+/// The fields of a form; an unreadable one is answered with a page that says so.
 pub(super) struct Filled<T>(pub(super) T);
 
 impl<T: DeserializeOwned + 'static> FromRequest<Site> for Filled<T> {
@@ -30,8 +30,8 @@ impl<T: DeserializeOwned + 'static> FromRequest<Site> for Filled<T> {
     }
 }
 
-/// To the part of the list from which the form was sent, to the todo that was
-/// changed.
+/// Redirects to the part of the list from which the form was sent, and to the
+/// changed todo in it.
 pub(super) fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) -> Response {
     let row = id.map_or_else(String::new, |id| format!("#todo-{id}"));
     let address = visit.path(&format!("/{}{row}", visit.place.address()));
@@ -42,17 +42,17 @@ pub(super) fn back(visit: &Visit, id: Option<i64>, cookie: Option<HeaderValue>) 
     response
 }
 
-/// [`back`], where the change can be taken back.
+/// [`back`], with an offer to undo the change.
 pub(super) fn changed_to(visit: &Visit, id: Option<i64>, undo: &Undo) -> Response {
     back(visit, id, undo.cookie(&visit.prefix))
 }
 
-/// [`back`], where there is nothing to be taken back any more.
+/// [`back`], with the offer to undo withdrawn.
 pub(super) fn undone(visit: &Visit, id: Option<i64>) -> Response {
     back(visit, id, Undo::over(&visit.prefix))
 }
 
-/// The answer to what the backend did, or did not do.
+/// The response, or the list with the backend's error.
 pub(super) async fn answer(
     site: &Site,
     visit: &Visit,
@@ -64,7 +64,7 @@ pub(super) async fn answer(
     }
 }
 
-/// The list again, with what could not be saved on it.
+/// The list again, showing what could not be saved.
 pub(super) async fn failed(
     site: &Site,
     visit: &Visit,

@@ -24,24 +24,24 @@ use crate::picture;
 /// How many todos a page of the list holds.
 const PAGE_SIZE: u32 = 50;
 
-/// What a person has typed or done that the next page has to show.
+/// What a person typed or did that the next page must show.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     /// The text in the field of the new todo.
     pub(super) new_text: String,
     /// What is wrong with it.
     pub(super) new_error: Option<String>,
-    /// The todo whose editor is to be opened.
+    /// The todo whose editor to open.
     pub(super) open: Option<TodoId>,
-    /// The edit that is not saved.
+    /// The unsaved edit.
     pub(super) edit: Option<Edit>,
     /// What could not be done.
     pub(super) alert: Option<String>,
-    /// A change that can be taken back, in place of the one that the visit knows.
+    /// A change that can be undone; takes precedence over that of the visit.
     pub(super) undo: Option<Undo>,
 }
 
-/// A todo in its field.
+/// A todo being edited.
 #[derive(Clone, Debug)]
 pub(super) struct Edit {
     pub(super) id: TodoId,
@@ -81,7 +81,7 @@ struct HomePage<'a> {
     limit: usize,
     draft: &'a Draft,
     undo: Option<Offer>,
-    /// Whether the backend gave the list.
+    /// Whether the backend returned the list.
     reached: bool,
     list: List,
     /// How often the picture changes.
@@ -98,9 +98,9 @@ struct List {
     next: String,
     /// The query that leads there.
     older: String,
-    /// The todos that "Clear completed" means, where all of them are shown.
+    /// The todos that "Clear completed" deletes, if the page shows all of them.
     to_clear: Option<String>,
-    /// The todos that "Complete all" means, where all of them are shown.
+    /// The todos that "Complete all" ticks, if the page shows all of them.
     to_complete: Option<String>,
 }
 
@@ -118,7 +118,7 @@ struct FilterLink {
     label: &'static str,
     query: String,
     current: bool,
-    /// How many todos it has, where that is known.
+    /// How many todos it has, if known.
     count: Option<u64>,
 }
 
@@ -177,7 +177,7 @@ impl HomePage<'_> {
         .address()
     }
 
-    /// The edit that none of the rows shows.
+    /// The edit, if its row is not on this page.
     fn edit_out_of_sight(&self) -> Option<&Edit> {
         let edit = self.draft.edit.as_ref()?;
         let shown = self.list.rows.iter().any(|row| row.edit.is_some());
@@ -196,7 +196,7 @@ impl HomePage<'_> {
         picture.map_or((0, 0), |picture| (picture.views, picture.views_of_all))
     }
 
-    /// An edit that the backend did not take.
+    /// The edit, if the backend did not save it.
     fn unsaved_edit(&self) -> Option<&Edit> {
         let edit = self.draft.edit.as_ref();
         edit.filter(|edit| matches!(edit.state, EditState::Open))
@@ -222,8 +222,8 @@ pub(super) struct EditQuery {
     edit: i64,
 }
 
-/// The page of the list with what `draft` holds. It is a 503 where the list
-/// cannot be had; what was typed is kept on it all the same.
+/// The page of the list with the contents of `draft`. If the list is
+/// unavailable, it is a 503 that still keeps what was typed.
 pub(super) async fn page(
     site: &Site,
     visit: &Visit,
@@ -238,7 +238,7 @@ pub(super) async fn page(
         .await;
     let (status, list) = match list {
         Ok(page) => (status, Some(List::new(page, visit, &draft, now))),
-        // An old or a wrong cursor: the list starts anew.
+        // A stale or invalid cursor: start from the top.
         Err(BackendError::Refused(_)) if place.cursor.is_some() => {
             let start = visit.path(&format!("/{}", place.first().address()));
             return axum::response::Redirect::to(&start).into_response();
@@ -341,10 +341,10 @@ impl PictureView {
 }
 
 /// `GET /picture.json`: what the scripts need to follow the picture. It counts
-/// no view, as the page that asks was counted.
+/// no view: the requesting page was already counted.
 pub(super) async fn picture(State(site): State<Site>, visit: Visit) -> Response {
     let instant = |at: OffsetDateTime| at.format(&Rfc3339).ok();
-    let picture = site.picture.look().map(|view| {
+    let picture = site.picture.peek().map(|view| {
         serde_json::json!({
             "src": visit.path(&format!("/image?v={}", view.version)),
             "fetched_at": instant(view.fetched_at),

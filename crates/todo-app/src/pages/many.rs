@@ -1,8 +1,8 @@
 //! The forms that change many todos at once.
 //!
-//! Such a form carries the todos that it means. Sent twice, it means the same
-//! ones, and both answers offer the same undo: a browser keeps only the last.
-//! Where the page does not show all of them, the button asks first.
+//! Such a form carries the todos that it applies to. Sent twice, it applies to
+//! the same ones, and both answers offer the same undo: a browser keeps only
+//! the last. If the page does not show all of them, the button asks first.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -18,26 +18,26 @@ use super::undo::{Gone, MAX_RESTORED, Undo, to_clear, to_complete};
 use super::visit::Visit;
 use crate::backend::{BackendError, Filter, Found, Named, TodoPage, Wanted};
 
-/// What such a form says.
+/// The fields of such a form.
 #[derive(Debug, Deserialize)]
-pub(super) struct Meant {
+pub(super) struct BulkForm {
     /// The todos, as JSON.
     #[serde(default)]
     todos: String,
-    /// Whether the person knows that there will be no undo.
+    /// Whether the person confirmed that there is no undo.
     #[serde(default)]
     confirmed: bool,
 }
 
-/// Which todos a form means.
+/// Which todos a form applies to.
 enum Which<T> {
     These(Vec<T>),
     All,
-    /// The person has to be asked.
+    /// The person must confirm first.
     Unknown,
 }
 
-impl Meant {
+impl BulkForm {
     fn which<T: DeserializeOwned>(&self) -> Which<T> {
         let todos: Vec<T> = serde_json::from_str(&self.todos).unwrap_or_default();
         match self.confirmed {
@@ -52,7 +52,7 @@ impl Meant {
 pub(super) async fn clear_completed(
     State(site): State<Site>,
     visit: Visit,
-    Filled(form): Filled<Meant>,
+    Filled(form): Filled<BulkForm>,
 ) -> Response {
     let done = match form.which() {
         Which::Unknown => ask_to_clear(&site, &visit).await,
@@ -84,8 +84,8 @@ async fn clear(site: &Site, visit: &Visit, todos: Vec<Gone>) -> Result<Response,
     site.backend
         .clear_completed(Some(&only), &visit.context)
         .await?;
-    // Somebody may have taken a tick away meanwhile: that todo is still there.
-    let left = now(site, visit, &ids).await;
+    // A todo that somebody unticked meanwhile is not deleted.
+    let left = current(site, visit, &ids).await;
     let gone: Vec<_> = todos
         .into_iter()
         .filter(|todo| !left.iter().any(|found| found.todo.id.0 == todo.id))
@@ -97,7 +97,7 @@ async fn clear(site: &Site, visit: &Visit, todos: Vec<Gone>) -> Result<Response,
 pub(super) async fn complete_all(
     State(site): State<Site>,
     visit: Visit,
-    Filled(form): Filled<Meant>,
+    Filled(form): Filled<BulkForm>,
 ) -> Response {
     let done = match form.which() {
         Which::Unknown => ask_to_complete(&site, &visit).await,
@@ -131,7 +131,7 @@ async fn complete(site: &Site, visit: &Visit, ids: Vec<TodoId>) -> Result<Respon
         .collect();
     if ticked.is_empty() {
         // The form was sent before.
-        let found = now(site, visit, &ids).await.into_iter();
+        let found = current(site, visit, &ids).await.into_iter();
         ticked = found
             .filter(|found| found.todo.completed)
             .map(|found| (found.todo.id.0, found.version))
@@ -146,7 +146,7 @@ pub(super) struct UntickAll {
     todos: String,
 }
 
-/// `POST /untick-all`: takes [`complete_all`] back, but for what others changed
+/// `POST /untick-all`: undoes [`complete_all`], except for what others changed
 /// meanwhile.
 pub(super) async fn untick_all(
     State(site): State<Site>,
@@ -169,7 +169,7 @@ pub(super) async fn untick_all(
     answer(&site, &visit, done).await
 }
 
-/// The list again, with the undo of what was `changed`, if anything was.
+/// Back to the list, with an undo of what was `changed`, if anything was.
 fn offer<T>(visit: &Visit, changed: Vec<T>, undo: fn(Vec<T>) -> Undo) -> Response {
     if changed.is_empty() {
         back(visit, None, None)
@@ -178,8 +178,8 @@ fn offer<T>(visit: &Visit, changed: Vec<T>, undo: fn(Vec<T>) -> Undo) -> Respons
     }
 }
 
-/// The todos of `filter`, or the first of them where they are more than can be
-/// taken back.
+/// The todos of `filter`, or the first of them if there are more than can be
+/// undone.
 async fn all(site: &Site, visit: &Visit, filter: Filter) -> Result<TodoPage, BackendError> {
     let wanted = Wanted {
         filter,
@@ -190,12 +190,12 @@ async fn all(site: &Site, visit: &Visit, filter: Filter) -> Result<TodoPage, Bac
         .await
 }
 
-/// The todos of a page that holds all of them.
+/// The todos of `page`, if it holds all of them.
 fn whole(page: &TodoPage) -> Option<&[Todo]> {
     page.next.is_none().then_some(&*page.todos)
 }
 
-/// Asks, unless there is nothing to do.
+/// Asks for confirmation, unless there is nothing to do.
 fn ask(site: &Site, visit: &Visit, count: u64, question: &Question) -> Response {
     match count {
         0 => back(visit, None, None),
@@ -203,9 +203,9 @@ fn ask(site: &Site, visit: &Visit, count: u64, question: &Question) -> Response 
     }
 }
 
-/// How those of `ids` are now that are still there. Nothing is known of the
-/// others where the backend does not answer.
-async fn now(site: &Site, visit: &Visit, ids: &[TodoId]) -> Vec<Found> {
+/// The current state of those of `ids` that still exist; incomplete if the
+/// backend stops answering.
+async fn current(site: &Site, visit: &Visit, ids: &[TodoId]) -> Vec<Found> {
     let mut found = Vec::new();
     for &id in ids {
         match site.backend.find(id, &visit.context).await {

@@ -1,7 +1,7 @@
 //! The pages: one list with its forms, and what is shown when something is wrong.
 //!
-//! Every change is a form post that is answered by a redirect, so that all of
-//! it works without JavaScript; the scripts take the same forms over.
+//! Every change is a form post answered by a redirect, so everything works
+//! without JavaScript; the scripts take over the same forms.
 
 mod actions;
 mod confirm;
@@ -31,12 +31,12 @@ use crate::{assets, picture};
 
 pub(crate) use site::Site;
 
-/// Everything that a page loads is ours, and nothing is written into it.
+/// Pages load only files of their own, and nothing inline.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'; manifest-src 'self'";
 
-/// Which program answers, for those who look from outside.
+/// Which build is running, for requests from outside the cluster.
 async fn version(State(site): State<Site>) -> Json<BuildInfo> {
     Json(BuildInfo {
         name: "todo-app",

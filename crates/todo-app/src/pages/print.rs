@@ -13,11 +13,11 @@ use super::site::Site;
 use super::visit::{Cursor, Place, Visit};
 use crate::backend::BackendError;
 
-/// How many todos the API gives at once.
+/// How many todos the API returns at once.
 const PAGE_SIZE: u32 = 1000;
 
-/// How many of such pages are asked for. Who prints more than this many todos
-/// searches or filters first.
+/// How many such pages are requested. A longer list must be searched or
+/// filtered before it is printed.
 const MAX_PAGES: u32 = 5;
 
 #[derive(Template)]

@@ -1,17 +1,17 @@
-//! From a page to an answer.
+//! Renders pages into responses.
 
 use askama::Template;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use tracing::error;
 
-/// Pages hold what people wrote and are made anew for each visit.
+/// Pages contain what people wrote and are rendered for each visit.
 pub(super) const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// When to ask again for a page that could not be made, in seconds.
+/// When to retry a page that was unavailable, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// The answer with a page in it.
+/// The response that contains `page`.
 pub(super) fn render(status: StatusCode, page: &impl Template) -> Response {
     let html = match page.render() {
         Ok(html) => Html(html),

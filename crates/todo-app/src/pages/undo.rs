@@ -1,9 +1,9 @@
 //! Undo without scripts.
 //!
-//! A change is answered by a redirect, and beside it a cookie says how to take
-//! the change back: it reaches any replica, and no link can put words of its
-//! own on the page. What does not fit into a cookie cannot be undone, so it is
-//! asked first.
+//! A change is answered by a redirect with a cookie that says how to undo it:
+//! any replica can read the cookie, and no link can inject text into the page.
+//! A change that does not fit into a cookie cannot be undone, so the page asks
+//! first.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
@@ -16,15 +16,15 @@ const COOKIE: &str = "undo";
 /// How long an undo is offered, in seconds.
 const OFFERED_FOR: u32 = 120;
 
-/// What browsers keep at least is 4096 bytes, name and attributes included
-/// (RFC 6265, section 6.1).
+/// Browsers keep at least 4096 bytes, name and attributes included (RFC 6265,
+/// section 6.1).
 const MAX_LENGTH: usize = 3500;
 
-/// How many todos that are changed at once can be changed back; more would
-/// hardly fit into the cookie.
+/// How many todos of one change can be restored; more would hardly fit into the
+/// cookie.
 pub(super) const MAX_RESTORED: u32 = 100;
 
-/// A change that can be taken back.
+/// A change that can be undone.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Undo {
@@ -34,9 +34,9 @@ pub(super) enum Undo {
     Cleared(Vec<Gone>),
     /// All todos were ticked: these, by id and version.
     Completed(Vec<(i64, i64)>),
-    /// A todo was ticked, or its tick taken away.
+    /// A todo was ticked or unticked.
     Ticked(Gone),
-    /// A todo got another text.
+    /// The text of a todo was changed.
     Edited {
         /// Which todo.
         id: i64,
@@ -66,11 +66,11 @@ impl From<Todo> for Gone {
     }
 }
 
-/// The form that takes a change back, and what it says.
+/// The form that undoes a change, and its words.
 pub(super) struct Offer {
     /// What happened, in words.
     pub(super) before: String,
-    /// The text of the todo that it happened to.
+    /// The text of the affected todo.
     pub(super) text: Option<String>,
     /// The path that the form is sent to.
     pub(super) action: String,
@@ -79,7 +79,7 @@ pub(super) struct Offer {
 }
 
 impl Undo {
-    /// The undo that the cookies of a request tell.
+    /// The undo in the cookies of a request.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let cookies = headers.get_all(header::COOKIE).into_iter();
         let value = cookies
@@ -91,7 +91,7 @@ impl Undo {
         serde_json::from_str(&json).ok()
     }
 
-    /// The header that offers it under `prefix`; `None` where it is too long.
+    /// The header that offers it under `prefix`; `None` if it is too long.
     pub(super) fn cookie(&self, prefix: &PublicPrefix) -> Option<HeaderValue> {
         let json = serde_json::to_string(self).ok()?;
         if json.len() > MAX_LENGTH {
@@ -103,7 +103,7 @@ impl Undo {
             .flatten()
     }
 
-    /// The header that takes the offer away.
+    /// The header that withdraws the offer.
     pub(super) fn over(prefix: &PublicPrefix) -> Option<HeaderValue> {
         cookie(prefix, "", 0)
     }
@@ -163,7 +163,7 @@ impl Offer {
     }
 }
 
-/// What "Clear completed" carries; `None` where that is too much for an undo.
+/// What "Clear completed" carries; `None` if that is too much for an undo.
 pub(super) fn to_clear<'a>(
     completed: impl Iterator<Item = &'a Todo>,
     prefix: &PublicPrefix,
@@ -173,12 +173,12 @@ pub(super) fn to_clear<'a>(
     Undo::Cleared(todos).cookie(prefix).map(|_| json)
 }
 
-/// What "Complete all" carries; `None` where that is too much for an undo.
+/// What "Complete all" carries; `None` if that is too much for an undo.
 pub(super) fn to_complete<'a>(
     active: impl Iterator<Item = &'a Todo>,
     prefix: &PublicPrefix,
 ) -> Option<String> {
-    /// Longer than any that the backend gives in years.
+    /// Longer than any version that the backend assigns for years.
     const LONG_VERSION: i64 = 999_999;
 
     let ids: Vec<_> = active.map(|todo| todo.id.0).collect();

@@ -1,4 +1,4 @@
-//! What a request tells beside its content: who is looking, and from where.
+//! The context of a request: prefix, part of the list and last change.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -21,20 +21,20 @@ use crate::backend::{Filter, Wanted};
 pub(super) struct Visit {
     /// The prefix under which the browser sees the pages.
     pub(super) prefix: PublicPrefix,
-    /// For the calls that the request leads to.
+    /// For the calls made on behalf of the request.
     pub(super) context: RequestContext,
-    /// The part of the list that is looked at.
+    /// The part of the list being viewed.
     pub(super) place: Place,
-    /// The last change, while it can be taken back.
+    /// The last change, while it can be undone.
     pub(super) undo: Option<Undo>,
 }
 
-/// A part of the list, as the query of the address says it.
+/// A part of the list, as in the query of the URL.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Place {
     /// Which todos.
     pub(super) filter: Filter,
-    /// What their texts have in them, not empty.
+    /// What their texts contain; never empty.
     pub(super) query: Option<String>,
     /// Where the page of the list starts, if not with the newest.
     pub(super) cursor: Option<Cursor>,
@@ -58,7 +58,7 @@ impl Place {
         }
     }
 
-    /// What is searched for; empty where nothing is.
+    /// The text to search for; empty without a search.
     pub(super) fn query_text(&self) -> &str {
         self.query.as_deref().unwrap_or_default()
     }
@@ -91,13 +91,13 @@ impl Place {
     }
 }
 
-/// Where a page of the list starts: `{microseconds since 1970}-{id}`, as the
-/// links of the API have it, in its one canonical form.
+/// Where a page of the list starts: `{microseconds since 1970}-{id}`, as in the
+/// links of the API, in canonical form.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Cursor(String);
 
 impl Cursor {
-    /// `None` where `text` is none of the API's.
+    /// `None` if `text` is not a cursor of the API.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (micros, id) = text.split_once('-')?;
         let number = |digits: &str| {
@@ -120,10 +120,10 @@ struct RawPlace {
 }
 
 impl From<RawPlace> for Place {
-    /// What somebody wrote by hand and means nothing leads to the whole list.
+    /// Invalid values, as in a hand-written URL, select the whole list.
     fn from(raw: RawPlace) -> Self {
         let query = raw.q.unwrap_or_default();
-        // No todo has more.
+        // No todo is longer.
         let query: String = query.trim().chars().take(MAX_TEXT_CODE_POINTS).collect();
         let query = query.trim_end().to_owned();
         Self {
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_has_one_form() {
+    fn a_cursor_is_parsed_into_canonical_form() {
         let parse = |text: &str| Cursor::parse(text).map(|cursor| cursor.0);
         assert_eq!(
             parse("1764160000000000-7").as_deref(),

@@ -1,4 +1,4 @@
-//! Points in time for people: how long ago, and exactly.
+//! Points in time for people: relative and exact.
 
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
@@ -9,7 +9,7 @@ const EXACT: &[BorrowedFormatItem<'_>] = format_description!(
     "[day padding:none] [month repr:long] [year], [hour]:[minute]:[second] UTC"
 );
 
-/// How long a point in time goes without saying in a list.
+/// A list does not show times more recent than this.
 const RECENT: Duration = Duration::hours(24);
 
 /// A point in time in the three forms that a `<time>` element needs.
@@ -21,13 +21,13 @@ pub(super) struct When {
     pub(super) exact: String,
     /// Such as `5 minutes ago`, or `in 5 minutes`.
     pub(super) relative: String,
-    /// Whether it is less than a day ago. The scripts, who know where the
-    /// reader's day begins, ask whether it is today.
+    /// Whether it is less than a day ago. The scripts know when the reader's
+    /// day begins and check whether it is today.
     pub(super) recent: bool,
 }
 
 impl When {
-    /// `at` as it looks at `now`.
+    /// `at` as seen from `now`.
     pub(super) fn new(at: OffsetDateTime, now: OffsetDateTime) -> Self {
         Self {
             machine: at.format(&Rfc3339).unwrap_or_default(),
@@ -38,7 +38,7 @@ impl When {
     }
 }
 
-/// The scripts say the same by `Intl.RelativeTimeFormat`.
+/// The scripts produce the same words with `Intl.RelativeTimeFormat`.
 fn relative(difference: Duration) -> String {
     const UNITS: [(i64, &str); 5] = [
         (365 * 24 * 3600, "year"),
@@ -68,8 +68,7 @@ fn relative(difference: Duration) -> String {
     }
 }
 
-/// How often something happens that happens every `period`, such as
-/// `every 10 minutes`.
+/// `period` as a frequency, such as `every 10 minutes`.
 pub(super) fn every(period: std::time::Duration) -> String {
     let seconds = period.as_secs().max(1);
     let (count, unit) = [(24 * 3600, "day"), (3600, "hour"), (60, "minute")]

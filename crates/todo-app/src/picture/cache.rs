@@ -1,9 +1,9 @@
 //! The picture on disk: `picture-{hash}.{extension}`, and `picture.json` with
-//! what is known of it.
+//! its metadata.
 //!
-//! Both are written to a temporary file, flushed to the disk and renamed, so
-//! that a crash leaves the old one or the new one. What cannot be read, or is
-//! not what the metadata say, counts as not there.
+//! Each is written to a temporary file, synced to disk and renamed, so a crash
+//! leaves either the old or the new one. A picture that cannot be read or does
+//! not match its metadata counts as missing.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -24,11 +24,11 @@ const METADATA: &str = "picture.json";
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
     folder: PathBuf,
-    /// Held while the folder is changed.
+    /// Held while the folder changes.
     writing: Arc<Mutex<()>>,
 }
 
-/// What is known of a picture.
+/// The metadata of a picture.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
     #[serde(with = "hexadecimal")]
@@ -40,11 +40,11 @@ pub(super) struct Entry {
     pub(super) fetched_at: OffsetDateTime,
     /// How many pages showed it.
     pub(super) views: u64,
-    /// How many pages showed it or one of those before it.
+    /// How many pages showed it or an earlier one.
     pub(super) views_of_all: u64,
 }
 
-/// A picture that is not shown yet.
+/// A downloaded picture that is not installed yet.
 #[derive(Debug)]
 pub(super) struct Download {
     pub(super) temporary: TempPath,
@@ -54,7 +54,7 @@ pub(super) struct Download {
 }
 
 impl Entry {
-    /// Differs from picture to picture.
+    /// Unique to each picture.
     pub(super) fn version(&self) -> String {
         format!("{:016x}", self.hash >> 64)
     }
@@ -80,12 +80,12 @@ impl Cache {
         }
     }
 
-    /// Where the file of `entry` is.
+    /// The path of the file of `entry`.
     pub(super) fn path(&self, entry: &Entry) -> PathBuf {
         self.folder.join(entry.file())
     }
 
-    /// Makes the folder where it is missing and reads what it holds.
+    /// Creates the folder if missing and reads its picture.
     pub(super) async fn load(&self) -> io::Result<Option<Entry>> {
         let cache = self.clone();
         blocking(move || {
@@ -113,7 +113,7 @@ impl Cache {
         Ok(Some(entry))
     }
 
-    /// An empty file that goes away with its path.
+    /// An empty file that is deleted when its path is dropped.
     pub(super) async fn temporary_file(&self) -> io::Result<(TempPath, tokio::fs::File)> {
         let folder = self.folder.clone();
         blocking(move || {
@@ -123,8 +123,8 @@ impl Cache {
         .await
     }
 
-    /// Makes `download` the picture. The file of `previous` stays until the
-    /// next time: an answer may be reading it.
+    /// Makes `download` the current picture. The file of `previous` stays until
+    /// the next one: a response may still be reading it.
     pub(super) async fn install(
         &self,
         download: Download,
@@ -162,7 +162,7 @@ impl Cache {
         .await
     }
 
-    /// There is nothing behind the lock that a panic could spoil.
+    /// Ignores poisoning: the lock guards no data that a panic could corrupt.
     fn writing(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,12 +173,12 @@ impl Cache {
         file.flush()?;
         file.as_file().sync_all()?;
         file.persist(self.folder.join(METADATA))?;
-        // A rename is on the disk when its folder is.
+        // A rename is durable once its folder is synced.
         fs::File::open(&self.folder)?.sync_all()
     }
 
-    /// Removes every picture, and what a crash left of one, but those of
-    /// `entries`.
+    /// Removes every picture except those of `entries`, and every temporary
+    /// file that a crash left behind.
     fn remove_all_but(&self, entries: &[Entry]) {
         let kept: Vec<String> = entries.iter().map(Entry::file).collect();
         let stale = |path: &Path| {
@@ -204,7 +204,7 @@ where
     tokio::task::spawn_blocking(work).await?
 }
 
-/// Why what is on disk is not used.
+/// Why the picture on disk is not used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("cannot read it: {0}")]

@@ -1,12 +1,12 @@
-//! Which files are shown, by their first bytes.
+//! Decides by its first bytes whether a file is shown.
 
 use serde::{Deserialize, Serialize};
 
-/// The largest picture that is shown, in pixels a side: a small file can hold
-/// more than the memory of whoever looks at it.
+/// The largest picture that is shown, in pixels a side: a small file can decode
+/// to more than a browser's memory.
 const SIDE_LIMIT: usize = 8192;
 
-/// The formats that are shown. None of them can hold a script.
+/// The formats that are shown. None of them can contain a script.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ImageType {
     /// AV1 Image File Format.
@@ -29,7 +29,7 @@ pub enum ImageType {
 /// Why a file is not shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotShown {
-    /// It is of no format that is shown, or its size cannot be told.
+    /// It has none of these formats, or its dimensions cannot be determined.
     #[error("the answer is not a JPEG, PNG, WebP, GIF or AVIF picture")]
     NotAPicture,
     /// A browser would need too much memory for it.
@@ -38,11 +38,11 @@ pub enum NotShown {
 }
 
 impl ImageType {
-    /// The format of the file that begins with `start`, whatever anybody says
-    /// of it.
+    /// The format of the file that begins with `start`, whatever its declared
+    /// type.
     ///
     /// # Errors
-    /// Where it is not to be shown.
+    /// If it must not be shown.
     pub fn of(start: &[u8]) -> Result<Self, NotShown> {
         let found = infer::get(start).ok_or(NotShown::NotAPicture)?.mime_type();
         let format = [Self::Avif, Self::Gif, Self::Jpeg, Self::Png, Self::Webp]
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_that_a_browser_would_run_is_no_picture() {
+    fn content_that_a_browser_would_execute_is_rejected() {
         for content in [
             &b"<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>"[..],
             b"<?xml version='1.0'?><svg/>",

@@ -14,11 +14,11 @@ use tracing::error;
 use super::Picture;
 use crate::assets::PLACEHOLDER;
 
-/// Browsers keep the picture and ask whether it is still the one.
+/// Browsers cache the picture but always revalidate it.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// The picture with everything that HTTP has for files (validators,
-/// conditions, ranges), or the placeholder.
+/// The picture with all that HTTP offers for files (validators, conditions,
+/// ranges), or the placeholder.
 pub(crate) async fn serve(State(picture): State<Picture>, request: Request) -> Response {
     let request_headers = request.headers().clone();
     if let Some(entry) = picture.current() {
@@ -30,10 +30,10 @@ pub(crate) async fn serve(State(picture): State<Picture>, request: Request) -> R
                     .insert(header::CACHE_CONTROL, REVALIDATE);
                 return response;
             }
-            // It may be a directory or of somebody else now, or be gone.
+            // It may be a directory now, belong to somebody else or be gone.
             Ok(_) => picture.lost(&entry),
             Err(error) if error.kind() == io::ErrorKind::NotFound => picture.lost(&entry),
-            // The file is as good as before: the next request may find it.
+            // The file itself may be fine: the next request may succeed.
             Err(error) => error!(%error, "reading the picture failed"),
         }
     }
@@ -50,9 +50,9 @@ async fn serve_file(path: &Path, mut request: Request) -> io::Result<Response> {
     Ok(service.try_call(request).await?.map(Body::new))
 }
 
-/// Whether the range that a client holds is of another picture (RFC 9110,
-/// section 13.1.5), so that it needs the whole of this one. [`ServeFile`] knows
-/// the validators but not this condition, so it is asked for them.
+/// Whether the part that a client holds is of another picture, so that it needs
+/// the whole of this one (RFC 9110, section 13.1.5). [`ServeFile`] sets the
+/// validators but does not evaluate `If-Range`.
 async fn condition_fails(condition: &IfRange, service: &mut ServeFile) -> bool {
     let mut head = Request::new(Body::empty());
     *head.method_mut() = Method::HEAD;

@@ -1,4 +1,4 @@
-//! What is counted of the picture.
+//! Metrics of the picture.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -1,10 +1,10 @@
-//! The picture above the todos: fetched in the background, kept on disk,
-//! never waited for.
+//! The picture above the todos: fetched in the background and cached on disk,
+//! so that no page waits for it.
 //!
 //! A picture is fresh for its time to live. After that it is still shown (the
-//! grace of the cache), and the first view that finds it expired has the next
-//! one fetched; nobody looks, nothing is fetched. While none can be had, a
-//! picture of our own stands in.
+//! cache's grace period), and the first view that finds it expired triggers the
+//! next fetch; without views, nothing is fetched. While no picture is
+//! available, a placeholder stands in.
 
 mod cache;
 mod format;
@@ -32,8 +32,8 @@ use crate::error::AppError;
 pub use self::format::{ImageType, NotShown};
 pub(crate) use self::http::serve;
 
-/// How often the counts of views are written to disk, where they changed.
-const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often changed view counts are written to disk.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The picture of one environment. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,23 +46,23 @@ struct Inner {
     ttl: Duration,
     metrics: Metrics,
     state: Mutex<State>,
-    /// Somebody saw an expired picture, or found that it is gone.
+    /// Notified when a view finds the picture expired or missing.
     wanted: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     current: Option<Entry>,
-    /// Views of all pictures so far. They outlive a picture that is lost.
+    /// Views of all pictures so far; survives the loss of a picture.
     views_of_all: u64,
-    /// Whether the counts on disk are behind.
+    /// Whether the counts on disk are stale.
     behind: bool,
 }
 
-/// What a page tells of its picture.
+/// What a page shows about its picture.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// Differs from picture to picture.
+    /// Unique to each picture.
     pub(crate) version: String,
     /// When it was fetched.
     pub(crate) fetched_at: OffsetDateTime,
@@ -75,7 +75,7 @@ pub(crate) struct View {
 }
 
 impl Picture {
-    /// Takes up what an earlier process kept in the folder of `config`.
+    /// Loads what an earlier process kept in the folder of `config`.
     pub(crate) async fn open(
         config: &AppConfig,
         registry: &mut Registry,
@@ -99,8 +99,8 @@ impl Picture {
         })))
     }
 
-    /// Counts a view and tells what is seen; `None` while there is no picture.
-    /// The view of an expired one asks for the next.
+    /// Counts a view and describes the picture; `None` while there is none.
+    /// Viewing an expired one requests the next.
     pub(crate) fn view(&self) -> Option<View> {
         let mut state = self.state();
         let State {
@@ -116,23 +116,23 @@ impl Picture {
         *behind = true;
         drop(state);
         self.0.metrics.views.inc();
-        self.ask_for_next(&view);
+        self.request_next(&view);
         Some(view)
     }
 
-    /// Tells what there is to see, without counting a view: for a page that
-    /// was counted and is still open. It asks for the next picture all the same.
-    pub(crate) fn look(&self) -> Option<View> {
+    /// Describes the picture without counting a view, for an open page that was
+    /// already counted. An expired picture requests the next one all the same.
+    pub(crate) fn peek(&self) -> Option<View> {
         let view = self
             .state()
             .current
             .as_ref()
             .map(|entry| self.describe(entry))?;
-        self.ask_for_next(&view);
+        self.request_next(&view);
         Some(view)
     }
 
-    fn ask_for_next(&self, view: &View) {
+    fn request_next(&self, view: &View) {
         if view.expires_at <= OffsetDateTime::now_utc() {
             self.0.wanted.notify_one();
         }
@@ -151,7 +151,7 @@ impl Picture {
     }
 
     /// Fetches the first picture, and each next one when it is due, until
-    /// `shutdown`. What fails is tried again, ever less often.
+    /// `shutdown`. Failures are retried with a growing backoff.
     pub(crate) async fn keep_fresh(&self, shutdown: CancellationToken) {
         let pauses = backoff(Duration::from_secs(1), Duration::from_mins(5));
         shutdown
@@ -163,7 +163,7 @@ impl Picture {
                         self.0.metrics.failed();
                         warn!(%error, retry_seconds = pause.as_secs(), "fetching a new picture failed");
                     };
-                    // There is no last try, so there is no last error.
+                    // The retries never end, so this is never an error.
                     if refresh.retry(pauses).notify(notify).await.is_ok() {
                         self.0.metrics.fetched();
                     }
@@ -172,9 +172,9 @@ impl Picture {
             .await;
     }
 
-    /// Writes the counts of views to disk, now and then, and at the end.
+    /// Writes the view counts to disk periodically and on shutdown.
     pub(crate) async fn keep_count(&self, shutdown: CancellationToken) {
-        let mut interval = tokio::time::interval(KEEP_EVERY);
+        let mut interval = tokio::time::interval(SAVE_INTERVAL);
         while shutdown
             .run_until_cancelled(interval.tick())
             .await
@@ -207,7 +207,7 @@ impl Picture {
             let Some(fetched_at) = fetched_at else {
                 return;
             };
-            // A clock that was set back must not keep a picture for longer.
+            // A clock that was set back must not extend a picture's life.
             let age = (OffsetDateTime::now_utc() - fetched_at).unsigned_abs();
             match self.0.ttl.checked_sub(age).filter(|left| !left.is_zero()) {
                 None => return self.0.wanted.notified().await,
@@ -235,7 +235,7 @@ impl Picture {
             "new picture"
         );
         let mut state = self.state();
-        // Views that came while the file was written.
+        // Includes the views counted while the file was written.
         entry.views_of_all = state.views_of_all;
         state.current = Some(entry);
         state.behind = true;
@@ -247,7 +247,7 @@ impl Picture {
         self.state().current.clone()
     }
 
-    /// Notes that the file of `entry` is gone, and asks for another.
+    /// Drops `entry`, whose file is gone, and requests another picture.
     fn lost(&self, entry: &Entry) {
         let mut state = self.state();
         if state
@@ -262,8 +262,8 @@ impl Picture {
         }
     }
 
-    /// The state is whole between any two statements that hold it, so a panic
-    /// elsewhere does not spoil it.
+    /// Ignores poisoning: the state is consistent between any two statements,
+    /// so a panic cannot corrupt it.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

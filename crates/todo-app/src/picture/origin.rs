@@ -15,8 +15,8 @@ use super::format::{ImageType, NotShown};
 /// The largest picture that is kept, in bytes.
 const SIZE_LIMIT: u64 = 10 * 1024 * 1024;
 
-/// How many bytes at the start of a file tell what it is and how large: a JPEG
-/// may have as many of metadata before its size.
+/// How many leading bytes determine a file's format and dimensions: a JPEG may
+/// have this much metadata before its dimensions.
 const START_SIZE: usize = 256 * 1024;
 
 /// How long a download may take. Nobody waits for it.
@@ -35,8 +35,8 @@ impl Origin {
         Ok(Self { client, url })
     }
 
-    /// Downloads a picture into a temporary file of `cache`, which goes away
-    /// by itself where the download ends early.
+    /// Downloads a picture into a temporary file of `cache`, which is deleted
+    /// if the download ends early.
     pub(super) async fn fetch(&self, cache: &Cache) -> Result<Download, FetchError> {
         let request = self.client.get(self.url.clone());
         let mut response = request.send().await?.error_for_status()?;
@@ -66,7 +66,7 @@ impl Origin {
             file.write_all(&chunk).await?;
         }
         let content_type = ImageType::of(&start)?;
-        // The file writes in the background: only `flush` tells of an error.
+        // The file writes in the background: only `flush` reports an error.
         file.flush().await?;
         file.sync_all().await?;
         if file.metadata().await?.len() != size {
@@ -81,7 +81,7 @@ impl Origin {
     }
 }
 
-/// Why there is no new picture.
+/// Why fetching a new picture failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("the origin returned none: {}", Chain(.0))]
@@ -96,7 +96,7 @@ pub(super) enum FetchError {
 
 impl From<reqwest::Error> for FetchError {
     fn from(error: reqwest::Error) -> Self {
-        // The address may hold a token.
+        // The URL may contain a token.
         Self::Origin(error.without_url())
     }
 }

@@ -1,4 +1,4 @@
-//! The pages with a REST API in memory behind them.
+//! The pages, backed by an in-memory REST API.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use url::form_urlencoded;
 
-/// The pages of staging, and what they stand on.
+/// The pages of staging and their dependencies.
 pub(crate) struct Pages {
     pub(crate) app: App,
     pub(crate) routes: Router,
@@ -42,7 +42,7 @@ pub(crate) struct Pages {
 
 impl Pages {
     pub(crate) async fn start() -> Self {
-        // Nobody listens there: the picture is unavailable.
+        // Nothing listens there: the picture is unavailable.
         Self::with_picture("http://127.0.0.1:9/", Duration::from_mins(10)).await
     }
 
@@ -79,10 +79,10 @@ impl Pages {
         }
     }
 
-    /// Ends the work behind the pages and gives their folder to the next.
+    /// Stops the background work and returns the cache folder.
     pub(crate) async fn stop(mut self) -> TempDir {
         self.shutdown.cancel();
-        // The REST API has no end of its own.
+        // The first task to end is this work: the REST API never does.
         self.tasks.join_next().await.unwrap().unwrap();
         self.cache
     }
@@ -116,7 +116,7 @@ impl Pages {
         self.send(request.unwrap()).await
     }
 
-    /// Sends the form that the page `html` has for `action`, as it is.
+    /// Submits the form for `action` on the page `html` unchanged.
     pub(crate) async fn submit(&self, html: &str, action: &str) -> Answer {
         let from = html
             .find(&format!(r#"action="/staging{action}"#))
@@ -137,7 +137,7 @@ impl Pages {
     }
 }
 
-/// An answer, read to its end.
+/// A response and its whole body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -179,7 +179,7 @@ impl Answer {
     }
 }
 
-/// What an escaped text stands for.
+/// Undoes the HTML escaping of `text`.
 fn unescaped(text: &str) -> String {
     [
         ("&#60;", "<"),
@@ -229,7 +229,7 @@ impl Api {
         self.down.store(down, Ordering::SeqCst);
     }
 
-    /// Makes a todo and returns its id.
+    /// Creates a todo and returns its id.
     pub(crate) fn add(&self, text: &str, completed: bool) -> usize {
         let mut todos = self.todos.lock().unwrap();
         let id = todos.len() + 1;
@@ -243,7 +243,7 @@ impl Api {
         self.todos.lock().unwrap()[id - 1]["text"] = text.into();
     }
 
-    /// Makes a todo older.
+    /// Backdates a todo by `age`.
     pub(crate) fn age(&self, id: usize, age: Duration) {
         let then = (OffsetDateTime::now_utc() - age).format(&Rfc3339).unwrap();
         self.todos.lock().unwrap()[id - 1]["created_at"] = then.into();
@@ -306,7 +306,7 @@ async fn create(State(api): State<Api>, headers: HeaderMap, Json(body): Json<Val
     let key = headers["idempotency-key"].to_str().unwrap().to_owned();
     let mut keys = api.keys.lock().unwrap();
     let created = keys.entry(key).or_insert_with(|| {
-        // As the real API: a new todo is to be done, whatever the body says.
+        // Like the real API: a new todo is active, whatever the body says.
         let id = api.add(body["text"].as_str().unwrap(), false);
         api.todos.lock().unwrap()[id - 1].clone()
     });
@@ -338,8 +338,7 @@ async fn update(
     }
 }
 
-/// What changes whenever the todo does.
-/// A number for each state of a todo.
+/// A number that changes whenever the todo does.
 fn version(todo: &Value) -> i64 {
     let mut hasher = DefaultHasher::new();
     todo.to_string().hash(&mut hasher);
@@ -365,7 +364,7 @@ async fn delete(State(api): State<Api>, Path(id): Path<usize>) -> Response {
     }
 }
 
-/// Whether a request for many todos means `todo`.
+/// Whether a bulk request applies to `todo`.
 fn is_named(todo: &Value, request: &Value) -> bool {
     let version = version(todo);
     request["todos"].as_array().is_none_or(|named| {
