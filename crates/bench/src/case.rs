@@ -1,6 +1,6 @@
-//! What is measured.
+//! The cases to measure.
 
-/// A request, and the statement that it costs.
+/// A request, and the statement that it runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
@@ -8,31 +8,31 @@ pub(crate) struct Case {
     /// How many todos there are.
     pub(crate) rows: u32,
     pub(crate) request: Request,
-    /// What the service asks of the database for one request, in the language
-    /// of pgbench, where `:rows` is the number of todos; `None` where pgbench
-    /// has nothing to compare with.
+    /// The statement that the service runs for one request, as a pgbench script
+    /// where `:rows` is the number of todos; `None` if there is nothing to
+    /// compare.
     pub(crate) statement: Option<&'static str>,
     /// Whether the floor program answers it.
     pub(crate) has_floor: bool,
 }
 
-/// Which program is asked.
+/// Which program gets the requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Server {
     /// todo-backend.
     Api,
-    /// todo-app, which asks todo-backend.
+    /// todo-app, which calls todo-backend.
     Pages,
 }
 
-/// A request, as wrk sends it. `ID` in a path is the id of some todo.
+/// A request, as wrk sends it. `ID` in a path is the ID of a random todo.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
-    /// With `N` in the place of a number that is another one each time.
+    /// `N` stands for a number that differs each time.
     pub(crate) body: &'static str,
-    /// Sends the `ETag` of a first answer as `If-None-Match`.
+    /// Sends the `ETag` of an earlier response as `If-None-Match`.
     pub(crate) is_conditional: bool,
 }
 
@@ -84,14 +84,14 @@ pub(crate) const CREATE: &str = "WITH todo AS (
     FROM todo RETURNING todo_id";
 
 impl Case {
-    /// The one of this name.
+    /// The case of this name.
     ///
     /// # Panics
     ///
-    /// Where there is none.
+    /// If there is none.
     pub(crate) fn named(name: &str) -> &'static Self {
         let case = CASES.iter().find(|case| case.name == name);
-        case.expect("the bench names cases that it has")
+        case.expect("the case exists")
     }
 }
 

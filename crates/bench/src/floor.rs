@@ -1,5 +1,5 @@
 //! The floor program: the same statements under axum, and nothing else. No
-//! middleware, no log, no checks, one connection of a pipelining client a core.
+//! middleware, no log, no checks, one pipelining connection per core.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ pub(crate) async fn serve(arguments: &Arguments) -> Result<(), Error> {
         .map_err(Error::io(address))
 }
 
-/// What looks like a picture of the usual size, for todo-app to fetch.
+/// A fake picture of the usual size, for todo-app to fetch.
 async fn picture() -> Response {
     let mut gif = b"GIF89a\xf4\x01\xf4\x01".to_vec();
     gif.resize(PICTURE_BYTES, 0);

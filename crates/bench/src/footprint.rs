@@ -1,5 +1,5 @@
-//! What is not a matter of requests a second: the start, memory, event streams,
-//! and what happens beyond the capacity.
+//! Figures other than requests per second: startup, memory, event streams, and
+//! behaviour under overload.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -15,16 +15,16 @@ use crate::machine;
 use crate::system::{self, System, pid};
 use crate::{Error, http};
 
-/// How long any of this may take.
+/// How long any step may take.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// How long a service is left alone before its memory counts as idle.
+/// How long a service rests before its memory counts as idle.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// About as many event streams as one backend has (docs/security.md).
+/// About as many event streams as one backend allows (docs/security.md).
 const STREAMS: usize = 500;
 
-/// Measures all of it and prints a line each.
+/// Takes all measurements and prints a line for each.
 pub(crate) async fn measure(system: &System, seconds: u64) -> Result<(), Error> {
     println!("\n| what | figure |\n| --- | --- |");
     starts(system).await?;
@@ -77,8 +77,8 @@ async fn start(name: &str, program: impl Fn() -> Builder) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints what the event streams of two backends cost, and when the last one has
-/// an event.
+/// Prints what the event streams of two backends cost, and when an event has
+/// reached the last one.
 async fn event_streams(system: &System) -> Result<(), Error> {
     system.fill(20).await?;
     let second = system::backend(&system.database, &system.nats)
@@ -90,7 +90,7 @@ async fn event_streams(system: &System) -> Result<(), Error> {
         for _ in 0..STREAMS {
             let stream = http::send("GET", &backend.url("/todos/events"), "").await?;
             let mut lines = BufReader::new(stream).lines();
-            // Its head is there: it hears everything from now on.
+            // After the head, the stream gets every event.
             while lines.next_line().await.map_err(Error::io("a stream"))? != Some(String::new()) {}
             readers.spawn(async move {
                 while let Ok(Some(line)) = lines.next_line().await {
@@ -145,7 +145,7 @@ async fn batches(system: &System) -> Result<(), Error> {
     system.clear().await
 }
 
-/// Prints the most memory while 8 clients read 100 000 todos each.
+/// Prints the peak memory while 8 clients read 100 000 todos each.
 async fn long_lists(system: &System) -> Result<(), Error> {
     system.fill(100_000).await?;
     machine::reset_peak(pid(&system.backend));
@@ -171,7 +171,7 @@ async fn long_lists(system: &System) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prints what a visitor sees while `connections` ask for as much as they get.
+/// Prints what a visitor sees while `connections` request as much as they can.
 async fn overload(
     system: &System,
     name: &str,
@@ -214,7 +214,7 @@ async fn overload(
     system.clear().await
 }
 
-/// Asks for `url` again and again, on new connections, and tells how that went.
+/// Requests `url` repeatedly, on new connections, and returns a summary.
 async fn visit(url: &str, end: Instant) -> String {
     let (mut times, mut refused, mut failed) = (Vec::new(), 0, 0);
     while Instant::now() < end {

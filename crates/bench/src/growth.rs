@@ -11,20 +11,20 @@ use crate::load::{self, Plan, Seen};
 use crate::machine::Cpu;
 use crate::system::{self, System, pid};
 
-/// What people do most: they read the first page and one todo, make one, change one.
+/// The most common requests: read the first page or a todo, create, change one.
 const REQUESTS: [&str; 4] = ["page of 20", "one todo", "create", "change"];
 
-/// How many todos there are where nothing else is said.
+/// How many todos there are by default.
 const ROWS: u32 = 1000;
 
-/// Measures all of it and prints three tables.
+/// Takes all measurements and prints three tables.
 pub(crate) async fn measure(system: &System, plan: Plan) -> Result<(), Error> {
     todos(system, plan).await?;
     clients(system, plan).await?;
     replicas(system, plan).await
 }
 
-/// With the number of todos.
+/// By the number of todos.
 async fn todos(system: &System, plan: Plan) -> Result<(), Error> {
     head("todos");
     for rows in [10, 1000, 100_000, 1_000_000] {
@@ -34,7 +34,7 @@ async fn todos(system: &System, plan: Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// With the number of connections, as far as there are places for them all.
+/// By the number of connections, up to what the services admit.
 async fn clients(system: &System, plan: Plan) -> Result<(), Error> {
     head("clients");
     system.fill(ROWS).await?;
@@ -48,7 +48,7 @@ async fn clients(system: &System, plan: Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// With the number of backends on one database, which share the clients.
+/// By the number of backends on one database, which share the clients.
 async fn replicas(system: &System, plan: Plan) -> Result<(), Error> {
     head("backends");
     system.fill(ROWS).await?;
@@ -68,8 +68,8 @@ async fn replicas(system: &System, plan: Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sends each request to all `backends` and prints a line for it. `of` is what
-/// the table grows with.
+/// Sends each request to all `backends` and prints a line for it. `of` is the
+/// value that the table varies.
 async fn lines(
     system: &System,
     backends: &[&Service],
@@ -100,7 +100,7 @@ async fn lines(
     Ok(())
 }
 
-/// What clients of all `backends` saw, who all began at once: the sum of the
+/// What clients saw who called all `backends` at the same time: the sum of the
 /// requests, and the worst latency.
 async fn seen_on(backends: &[&Service], case: Case, plan: Plan) -> Result<Seen, Error> {
     let mut clients = JoinSet::new();

@@ -5,12 +5,12 @@ use tokio::net::TcpStream;
 
 use crate::Error;
 
-/// The whole answer to a GET of `url`.
+/// The whole response to a GET of `url`.
 pub(crate) async fn get(url: &str) -> Result<String, Error> {
     ask("GET", url, "").await
 }
 
-/// The whole answer to a request.
+/// The whole response to a request.
 pub(crate) async fn ask(method: &str, url: &str, body: &str) -> Result<String, Error> {
     let mut stream = send(method, url, body).await?;
     let mut answer = String::new();
@@ -21,7 +21,7 @@ pub(crate) async fn ask(method: &str, url: &str, body: &str) -> Result<String, E
     Ok(answer)
 }
 
-/// A connection on which the request was sent, after which the server closes it.
+/// Sends a request on a new connection, which the server closes after it.
 pub(crate) async fn send(method: &str, url: &str, body: &str) -> Result<TcpStream, Error> {
     let (host, path) = url
         .trim_start_matches("http://")

@@ -1,5 +1,5 @@
-//! How many instructions a request takes. Callgrind counts them, so other work
-//! of the machine changes nothing.
+//! How many instructions a request takes. Callgrind counts them, so other load
+//! on the machine does not matter.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,11 @@ use crate::case::{CASES, Case, Server};
 use crate::system::{self, System, pid};
 use crate::{Error, http};
 
-/// How often each request is made before it is counted: caches are filled and
-/// statements prepared.
+/// How often each request is sent before counting, to fill caches and prepare
+/// statements.
 const WARM: u32 = 50;
 
-/// How many are counted.
+/// How many requests are counted.
 const COUNTED: u32 = 200;
 
 /// How long the program may take to stop.
@@ -54,7 +54,7 @@ pub(crate) async fn measure(system: &System, only: &str) -> Result<(), Error> {
 async fn ask(service: &Service, case: &Case, times: u32) -> Result<(), Error> {
     for number in 1..=times {
         let path = case.request.path.replace("ID", "1");
-        // It is written for a string of Lua.
+        // The body is escaped for a Lua string.
         let body = case.request.body.replace(r#"\""#, "\"");
         let body = body.replace('N', &number.to_string());
         let answer = http::ask(case.request.method, &service.url(&path), &body).await?;
@@ -68,7 +68,7 @@ async fn ask(service: &Service, case: &Case, times: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Has callgrind write what it has counted, and begin again.
+/// Makes callgrind write its counts and reset them.
 async fn dump(service: &Service) -> Result<(), Error> {
     let name = "callgrind_control (Debian: apt-get install valgrind)";
     let output = Command::new("callgrind_control")

@@ -24,17 +24,17 @@ pub(crate) struct Seen {
     pub(crate) per_second: f64,
     /// Latency in milliseconds: median, 99 % and 99.9 %.
     pub(crate) latency: [f64; 3],
-    /// Answers of 400 and more, and connections that broke.
+    /// Responses of 400 and above, and broken connections.
     pub(crate) errors: f64,
 }
 
-/// How many threads a client program has.
+/// How many threads each client program uses.
 const THREADS: &str = "2";
 
 /// The script that makes wrk send `request` and print [`Seen`] in one line. A
-/// request that is always the same is made once: what the client takes of the
-/// machine, the server has not. Each thread has random numbers of its own; by
-/// default all draw the same ones and change the same todos at the same time.
+/// constant request is built only once: CPU time of the client is lost to the
+/// server. Each thread has its own seed; by default all draw the same numbers
+/// and change the same todos at the same time.
 fn script(request: Request, rows: u32, etag: &str) -> String {
     let Request {
         method, path, body, ..
@@ -89,7 +89,7 @@ end
     )
 }
 
-/// Sends the request of `case` to the server at `url` as `plan` says.
+/// Sends the request of `case` to the server at `url`, as in `plan`.
 pub(crate) async fn wrk(
     case: &Case,
     url: &str,
@@ -129,7 +129,7 @@ pub(crate) async fn wrk(
     }
 }
 
-/// Transactions a second of `statement`, prepared, in a list of `rows` todos.
+/// Transactions per second of `statement`, prepared, with `rows` todos.
 pub(crate) async fn pgbench(
     statement: &str,
     rows: u32,
@@ -158,7 +158,7 @@ pub(crate) async fn pgbench(
         })
 }
 
-/// pgbench wants a command of its own on one line.
+/// pgbench requires each of its own commands on one line.
 fn statements(statement: &str) -> String {
     let lines: Vec<_> = statement.lines().map(str::trim).collect();
     lines.join("\n") + "\n"

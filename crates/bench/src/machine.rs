@@ -1,4 +1,4 @@
-//! Who used the machine meanwhile, from `/proc`.
+//! CPU time and memory by process, from `/proc`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -7,16 +7,16 @@ use std::time::Duration;
 /// A tick of `/proc`, which is a hundredth of a second on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// CPU time that was used up to an instant.
+/// CPU time used up to an instant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpu {
     /// Of one process, with all its threads.
     pub(crate) process: Duration,
-    /// Of this program and all that it started.
+    /// Of this program and all its descendants.
     ours: Duration,
-    /// Of everybody, and what a hypervisor took.
+    /// Of all processes, and what a hypervisor took.
     busy: Duration,
-    /// That there was.
+    /// Of all cores, busy or idle.
     total: Duration,
 }
 
@@ -51,14 +51,14 @@ pub(crate) fn resident(pid: i32) -> f64 {
     memory(pid, "VmRSS:")
 }
 
-/// The most that it was since [`reset_peak`], in MiB.
+/// Peak resident memory since [`reset_peak`], in MiB.
 pub(crate) fn peak(pid: i32) -> f64 {
     memory(pid, "VmHWM:")
 }
 
 /// Begins a new measurement of [`peak`] (`proc_pid_clear_refs(5)`).
 pub(crate) fn reset_peak(pid: i32) {
-    // Where that is not allowed the peak is that since the start, which is more.
+    // If that is not allowed, the peak counts from the start, which is more.
     let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
 }
 
@@ -74,13 +74,13 @@ fn memory(pid: i32, what: &str) -> f64 {
 struct Stat {
     parent: i32,
     own: Duration,
-    /// With what its dead children used.
+    /// Includes its dead children.
     all: Duration,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold anything.
+    // The name before it may contain anything.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<i64> = fields
         .split_whitespace()
@@ -120,7 +120,7 @@ fn tree() -> Duration {
         .sum()
 }
 
-/// Busy and whole time of all cores.
+/// Busy and total time of all cores.
 fn machine() -> (Duration, Duration) {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();

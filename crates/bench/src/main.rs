@@ -1,5 +1,5 @@
-//! Measures todo-backend beside pgbench with the same statements and beside a
-//! floor program, in turns, on servers of its own: `cargo xtask bench`.
+//! Measures todo-backend against pgbench with the same statements and against a
+//! floor program, in turns, on private servers: `cargo xtask bench`.
 
 mod case;
 mod floor;
@@ -23,7 +23,7 @@ use crate::case::CASES;
 use crate::report::Report;
 use crate::system::System;
 
-/// Measures the programs that lie beside this one.
+/// Measures the programs in the same folder as this one.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
@@ -31,15 +31,15 @@ struct Arguments {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
 
-    /// How often each is taken, in turns; the median counts
+    /// How often to take each measurement, in turns; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 
-    /// How many connections clients have
+    /// How many connections the clients open
     #[arg(long, default_value_t = 32)]
     connections: usize,
 
-    /// Only cases whose name has this in it
+    /// Only cases whose name contains this
     #[arg(long, default_value = "")]
     only: String,
 
@@ -55,7 +55,7 @@ struct Arguments {
     #[arg(long)]
     save: Option<PathBuf>,
 
-    /// Compare with figures that were saved
+    /// Compare with saved figures
     #[arg(long)]
     baseline: Option<PathBuf>,
 
@@ -80,10 +80,10 @@ enum Error {
     /// A server or a service does not start.
     #[error(transparent)]
     Testkit(#[from] testkit::Error),
-    /// The database refused what the floor program asked of it.
+    /// The database rejected a statement of the floor program.
     #[error("the database rejected a statement of the floor program")]
     Floor(#[from] tokio_postgres::Error),
-    /// The database refused what the bench asked of it.
+    /// The database rejected a statement of the bench.
     #[error("the database rejected a statement")]
     Database(#[from] sqlx::Error),
     /// A file or a program cannot be used.
@@ -91,15 +91,15 @@ enum Error {
     Io {
         /// Which one.
         what: String,
-        /// The refusal of the operating system.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A program did not tell what it measured.
+    /// A program did not print what it measured.
     #[error("{program} printed no figures: {output}")]
     NoFigures {
         /// Which program.
         program: &'static str,
-        /// What it said instead.
+        /// What it printed instead.
         output: String,
     },
 }

@@ -12,10 +12,10 @@ use crate::load::Plan;
 /// The share of the machine that others may take before a figure is doubtful.
 const NOISE: f64 = 0.05;
 
-/// How much slower than a baseline is worth a mark.
+/// Below this share of the baseline, a case is marked as slower.
 const SLOWER: f64 = 0.9;
 
-/// What one turn gave.
+/// The figures of one turn.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Round {
     pub(crate) per_second: f64,
@@ -48,8 +48,8 @@ impl Outcome {
         }
     }
 
-    /// The turn in the middle by its ratio to pgbench, else by its requests a
-    /// second; with the errors of all.
+    /// The median turn by its ratio to pgbench, else by its requests a second;
+    /// with the errors of all turns.
     fn median(&self) -> Round {
         let mut rounds = self.rounds.clone();
         let rank = |round: &Round| round.of_pgbench.unwrap_or(round.per_second);
@@ -62,7 +62,7 @@ impl Outcome {
     }
 }
 
-/// Prints each case as it comes and keeps it.
+/// Prints each case when it is done, and keeps it.
 #[derive(Debug)]
 pub(crate) struct Report(BTreeMap<String, Round>);
 

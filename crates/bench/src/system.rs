@@ -1,4 +1,4 @@
-//! The servers, and one measurement after the other on them.
+//! The servers, and the measurements on them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,15 +17,15 @@ use crate::load::{self, Plan};
 use crate::machine::{self, Cpu};
 use crate::report::{Outcome, Round};
 
-/// PostgreSQL and NATS as in production: acknowledged is on disk.
+/// PostgreSQL and NATS as in production: what they acknowledge is on disk.
 pub(crate) struct System {
     pub(crate) backend: Service,
     pages: Service,
     floor: Service,
     /// Of the service.
     pub(crate) database: TestDatabase,
-    /// The same tables for pgbench and the floor program, in which nobody takes
-    /// the events away and the machine with it.
+    /// The same tables for pgbench and the floor program. No relay spends CPU
+    /// time on their events.
     reference: TestDatabase,
     folder: TempDir,
     _postgres: Postgres,
@@ -67,7 +67,7 @@ impl System {
         })
     }
 
-    /// Makes both lists one of `rows` todos with the ids 1 to `rows`.
+    /// Fills both databases with `rows` todos with the IDs 1 to `rows`.
     pub(crate) async fn fill(&self, rows: u32) -> Result<(), Error> {
         for database in [&self.database, &self.reference] {
             let mut connection = PgConnection::connect(database.url()).await?;
@@ -86,7 +86,7 @@ impl System {
                     .execute(&mut connection)
                     .await?;
             }
-            // Of what was written, nothing is left for the measurement to write.
+            // The measurement must not pay for flushing what was written here.
             sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
         }
         Ok(())
@@ -152,7 +152,7 @@ impl System {
 
     /// How many transactions the database has committed.
     async fn transactions(&self) -> Result<f64, Error> {
-        // Its processes tell of theirs a second after the last one at the latest.
+        // Backends report theirs at most a second after the last one.
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let mut connection = PgConnection::connect(self.database.url()).await?;
         let committed = sqlx::query_scalar(
@@ -163,9 +163,9 @@ impl System {
         Ok(committed)
     }
 
-    /// Takes away the events of a measurement. An event waits until a broadcaster
-    /// has delivered it, and none runs here: it would take a share
-    /// of the machine that pgbench does not have to give.
+    /// Deletes the events of a measurement. They would wait for a broadcaster,
+    /// which does not run here: it would take CPU time that pgbench does not
+    /// have to spend.
     pub(crate) async fn clear(&self) -> Result<(), Error> {
         let mut connection = PgConnection::connect(self.database.url()).await?;
         for statement in ["DELETE FROM outbox", "VACUUM outbox"] {
@@ -174,7 +174,7 @@ impl System {
         Ok(())
     }
 
-    /// The version part of the `ETag` of `path`, without what surrounds it.
+    /// The version part of the `ETag` of `path`, without its delimiters.
     async fn etag(&self, path: &str) -> Result<String, Error> {
         let answer = http::get(&self.backend.url(path)).await?;
         let etag = answer
@@ -192,7 +192,7 @@ pub(crate) fn backend(database: &TestDatabase, nats: &Nats) -> Builder {
     on(Service::builder(beside("todo-backend")), database, nats)
 }
 
-/// A program that runs todo-backend, on `database`.
+/// `program`, which runs todo-backend, on `database`.
 pub(crate) fn on(program: Builder, database: &TestDatabase, nats: &Nats) -> Builder {
     program
         .env("DATABASE_URL", database.url())

@@ -16,11 +16,11 @@ pub struct File {
 }
 
 /// The file that the product serves at `path`, if that is a style sheet, a
-/// script or the font, as it is below `root` now. What the product has under hashed names
-/// is there under any hash and without one.
+/// script or the font, read from below `root`. Names that the product hashes
+/// work with any hash and without one.
 ///
 /// # Errors
-/// Where the file cannot be read.
+/// When the file cannot be read.
 pub async fn find(root: &Path, path: &str) -> io::Result<Option<File>> {
     let Some((source, extension)) = source(path) else {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! The system while one works on it: `cargo xtask dev`.
+//! The development server: `cargo xtask dev`.
 //!
-//! Standalone runs behind a server that takes style sheets and scripts from the
-//! source and tells open pages what changed. Rust and templates are compiled,
-//! and the program is started anew when that succeeds. Nothing of this is part
-//! of the product.
+//! Standalone runs behind a server that reads style sheets and scripts from the
+//! source and tells open pages what changed. Rust and templates are recompiled,
+//! and the program is restarted when that succeeds. None of this is part of the
+//! product.
 
 pub mod files;
 pub mod program;
@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 use crate::program::{Program, ProgramError};
 use crate::source::{Change, Source};
 
-/// Pages that are slower than this to take what changed see only the last of it.
+/// How many changes a page may fall behind before it simply reloads.
 const CHANGES: usize = 16;
 
 /// Tells pages what changed.
@@ -29,17 +29,17 @@ pub fn changes() -> Changes {
     broadcast::channel(CHANGES).0
 }
 
-/// Looks for changes below `root` until the program cannot be started: has
-/// pages take new style sheets and scripts, and rebuilds `program`.
+/// Watches `root` until the program cannot be started: makes open pages load
+/// new style sheets and scripts, and rebuilds `program`.
 ///
 /// # Errors
-/// [`ProgramError`] where cargo or the program cannot be run.
+/// [`ProgramError`] when cargo or the program cannot be run.
 pub async fn follow(
     root: PathBuf,
     mut program: Program,
     changes: Changes,
 ) -> Result<(), ProgramError> {
-    let mut source = Source::look(root);
+    let mut source = Source::scan(root);
     if program.build().await? {
         program.start().await?;
     }
@@ -51,7 +51,7 @@ pub async fn follow(
             }
             program.start().await?;
         }
-        // No page is open where that fails.
+        // It fails when no page is open.
         let _ = changes.send(change);
     }
 }

@@ -10,7 +10,7 @@ changes.onmessage = ({ data }) => {
     const address = new URL(link.href);
     address.search = Date.now();
     next.href = address;
-    // The former one stays until then, so that nothing flickers.
+    // The old one stays until then, so that nothing flickers.
     next.onload = () => link.remove();
     link.after(next);
   }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long the program may take to end when it is asked to.
+/// How long the program may take to stop after SIGTERM.
 const STOP: Duration = Duration::from_secs(10);
 
 /// Where the program listens, `None` while it is not running.
@@ -32,7 +32,7 @@ pub struct ProgramError {
 pub struct Program {
     root: PathBuf,
     arguments: Vec<String>,
-    /// The port that people see.
+    /// The port that people use.
     port: u16,
     address: watch::Sender<Option<u16>>,
     running: Option<Child>,
@@ -40,8 +40,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program in the workspace at `root`, for people who find it on
-    /// `port`.
+    /// The program in the workspace at `root`, which people reach on `port`.
     #[must_use]
     pub fn new(root: PathBuf, port: u16, arguments: Vec<String>) -> Self {
         Self {
@@ -60,10 +59,10 @@ impl Program {
         self.address.subscribe()
     }
 
-    /// Builds it; `false` where that fails, which cargo has said why.
+    /// Builds it; `false` when that fails, after cargo has printed why.
     ///
     /// # Errors
-    /// [`ProgramError`] where there is no cargo.
+    /// [`ProgramError`] when cargo cannot be run.
     pub async fn build(&self) -> Result<bool, ProgramError> {
         let status = Command::new("cargo")
             .args(["build", "--quiet", "--package", "standalone"])
@@ -78,10 +77,10 @@ impl Program {
         Ok(status.success())
     }
 
-    /// Starts it as it was built last, in place of the one that runs.
+    /// Starts the last build in place of the running one.
     ///
     /// # Errors
-    /// [`ProgramError`] where it cannot be started.
+    /// [`ProgramError`] when it cannot be started.
     pub async fn start(&mut self) -> Result<(), ProgramError> {
         self.stop().await;
         let program = self.root.join("target/debug/standalone");
@@ -116,7 +115,7 @@ impl Program {
         };
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = pid.and_then(Pid::from_raw) {
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = kill_process(pid, Signal::TERM);
         }
         if timeout(STOP, child.wait()).await.is_err() {
@@ -127,8 +126,8 @@ impl Program {
     }
 }
 
-/// Shows what the program writes, with the port that people see. It tells its
-/// address as soon as it answers there.
+/// Prints the program's output, with the port that people use. The program logs
+/// its address as soon as it answers there.
 async fn show(
     output: impl AsyncRead + Unpin,
     own: u16,

@@ -1,4 +1,4 @@
-//! What browsers talk to.
+//! The server that browsers talk to.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -20,23 +20,23 @@ use crate::files;
 use crate::program::Address;
 use crate::source::Change;
 
-/// Has a page take what changes. Behind the end of a page, it is part of its
-/// body (HTML, section 13.2.6.4.22).
+/// Makes a page follow changes. After the end of a page, it still becomes part
+/// of the body (HTML, section 13.2.6.4.22).
 const SCRIPT: &str = "<script type=\"module\" src=\"/dev.js\"></script>\n";
 
-/// How long a request waits for the program to be there again.
+/// How long a request waits for the program to be back.
 const WAIT: Duration = Duration::from_mins(2);
 
-/// How long an answer may take: event streams have no end.
+/// How long a response may take: event streams have no end.
 const EXCHANGE: Duration = Duration::from_hours(24);
 
-/// A service worker that goes away: what it keeps would hide what changes.
+/// A service worker that unregisters itself: its cache would hide changes.
 const NO_WORKER: &str = "self.addEventListener(\"install\", () => self.skipWaiting());
 self.addEventListener(\"activate\", () => self.registration.unregister());
 ";
 
-/// Headers that are between two ends of a connection (RFC 9110, section 7.6.1),
-/// and those that a longer page makes wrong.
+/// Headers of a single connection (RFC 9110, section 7.6.1), and the length,
+/// which is wrong for a page with the script.
 const NOT_FORWARDED: [header::HeaderName; 5] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -54,10 +54,10 @@ struct Dev {
 }
 
 /// The pages of the program at `program`, with style sheets and scripts from
-/// the source at `root`. `changes` reach the pages that are open.
+/// the source at `root`. `changes` reach open pages.
 ///
 /// # Errors
-/// Where the roots of trust cannot be loaded.
+/// When the root certificates cannot be loaded.
 pub fn routes(root: PathBuf, program: Address, changes: Changes) -> reqwest::Result<Router> {
     let dev = Dev {
         root,
@@ -67,7 +67,7 @@ pub fn routes(root: PathBuf, program: Address, changes: Changes) -> reqwest::Res
     };
     Ok(Router::new()
         .route("/dev.js", get(script))
-        .route("/dev/changes", get(tell))
+        .route("/dev/changes", get(notify))
         .fallback(answer)
         .with_state(dev))
 }
@@ -76,7 +76,7 @@ async fn script() -> impl IntoResponse {
     file("text/javascript; charset=utf-8", include_str!("page.js"))
 }
 
-async fn tell(State(dev): State<Dev>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+async fn notify(State(dev): State<Dev>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let changes = stream::unfold(dev.changes.subscribe(), async |mut changes| {
         let change = match changes.recv().await {
             Ok(change) => change,
@@ -121,7 +121,7 @@ impl Dev {
         let (head, body) = request.into_parts();
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let mut headers = end_to_end(&head.headers);
-        // What is compressed cannot be added to.
+        // The script cannot be appended to a compressed page.
         headers.remove(header::ACCEPT_ENCODING);
         let answer = self
             .client

@@ -1,4 +1,4 @@
-//! What changes in the source.
+//! Changes of the source.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 
-/// What standalone is made of.
+/// What standalone is built from.
 const PARTS: &[&str] = &[
     "Cargo.toml",
     "crates/broadcaster",
@@ -19,21 +19,21 @@ const PARTS: &[&str] = &[
     "crates/verify",
 ];
 
-/// Folders of [`PARTS`] that are not in the program.
-const APART: &[&str] = &["tests", "target"];
+/// Folders in [`PARTS`] that are not part of the program.
+const EXCLUDED: &[&str] = &["tests", "target"];
 
-/// How often the source is looked at. It is a few hundred files, which takes a
-/// millisecond or two.
+/// How often the source is scanned. That takes a millisecond or two for its few
+/// hundred files.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What was changed, the least of work first.
+/// What changed, the cheapest to apply first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Change {
-    /// Style sheets alone: the page takes them as it is.
+    /// Style sheets only: the page replaces them in place.
     Style,
-    /// Scripts and pictures: the page is loaded again.
+    /// Scripts and pictures: the page reloads.
     Page,
-    /// What is compiled.
+    /// Anything that is compiled.
     Program,
 }
 
@@ -47,7 +47,7 @@ impl Change {
     }
 }
 
-/// The source, as it was looked at last.
+/// The source as of the last scan.
 #[derive(Debug)]
 pub struct Source {
     root: PathBuf,
@@ -55,14 +55,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// Looks at the source below `root`.
+    /// Scans the source below `root`.
     #[must_use]
-    pub fn look(root: PathBuf) -> Self {
+    pub fn scan(root: PathBuf) -> Self {
         let files = files(&root);
         Self { root, files }
     }
 
-    /// Waits until the source is another one, and tells in what.
+    /// Waits until the source changes, and returns what changed.
     pub async fn changed(&mut self) -> Change {
         loop {
             sleep(PAUSE).await;
@@ -86,8 +86,8 @@ impl Source {
     }
 }
 
-/// The files of the source and when each was written. One that cannot be read
-/// is one that is just being replaced.
+/// The files of the source and when each was written. An unreadable file is
+/// just being replaced.
 fn files(root: &Path) -> HashMap<PathBuf, SystemTime> {
     let mut files = HashMap::new();
     let mut left: Vec<PathBuf> = PARTS.iter().map(|part| root.join(part)).collect();
@@ -99,7 +99,7 @@ fn files(root: &Path) -> HashMap<PathBuf, SystemTime> {
             let entries = fs::read_dir(&path).into_iter().flatten().flatten();
             left.extend(entries.map(|entry| entry.path()).filter(|entry| {
                 let name = entry.file_name().and_then(|name| name.to_str());
-                name.is_some_and(|name| !APART.contains(&name) && !name.starts_with('.'))
+                name.is_some_and(|name| !EXCLUDED.contains(&name) && !name.starts_with('.'))
             }));
         } else if let Ok(time) = metadata.modified() {
             files.insert(path, time);

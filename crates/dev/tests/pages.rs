@@ -1,4 +1,4 @@
-//! What an open page gets while its source is worked on.
+//! What an open page receives while its source changes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// Far more than anything here takes on a busy machine.
+/// Far longer than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
 const APP: &str = "crates/todo-app/assets/app.css";
@@ -46,7 +46,7 @@ async fn serve(routes: Router) -> u16 {
     port
 }
 
-/// The server before a program that answers as standalone does.
+/// The server in front of a program that answers like standalone.
 async fn start(root: &TempDir) -> (String, Changes) {
     let host = async |headers: HeaderMap, body: String| {
         let host = headers[header::HOST].to_str().unwrap().to_owned();
@@ -67,7 +67,7 @@ async fn read(url: String) -> String {
 }
 
 #[tokio::test]
-async fn pages_are_the_programs_and_files_the_sources() {
+async fn pages_come_from_the_program_and_files_from_the_source() {
     let root = source();
     let (url, _changes) = start(&root).await;
     let page = read(format!("{url}/staging/")).await;
@@ -94,7 +94,7 @@ async fn pages_are_the_programs_and_files_the_sources() {
 }
 
 #[tokio::test]
-async fn an_open_page_is_told_what_changes() {
+async fn an_open_page_is_notified_of_changes() {
     let root = source();
     let (url, changes) = start(&root).await;
     let stream = reqwest::get(format!("{url}/dev/changes")).await.unwrap();
@@ -111,9 +111,9 @@ async fn an_open_page_is_told_what_changes() {
 }
 
 #[tokio::test]
-async fn what_is_written_made_and_removed_is_a_change() {
+async fn written_created_and_removed_files_are_changes() {
     let root = source();
-    let mut source = Source::look(root.path().to_owned());
+    let mut source = Source::scan(root.path().to_owned());
     let mut changed = async || timeout(SOON, source.changed()).await.unwrap();
     write(root.path(), "crates/todo-app/tests/apart.rs", "test");
     write(root.path(), APP, "another style");

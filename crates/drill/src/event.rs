@@ -1,10 +1,10 @@
-//! A change of a todo as the webhook shows it.
+//! A change of a todo as the webhook receives it.
 
 use testkit::webhook::Request;
 use todo_domain::EventKind;
 use tokio::time::Instant;
 
-/// What tells an event of the load from every other one: each text is used once.
+/// Identifies an event of the load: each text is used only once.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Event {
     /// The id of the todo.
@@ -29,19 +29,19 @@ pub struct Change {
 pub struct Receipt {
     /// Which event.
     pub event: Event,
-    /// When it was complete at the webhook.
+    /// When the webhook had received all of it.
     pub at: Instant,
 }
 
 impl Receipt {
-    /// Reads a request to the webhook; `None` where it was not accepted, or is no event.
+    /// Reads a request to the webhook; `None` when it was not accepted or is not an event.
     #[must_use]
     pub fn read(request: &Request) -> Option<Self> {
         if !request.status?.is_success() {
             return None;
         }
         let message = request.body["text"].as_str()?;
-        // The texts of the load mention everybody: a message that is not escaped is no delivery.
+        // The texts of the load mention everybody: an unescaped message is not a delivery.
         if message.contains(['<', '>']) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! How fast events are.
+//! How fast events are published and delivered.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use crate::system::{System, environment, terminate};
 use crate::{Delays, Durability, Error, Plan, Programs};
 
-const PATIENCE: Duration = Duration::from_mins(5);
+const DEADLINE: Duration = Duration::from_mins(5);
 
-/// How long NATS is away. Attempts to connect are as rare as they get by then.
+/// How long NATS is down. By then the pauses between reconnects have reached their maximum.
 const OUTAGE: Duration = Duration::from_secs(5);
 
-/// How fast an outbox was emptied.
+/// How fast an outbox was drained.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
     /// How many events waited.
@@ -32,7 +32,7 @@ impl Drain {
     }
 }
 
-/// Servers that have everything on disk when they acknowledge, as in production.
+/// Servers that sync to disk before they acknowledge, as in production.
 const DURABLE: Plan = Plan {
     durability: Durability::Everything,
     networks: false,
@@ -40,16 +40,16 @@ const DURABLE: Plan = Plan {
 };
 
 /// Fills the outbox while no backend runs, then starts one and waits until all is in the stream.
-/// Rows stay until their events are delivered, which nobody does here.
+/// The rows stay, as no broadcaster delivers their events.
 ///
 /// # Errors
-/// Where something does not start or does not come to its end.
+/// When something does not start or finish.
 pub async fn drain(programs: &Programs, events: u32) -> Result<Drain, Error> {
     let mut system = System::start_servers(programs, DURABLE).await?;
-    // Makes the tables and the stream.
+    // Creates the tables and the stream.
     system.add_backend().await?;
     let name = environment().stream();
-    let mut stream = eventually(PATIENCE, async || system.stream(name.clone()).await).await?;
+    let mut stream = eventually(DEADLINE, async || system.stream(name.clone()).await).await?;
     terminate(&system.backends[0]).await?;
     let mut database = system.database().await?;
     sqlx::query(
@@ -62,12 +62,12 @@ pub async fn drain(programs: &Programs, events: u32) -> Result<Drain, Error> {
     .bind(i64::from(events))
     .execute(&mut database)
     .await?;
-    // As a database that is looked after.
+    // As on a well-maintained database.
     database.execute("VACUUM ANALYZE outbox").await?;
 
     let begin = Instant::now();
     system.backends[0].restart().await?;
-    let drained = eventually(PATIENCE, async || {
+    let drained = eventually(DEADLINE, async || {
         let info = stream.info().await.map_err(|error| error.to_string())?;
         match info.state.messages {
             all if all >= u64::from(events) => Ok(()),
@@ -81,36 +81,35 @@ pub async fn drain(programs: &Programs, events: u32) -> Result<Drain, Error> {
     })
 }
 
-/// Makes `changes` one at a time in a system that does nothing else, and measures from the moment
-/// before each request until its event is complete at the webhook: a little more than from the
-/// commit.
+/// Makes `changes` one at a time on an otherwise idle system, and measures from just before each
+/// request until the webhook has received its event: slightly more than from the commit.
 ///
 /// # Errors
-/// Where something does not start, or a change does not arrive.
+/// When something does not start, or a change does not arrive.
 pub async fn latency(programs: &Programs, changes: usize) -> Result<Delays, Error> {
     let system = System::start(programs, DURABLE).await?;
-    let http = service_kit::http::client("drill", PATIENCE)?;
+    let http = service_kit::http::client("drill", DEADLINE)?;
     let mut delays = Vec::with_capacity(changes);
     for change in 0..changes {
         let body = json!({ "text": format!("change {change}") });
         let sent = Instant::now();
         let answer = http.post(system.backends[0].url("/todos/")).json(&body);
         answer.send().await?.error_for_status()?;
-        let arrived = system.webhook.wait_for(1, PATIENCE).await?;
+        let arrived = system.webhook.wait_for(1, DEADLINE).await?;
         delays.push(Instant::from(arrived[0].at).duration_since(sent));
         system.webhook.clear();
     }
     Ok(Delays::of(delays))
 }
 
-/// Takes NATS away `times` times while changes are made, and measures from the moment it answers
-/// again until the first event is at the webhook.
+/// Kills NATS `times` times, makes a change while it is down, and measures from the moment it
+/// answers again until the event is at the webhook.
 ///
 /// # Errors
-/// Where something does not start, or nothing arrives.
+/// When something does not start, or nothing arrives.
 pub async fn first_event(programs: &Programs, times: usize) -> Result<Delays, Error> {
     let mut system = System::start(programs, DURABLE).await?;
-    let http = service_kit::http::client("drill", PATIENCE)?;
+    let http = service_kit::http::client("drill", DEADLINE)?;
     let mut delays = Vec::with_capacity(times);
     for _ in 0..times {
         system.nats.kill().await?;
@@ -120,7 +119,7 @@ pub async fn first_event(programs: &Programs, times: usize) -> Result<Delays, Er
         tokio::time::sleep(OUTAGE).await;
         system.nats.restart().await?;
         let back = Instant::now();
-        let arrived = system.webhook.wait_for(1, PATIENCE).await?;
+        let arrived = system.webhook.wait_for(1, DEADLINE).await?;
         delays.push(Instant::from(arrived[0].at).saturating_duration_since(back));
         system.webhook.clear();
     }

@@ -1,4 +1,4 @@
-//! What was acknowledged against what was delivered.
+//! Compares what was acknowledged with what was delivered.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,33 +16,33 @@ pub struct Findings {
     pub delivered: usize,
     /// Deliveries of an event that had been delivered before.
     pub duplicates: usize,
-    /// First deliveries behind a later event of the same todo.
+    /// First deliveries that came after a later event of the same todo.
     pub inversions: usize,
-    /// Of the duplicates, how many came behind a later event of the same todo.
+    /// Of the duplicates, how many came after a later event of the same todo.
     pub stale: usize,
     /// Deliveries of events that no acknowledged change caused.
-    pub unasked: usize,
+    pub unexpected: usize,
     /// From the acknowledgement of each change to its first delivery.
     pub delays: Delays,
-    /// How long the system took to be as fast as ever: the longest way of an event, from its
-    /// acknowledgement or from the end of the fault, whichever came later. Nor was any change
-    /// acknowledged later than this after the end of the fault.
+    /// How long the system took to recover: the longest delay of an event, from its acknowledgement
+    /// or from the end of the fault, whichever came later. The first change after the fault was
+    /// acknowledged within this time, too.
     pub recovery: Duration,
-    /// What the programs wrote, where this is not what the scenario promises.
+    /// The output of the programs, if the findings break the scenario's promise.
     pub logs: String,
 }
 
 /// What is known of a fault when its outcome is judged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
-    /// From when on the system should work.
-    pub is_over_at: Option<Instant>,
-    /// The webhook refuses what has this in its text: nobody waits for that.
+    /// When the system should work again.
+    pub over_at: Option<Instant>,
+    /// The webhook refuses events whose text contains this; they do not count as recovery.
     pub refused: Option<&'static str>,
 }
 
 impl Findings {
-    /// Compares `changes`, those of one todo in their order, with `receipts` in theirs.
+    /// Compares `changes`, in order for each todo, with `receipts` in order of arrival.
     #[must_use]
     pub fn of(changes: &[Change], receipts: &[Receipt], known: Known) -> Self {
         let mut expected: HashMap<&Event, Expected<'_>> = HashMap::with_capacity(changes.len());
@@ -63,7 +63,7 @@ impl Findings {
             acknowledged: changes.len(),
             ..Self::default()
         };
-        if let Some(over) = known.is_over_at {
+        if let Some(over) = known.over_at {
             let after = changes.iter().map(|change| change.at);
             let first = after.filter(|at| *at >= over).min();
             findings.recovery = first.map_or(Duration::MAX, |first| first - over);
@@ -72,7 +72,7 @@ impl Findings {
         let mut reached: HashMap<i64, usize> = HashMap::new();
         for receipt in receipts {
             let Some(expected) = expected.get_mut(&receipt.event) else {
-                findings.unasked += 1;
+                findings.unexpected += 1;
                 continue;
             };
             let reached = reached.entry(receipt.event.todo).or_default();
@@ -90,7 +90,7 @@ impl Findings {
                     let from = expected
                         .change
                         .at
-                        .max(known.is_over_at.unwrap_or(expected.change.at));
+                        .max(known.over_at.unwrap_or(expected.change.at));
                     let took = receipt.at.saturating_duration_since(from);
                     findings.recovery = findings.recovery.max(took);
                 }
@@ -107,19 +107,19 @@ impl Findings {
     }
 
     /// Whether the promise of `docs/delivery.md` was kept: nothing lost, nothing out of order,
-    /// nothing invented, and no more than `duplicates` doubled.
+    /// nothing unexpected, and at most `duplicates` duplicates.
     #[must_use]
     pub fn keep_the_promise(&self, duplicates: usize) -> bool {
         self.acknowledged > 0
             && self.lost() == 0
             && self.inversions == 0
-            && self.unasked == 0
+            && self.unexpected == 0
             && self.duplicates <= duplicates
     }
 }
 
 impl Known {
-    /// Whether nobody waits for `event`.
+    /// Whether `event` does not count as recovery.
     #[must_use]
     pub fn excuses(&self, event: &Event) -> bool {
         self.refused
@@ -129,12 +129,12 @@ impl Known {
 
 struct Expected<'a> {
     change: &'a Change,
-    /// Its place among the changes of its todo.
+    /// Its index among the changes of its todo.
     place: usize,
     delivered: bool,
 }
 
-/// How long something took, over many times.
+/// How long something took, over many runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Delays {
     /// Half of them took no longer.
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_in_the_order_of_each_todo_keep_the_promise() {
+    fn deliveries_in_order_for_each_todo_keep_the_promise() {
         let found = findings(&[(2, "a"), (1, "a"), (1, "b"), (1, "c")]);
         assert!(found.keep_the_promise(0), "{found:?}");
         assert_eq!(found.delivered, 4);
@@ -211,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_behind_its_successor_is_an_inversion() {
+    fn a_delivery_after_a_later_event_is_an_inversion() {
         let found = findings(&[(1, "b"), (1, "a"), (2, "a"), (1, "c")]);
         assert_eq!((found.lost(), found.inversions), (0, 1));
         assert!(!found.keep_the_promise(9));
     }
 
     #[test]
-    fn a_second_delivery_is_a_duplicate_and_keeps_the_promise_where_it_is_allowed() {
+    fn a_second_delivery_is_a_duplicate_which_may_be_allowed() {
         let found = findings(&[(1, "a"), (1, "a"), (1, "b"), (1, "c"), (2, "a")]);
         assert_eq!((found.duplicates, found.inversions), (1, 0));
         assert!(found.keep_the_promise(1));
@@ -226,20 +226,20 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_behind_its_successor_is_stale() {
+    fn a_duplicate_after_a_later_event_is_stale() {
         let found = findings(&[(1, "a"), (1, "b"), (1, "a"), (1, "c"), (2, "a")]);
         assert_eq!((found.duplicates, found.stale, found.inversions), (1, 1, 0));
     }
 
     #[test]
-    fn a_delivery_that_nobody_asked_for_breaks_the_promise() {
+    fn an_unexpected_delivery_breaks_the_promise() {
         let found = findings(&[(1, "a"), (1, "b"), (1, "c"), (2, "a"), (3, "a")]);
-        assert_eq!((found.lost(), found.unasked), (0, 1));
+        assert_eq!((found.lost(), found.unexpected), (0, 1));
         assert!(!found.keep_the_promise(9));
     }
 
     #[test]
-    fn recovery_counts_from_the_end_of_the_fault_and_leaves_out_what_is_refused() {
+    fn recovery_counts_from_the_end_of_the_fault_and_ignores_refused_events() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let change = |text, seconds| Change {
@@ -261,11 +261,11 @@ mod tests {
             receipt("refused", 60),
         ];
         let known = Known {
-            is_over_at: Some(at(10)),
+            over_at: Some(at(10)),
             refused: Some("refused"),
         };
         let recovery = |known| Findings::of(&changes, &receipts, known).recovery;
-        // The first change that was acknowledged afterwards.
+        // The first change acknowledged after the fault.
         assert_eq!(recovery(known), Duration::from_secs(3));
         let strict = Known {
             refused: None,
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_those_of_the_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         let delays = Delays::of((1..=200).map(Duration::from_millis).collect());
         let expected = [100, 198, 200].map(Duration::from_millis);
         assert_eq!([delays.p50, delays.p99, delays.max], expected);

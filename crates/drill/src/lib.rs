@@ -1,11 +1,11 @@
-//! What the whole system does when its parts die: real servers, the real programs as processes,
-//! clients that change todos, and a webhook that counts.
+//! Fault tests of the whole system: real servers, the real programs as processes, clients that
+//! change todos, and a webhook that records deliveries.
 //!
-//! A [`Scenario`] is one fault. The tests of this crate play all of them at [`Scale::SHORT`], and
-//! `cargo xtask drill` at [`Scale::FULL`]. `cargo xtask drill --soak` kills every process at random
-//! under load ([`soak`]), `--figures` measures speed ([`figures`]).
+//! A [`Scenario`] is one fault. The tests of this crate play all of them at [`Scale::SHORT`],
+//! `cargo xtask drill` does so at [`Scale::FULL`]. `cargo xtask drill --soak` kills every process
+//! at random under load ([`soak`]), `--figures` measures speed ([`figures`]).
 //!
-//! The promise that is checked is the one of `docs/delivery.md`.
+//! All of them check the promise in `docs/delivery.md`.
 
 mod error;
 mod event;

@@ -1,4 +1,4 @@
-//! Clients that change todos and note what was acknowledged.
+//! Clients that change todos and record what was acknowledged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,50 +15,50 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::event::{Change, Event};
 
-/// How many clients there are. Each has a todo of its own at a time.
+/// How many clients there are. Each works on one todo at a time.
 const CLIENTS: u32 = 8;
 
-/// How many changes a todo lives through: it is made, gets new texts, and is deleted.
+/// How many changes each todo gets: it is created, renamed, and at last deleted.
 const LIFE: usize = 10;
 
-/// How long an exchange may take before the client asks again.
-const EXCHANGE: Duration = Duration::from_secs(30);
+/// How long a request may take before the client retries it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client asks for the same change before the drill fails.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// How long a client retries one change before the drill fails.
+const DEADLINE: Duration = Duration::from_mins(3);
 
-/// What Slack would take for a call to everybody in the channel.
+/// Slack would take this for a mention of everybody in the channel.
 const MENTION: &str = "<!channel> & <b>";
 
-/// The pause before a client asks again.
+/// The pause before a retry.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Clients at work.
+/// Running clients.
 ///
-/// A client goes on to the next change of its todo only when the last one was acknowledged, so the
-/// order of each todo is known. What is not acknowledged is asked for again until it is, in a way
-/// that makes no second change: a POST by its `Idempotency-Key`, a PUT because it then changes
-/// nothing, a DELETE because the todo is then gone. So every change counts once.
+/// A client makes the next change of its todo only after the last one was acknowledged, so the
+/// order of each todo is known. It retries a change until that is acknowledged. A retry makes no
+/// second change: a POST has an `Idempotency-Key`, a repeated PUT changes nothing, and a repeated
+/// DELETE finds the todo gone. So every change counts once.
 #[derive(Debug)]
 pub struct Load {
     clients: JoinSet<Result<Vec<Change>, Error>>,
     acknowledged: watch::Receiver<usize>,
-    /// Whether the clients make as many changes as they can, whatever their rate.
-    hurries: Arc<AtomicBool>,
+    /// Whether the clients ignore their rate and make as many changes as they can.
+    unlimited: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
 impl Load {
-    /// Starts clients of `backends`, URLs of their `/todos/` of which there is at least one, that together make `rate` changes a
-    /// second, or as many as they can without one.
+    /// Starts clients that together make `rate` changes a second, or as many as they can without
+    /// one. `backends` are the URLs of `/todos/` of at least one backend.
     ///
     /// # Errors
     /// [`Error::Http`].
     pub fn start(backends: &[String], rate: Option<u32>) -> Result<Self, Error> {
-        let http = service_kit::http::client("drill", EXCHANGE)?;
+        let http = service_kit::http::client("drill", REQUEST_TIMEOUT)?;
         let (progress, acknowledged) = watch::channel(0);
         let stop = CancellationToken::new();
-        let hurries = Arc::new(AtomicBool::new(false));
+        let unlimited = Arc::new(AtomicBool::new(false));
         let clients = (0..CLIENTS)
             .map(|number| {
                 let client = Client {
@@ -68,7 +68,7 @@ impl Load {
                     backend: number as usize,
                     pace: rate.map(|rate| Duration::from_secs(1) * CLIENTS / rate),
                     next_at: Instant::now(),
-                    hurries: hurries.clone(),
+                    unlimited: unlimited.clone(),
                     progress: progress.clone(),
                     changes: Vec::new(),
                 };
@@ -78,30 +78,30 @@ impl Load {
         Ok(Self {
             clients,
             acknowledged,
-            hurries,
+            unlimited,
             stop,
         })
     }
 
-    /// Has the clients make as many changes as they can, or keep to their rate again.
-    pub fn hurry(&self, hurries: bool) {
-        self.hurries.store(hurries, Ordering::Relaxed);
+    /// Lets the clients make as many changes as they can, or holds them to their rate again.
+    pub fn set_unlimited(&self, unlimited: bool) {
+        self.unlimited.store(unlimited, Ordering::Relaxed);
     }
 
-    /// How many changes were acknowledged so far.
+    /// How many changes have been acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         *self.acknowledged.borrow()
     }
 
-    /// Waits until so many more changes were acknowledged.
+    /// Waits until this many more changes are acknowledged.
     ///
     /// # Errors
     /// [`Error::Unexpected`] when that takes too long.
     pub async fn more(&mut self, changes: usize) -> Result<(), Error> {
         let goal = self.acknowledged() + changes;
         let reached = self.acknowledged.wait_for(|count| *count >= goal);
-        let reached = matches!(timeout(PATIENCE, reached).await, Ok(Ok(_)));
+        let reached = matches!(timeout(DEADLINE, reached).await, Ok(Ok(_)));
         if reached {
             return Ok(());
         }
@@ -110,11 +110,10 @@ impl Load {
         Err(Error::Unexpected(found))
     }
 
-    /// Lets every client finish its change, and gives all changes, those of one todo in their
-    /// order.
+    /// Lets every client finish its change, and returns all changes, in order for each todo.
     ///
     /// # Errors
-    /// [`Error::Unexpected`] where a change was refused or not acknowledged for too long.
+    /// [`Error::Unexpected`] when a change was refused, or not acknowledged in time.
     pub async fn stop(mut self) -> Result<Vec<Change>, Error> {
         self.stop.cancel();
         let mut changes = Vec::new();
@@ -130,12 +129,12 @@ struct Client {
     number: u32,
     http: reqwest::Client,
     backends: Vec<String>,
-    /// Which backend is asked, modulo their number: one that does not acknowledge is left, as an
-    /// ingress leaves one that is not ready.
+    /// Index of the backend in use, modulo their number. A client leaves one that does not
+    /// acknowledge, as an ingress leaves one that is not ready.
     backend: usize,
     pace: Option<Duration>,
     next_at: Instant,
-    hurries: Arc<AtomicBool>,
+    unlimited: Arc<AtomicBool>,
     progress: watch::Sender<usize>,
     changes: Vec<Change>,
 }
@@ -144,15 +143,15 @@ impl Client {
     async fn run(mut self, stop: CancellationToken) -> Result<Vec<Change>, Error> {
         let mut life = 0;
         while !stop.is_cancelled() {
-            self.live(life, &stop).await?;
+            self.run_todo(life, &stop).await?;
             life += 1;
         }
         Ok(self.changes)
     }
 
-    /// Takes one todo through its life.
-    async fn live(&mut self, life: usize, stop: &CancellationToken) -> Result<(), Error> {
-        // Each mentions everybody, unless it is escaped.
+    /// Takes one todo from creation to deletion.
+    async fn run_todo(&mut self, life: usize, stop: &CancellationToken) -> Result<(), Error> {
+        // Unescaped, each text mentions everybody.
         let text = |step| format!("client {} life {life} step {step} {MENTION}", self.number);
         let texts: Vec<String> = (0..LIFE - 1).map(text).collect();
         let todo = self.create(&texts[0]).await?;
@@ -168,7 +167,7 @@ impl Client {
     async fn create(&mut self, text: &str) -> Result<i64, Error> {
         let body = json!({ "text": text });
         let created = self
-            .ask(|http, backend| {
+            .send(|http, backend| {
                 http.post(backend)
                     .header("Idempotency-Key", text)
                     .json(&body)
@@ -176,31 +175,31 @@ impl Client {
             .await?;
         let todo = created
             .and_then(|todo| todo["id"].as_i64())
-            .ok_or_else(|| Error::Unexpected(format!("POST of {text} gave no todo")))?;
-        self.note(todo, EventKind::Created, text);
+            .ok_or_else(|| Error::Unexpected(format!("POST of {text} returned no todo")))?;
+        self.record(todo, EventKind::Created, text);
         Ok(todo)
     }
 
     async fn rename(&mut self, todo: i64, text: &str) -> Result<(), Error> {
         let body = json!({ "text": text });
         let renamed = self
-            .ask(|http, backend| http.put(format!("{backend}{todo}")).json(&body))
+            .send(|http, backend| http.put(format!("{backend}{todo}")).json(&body))
             .await?;
         if renamed.is_none() {
             return Err(Error::Unexpected(format!("todo {todo} is gone")));
         }
-        self.note(todo, EventKind::Updated, text);
+        self.record(todo, EventKind::Updated, text);
         Ok(())
     }
 
     async fn delete(&mut self, todo: i64, last_text: &str) -> Result<(), Error> {
-        self.ask(|http, backend| http.delete(format!("{backend}{todo}")))
+        self.send(|http, backend| http.delete(format!("{backend}{todo}")))
             .await?;
-        self.note(todo, EventKind::Deleted, last_text);
+        self.record(todo, EventKind::Deleted, last_text);
         Ok(())
     }
 
-    fn note(&mut self, todo: i64, kind: EventKind, text: &str) {
+    fn record(&mut self, todo: i64, kind: EventKind, text: &str) {
         let text = text.to_owned();
         self.changes.push(Change {
             event: Event { todo, kind, text },
@@ -209,13 +208,13 @@ impl Client {
         self.progress.send_modify(|count| *count += 1);
     }
 
-    /// Asks one backend after the other until one acknowledges, and gives the body of the answer;
-    /// `None` where the todo is not there any more although it was at the first attempt.
-    async fn ask(
+    /// Tries one backend after the other until one acknowledges, and returns the body of the
+    /// response; `None` when a retry finds the todo gone.
+    async fn send(
         &mut self,
         request: impl Fn(&reqwest::Client, &str) -> RequestBuilder,
     ) -> Result<Option<Value>, Error> {
-        if self.hurries.load(Ordering::Relaxed) {
+        if self.unlimited.load(Ordering::Relaxed) {
             self.next_at = Instant::now();
         } else if let Some(pace) = self.pace {
             sleep_until(self.next_at).await;
@@ -234,7 +233,7 @@ impl Client {
                 Ok((status, _)) => status.to_string(),
                 Err(error) => error.to_string(),
             };
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > DEADLINE {
                 return Err(Error::Unexpected(format!("no acknowledgement: {refusal}")));
             }
             first = false;
@@ -244,7 +243,7 @@ impl Client {
     }
 }
 
-/// The answer to a request, read to its end: a cut one is none.
+/// Sends a request and reads the whole response: one that is cut off is an error.
 async fn exchange(request: RequestBuilder) -> reqwest::Result<(StatusCode, Value)> {
     let response = request.send().await?;
     let status = response.status();

@@ -1,4 +1,4 @@
-//! Holds a drill and prints what it found: `cargo xtask drill`.
+//! Runs a drill and prints its findings: `cargo xtask drill`.
 
 use std::env;
 use std::process::ExitCode;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::Parser;
 use drill::{Delays, Error, Findings, Programs, Scale, Scenario, figures, soak};
 
-/// Breaks the whole system in every way and counts what is lost, doubled or out of order.
+/// Injects every fault into the whole system and counts events lost, duplicated or out of order.
 ///
-/// Without an option every scenario is played, which takes about a quarter of an hour.
+/// Without options it plays every scenario, which takes about a quarter of an hour.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask drill", bin_name = "cargo xtask drill")]
 struct Arguments {
@@ -21,7 +21,7 @@ struct Arguments {
     #[arg(long, default_value_t = 100_000)]
     changes: usize,
 
-    /// What decides whom the soak kills, and when; chosen at random unless given
+    /// Seed for the soak's choice of faults and pauses; random by default
     #[arg(long)]
     seed: Option<u64>,
 
@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long)]
     figures: bool,
 
-    /// Only the scenarios, or the figures, whose name holds this
+    /// Only the scenarios or figures whose name contains this
     #[arg(long, default_value = "")]
     only: String,
 }
@@ -54,7 +54,7 @@ async fn run(arguments: &Arguments) -> Result<bool, Error> {
     let programs = Programs::in_folder(folder.unwrap_or("".as_ref()))?;
     if arguments.soak {
         let seed = arguments.seed.unwrap_or_else(rand::random);
-        hold_soak(&programs, arguments.changes, seed).await
+        run_soak(&programs, arguments.changes, seed).await
     } else if arguments.figures {
         measure(&programs, &arguments.only).await?;
         Ok(true)
@@ -64,7 +64,7 @@ async fn run(arguments: &Arguments) -> Result<bool, Error> {
 }
 
 async fn play_all(programs: &Programs, only: &str) -> Result<bool, Error> {
-    print_headline();
+    print_header();
     let mut kept = true;
     let scenarios = Scenario::ALL.iter();
     for scenario in scenarios.filter(|scenario| scenario.name.contains(only)) {
@@ -89,27 +89,27 @@ async fn play_all(programs: &Programs, only: &str) -> Result<bool, Error> {
     Ok(kept)
 }
 
-async fn hold_soak(programs: &Programs, changes: usize, seed: u64) -> Result<bool, Error> {
+async fn run_soak(programs: &Programs, changes: usize, seed: u64) -> Result<bool, Error> {
     println!("seed {seed}");
-    let soaked = soak::soak(programs, changes, seed).await?;
-    let done: Vec<String> = soaked
-        .done
+    let report = soak::soak(programs, changes, seed).await?;
+    let faults: Vec<String> = report
+        .faults
         .iter()
         .map(|(what, times)| format!("{what} {times}"))
         .collect();
     println!(
         "{} s under load; {}",
-        soaked.took.as_secs(),
-        done.join(", ")
+        report.took.as_secs(),
+        faults.join(", ")
     );
-    print_headline();
-    print_findings("soak", &soaked.findings, None);
-    Ok(soaked
+    print_header();
+    print_findings("soak", &report.findings, None);
+    Ok(report
         .findings
-        .keep_the_promise(soaked.explained_duplicates()))
+        .keep_the_promise(report.explained_duplicates()))
 }
 
-/// With all servers synchronised to disk.
+/// All servers sync to disk before they acknowledge.
 async fn measure(programs: &Programs, only: &str) -> Result<(), Error> {
     let is_wanted = |name: &str| {
         let is_wanted = name.contains(only);
@@ -150,7 +150,7 @@ fn print_delays(what: &str, Delays { p50, p99, max }: Delays) {
     );
 }
 
-/// What else the machine does says what a figure is worth.
+/// Figures from a busy machine are worth little.
 fn print_load() {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -160,7 +160,7 @@ fn print_load() {
     );
 }
 
-fn print_headline() {
+fn print_header() {
     println!(
         "{:<50} {:>5} {:>9} {:>4} {:>7} {:>10} {:>9} {:>12} {:>8}",
         "scenario",
@@ -187,11 +187,8 @@ fn print_findings(name: &str, findings: &Findings, bound: Option<Duration>) {
         millis(findings.recovery),
         bound.map_or_else(|| "-".to_owned(), |bound| bound.as_millis().to_string())
     );
-    if findings.unasked > 0 {
-        println!(
-            "{name}: {} deliveries that nobody asked for",
-            findings.unasked
-        );
+    if findings.unexpected > 0 {
+        println!("{name}: {} unexpected deliveries", findings.unexpected);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is between a replica and its servers.
+//! The network between a replica and its servers.
 
 use testkit::Proxy;
 
@@ -9,7 +9,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network to the servers at these ports. What is not among them is reached directly.
+    /// A network to the servers at these ports. Others are reached directly.
     ///
     /// # Errors
     /// As [`Proxy::start`].
@@ -21,7 +21,7 @@ impl Network {
         Ok(Self { proxies })
     }
 
-    /// `url` as it is reached through this network.
+    /// `url` as reached through this network.
     #[must_use]
     pub fn url(&self, url: &str) -> String {
         let reached = |url: String, (port, proxy): &(u16, Proxy)| proxy.url(&url, *port);

@@ -10,26 +10,25 @@ use tokio::time::{Instant, sleep};
 use crate::system::{Plan, Programs, System};
 use crate::{Error, Findings, Known, Load};
 
-/// As many events as a broadcaster has under way; each of them is posted again when it dies between
-/// the answer of the webhook and its note of it.
-const UNDER_WAY: usize = 16;
+/// How many events a broadcaster has in flight. Each is posted again when the broadcaster dies
+/// between the webhook's response and recording the delivery.
+const IN_FLIGHT: usize = 16;
 
-/// How much is done and for how long.
+/// How much load there is, and how long an outage lasts.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// How many changes are made in a second.
+    /// Changes per second.
     pub rate: u32,
-    /// How many changes are acknowledged before the fault, and again after it.
+    /// Changes to be acknowledged before the fault, and again after it.
     pub margin: usize,
-    /// How long what is taken away stays away, in whole seconds.
+    /// How long an outage lasts, in whole seconds.
     pub outage: Duration,
     /// What a busy machine may add to [`Scenario::recovery`].
     pub allowance: Duration,
 }
 
 impl Scale {
-    /// For the tests that always run, with programs that are not optimised and other tests beside
-    /// them.
+    /// For the regular tests: debug builds, with other tests running alongside.
     pub const SHORT: Self = Self {
         rate: 50,
         margin: 25,
@@ -37,8 +36,7 @@ impl Scale {
         allowance: Duration::from_secs(3),
     };
 
-    /// For the drill. The outage is longer than the stream recognises an event that is published
-    /// again.
+    /// For the drill. The outage exceeds the stream's deduplication window.
     pub const FULL: Self = Self {
         rate: 50,
         margin: 150,
@@ -52,14 +50,14 @@ impl Scale {
 pub struct Scenario {
     /// What happens.
     pub name: &'static str,
-    /// The system that it happens to.
+    /// The system under test.
     plan: Plan,
-    /// How many duplicates are allowed: none, but where a process dies between delivery and note.
+    /// Duplicates allowed: none, unless a process dies between a delivery and its record.
     pub duplicates: usize,
-    /// How many messages must have been given up.
+    /// How many dead letters there must be.
     dead_letters: u64,
-    /// How long after the fault is over an event may take to arrive, and a change to be
-    /// acknowledged. Where others are to stand in, the time counts from the beginning of the fault.
+    /// How long after the end of the fault an event may take to arrive, and a change to be
+    /// acknowledged. Where a standby takes over, the time counts from the start of the fault.
     pub recovery: Duration,
     fault: Fault,
 }
@@ -67,13 +65,13 @@ pub struct Scenario {
 type Fault = for<'a> fn(&'a mut Scene) -> LocalBoxFuture<'a, Result<(), Error>>;
 
 impl Scenario {
-    /// All of them.
+    /// All scenarios.
     pub const ALL: &[Self] = faults::ALL;
 
-    /// Lets it happen to a system of its own, and gives what came of it.
+    /// Injects the fault into a new system and returns the findings.
     ///
     /// # Errors
-    /// Where the fault could not be made, or the system did not recover.
+    /// When the fault cannot be injected, or the system does not recover.
     pub async fn play(&self, programs: &Programs, scale: Scale) -> Result<Findings, Error> {
         let system = System::start(programs, self.plan).await?;
         let mut scene = Scene {
@@ -92,9 +90,9 @@ impl Scenario {
             ..
         } = scene;
         let mut findings = system.settle(load, known).await?;
-        let given_up = system.dead_letters().await?;
-        if given_up != self.dead_letters {
-            let found = format!("{given_up} messages were given up");
+        let dead_letters = system.dead_letters().await?;
+        if dead_letters != self.dead_letters {
+            let found = format!("{dead_letters} dead letters");
             return Err(Error::Unexpected(found));
         }
         if !self.holds(&findings, scale) {
@@ -103,7 +101,7 @@ impl Scenario {
         Ok(findings)
     }
 
-    /// Whether `findings` are as they must be.
+    /// Whether `findings` keep the promise within [`Self::recovery`].
     #[must_use]
     pub fn holds(&self, findings: &Findings, scale: Scale) -> bool {
         findings.keep_the_promise(self.duplicates)
@@ -111,7 +109,7 @@ impl Scenario {
     }
 }
 
-/// What a fault has to do with.
+/// What a fault acts on.
 struct Scene {
     system: System,
     load: Load,
@@ -125,13 +123,13 @@ impl Scene {
         self.load.more(self.scale.margin).await
     }
 
-    /// Leaves things as they are for [`Scale::outage`].
+    /// Waits for [`Scale::outage`].
     async fn outage(&self) {
         sleep(self.scale.outage).await;
     }
 
-    /// From now on the system should work: what was taken away is back, or others have to stand in.
-    fn is_over(&mut self) {
-        self.known.is_over_at = Some(Instant::now());
+    /// Recovery counts from now on: what was down is back, or a standby has to take over.
+    fn mark_over(&mut self) {
+        self.known.over_at = Some(Instant::now());
     }
 }

@@ -16,33 +16,33 @@ const PLAN: Plan = Plan {
     ..Plan::PLAIN
 };
 
-/// How many changes are made in a second while nothing is down.
+/// Changes per second while nothing is down.
 const RATE: u32 = 400;
 
-/// How long nothing new happens between two faults, in milliseconds.
-const LIFE: std::ops::Range<u64> = 500..4000;
+/// The pause between two faults, in milliseconds.
+const PAUSE: std::ops::Range<u64> = 500..4000;
 
-/// How long what is taken away stays away, in milliseconds. Shorter than a client waits for its
-/// answer: what it asked for must not happen after it asked somebody else.
+/// How long an outage lasts, in milliseconds. It is shorter than a client's timeout: a request
+/// must not take effect after the client has retried it on another backend.
 const OUTAGE: std::ops::Range<u64> = 0..3000;
 
 /// What a soak found.
 #[derive(Clone, Debug)]
-pub struct Soaked {
+pub struct Report {
     /// How often each fault struck.
-    pub done: BTreeMap<&'static str, usize>,
-    /// How long clients were at work.
+    pub faults: BTreeMap<&'static str, usize>,
+    /// How long the clients ran.
     pub took: Duration,
     /// What was delivered.
     pub findings: Findings,
 }
 
-impl Soaked {
-    /// How many duplicates the faults explain: what a broadcaster has under way when it is taken
-    /// away, and what was delivered in the second before the store was lost.
+impl Report {
+    /// How many duplicates the faults explain: events in flight when a broadcaster fails, and those
+    /// delivered in the second before the store was lost.
     #[must_use]
     pub fn explained_duplicates(&self) -> usize {
-        let times = |fault: &str| self.done.get(fault).copied().unwrap_or_default();
+        let times = |fault: &str| self.faults.get(fault).copied().unwrap_or_default();
         16 * (times(BROADCASTER_KILLED) + times(BROADCASTER_FROZEN) + times(BROADCASTER_CUT_OFF))
             + RATE as usize * times(STORE_LOST)
     }
@@ -59,33 +59,33 @@ const NATS_FROZEN: &str = "NATS frozen";
 const POSTGRES_KILLED: &str = "PostgreSQL killed";
 const STORE_LOST: &str = "store of NATS lost";
 
-/// Makes `changes` changes while everything fails. The same `seed` gives the same order of faults
-/// and pauses, though not the same moments.
+/// Makes `changes` changes while everything fails. The same `seed` gives the same sequence of
+/// faults and pauses, though not the same timing.
 ///
 /// # Errors
-/// Where a process does not come back, or a change is never acknowledged.
-pub async fn soak(programs: &Programs, changes: usize, seed: u64) -> Result<Soaked, Error> {
+/// When a process does not come back, or a change is never acknowledged.
+pub async fn soak(programs: &Programs, changes: usize, seed: u64) -> Result<Report, Error> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut system = System::start(programs, PLAN).await?;
     let load = system.load(Some(RATE))?;
     let begin = Instant::now();
-    let mut done = BTreeMap::new();
+    let mut faults = BTreeMap::new();
     while load.acknowledged() < changes {
-        sleep(Duration::from_millis(random.random_range(LIFE))).await;
+        sleep(Duration::from_millis(random.random_range(PAUSE))).await;
         let outage = Duration::from_millis(random.random_range(OUTAGE));
         let is_half_done = load.acknowledged() >= changes / 2;
-        let fault = if is_half_done && !done.contains_key(STORE_LOST) {
+        let fault = if is_half_done && !faults.contains_key(STORE_LOST) {
             lose_store(&mut system).await?
         } else {
-            strike(&mut system, &mut random, outage).await?
+            inject(&mut system, &mut random, outage).await?
         };
-        *done.entry(fault).or_default() += 1;
+        *faults.entry(fault).or_default() += 1;
         system.gather();
     }
     let took = begin.elapsed();
     let findings = system.settle(load, Known::default()).await?;
-    Ok(Soaked {
-        done,
+    Ok(Report {
+        faults,
         took,
         findings,
     })
@@ -98,8 +98,8 @@ async fn lose_store(system: &mut System) -> Result<&'static str, Error> {
     Ok(STORE_LOST)
 }
 
-/// Takes something away for as long as the outage.
-async fn strike(
+/// Injects a random fault that lasts for `outage`.
+async fn inject(
     system: &mut System,
     random: &mut StdRng,
     outage: Duration,

@@ -1,4 +1,4 @@
-//! The whole system as processes of this machine.
+//! The whole system as processes on this machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,11 +23,11 @@ const START_DEADLINE: Duration = Duration::from_mins(2);
 /// How long an orderly stop may take.
 const STOP_DEADLINE: Duration = Duration::from_mins(1);
 
-/// An event that is still missing when nothing arrived for so long is lost. The longest pause is
-/// that between two attempts at an event that is refused, 30 s.
+/// An event that is still missing after this long without a delivery is lost. The longest pause is
+/// the 30 s between two attempts to post a refused event.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// How often what arrived is gathered.
+/// How often the webhook's requests are collected.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Where the programs are.
@@ -58,25 +58,25 @@ impl Programs {
     }
 }
 
-/// How a system is made up.
+/// What a system consists of.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// How many processes of todo-backend.
     pub backends: usize,
     /// How many processes of broadcaster.
     pub broadcasters: usize,
-    /// What the servers do for an acknowledgement.
+    /// How durable an acknowledged write is.
     pub durability: Durability,
     /// Whether the replicas reach the servers over networks that can fail.
     pub networks: bool,
-    /// The most that NATS may store, as its configuration says it; what the disk takes by default.
+    /// The limit of NATS's store, in the syntax of its configuration; by default, the disk's.
     pub nats_store: Option<&'static str>,
 }
 
-/// What a server has done when it acknowledges.
+/// What a server has done before it acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It has handed everything to the kernel: safe where processes die.
+    /// It has written everything to the kernel, which survives the death of processes.
     Process,
     /// PostgreSQL has it on disk, as in production; NATS syncs every two minutes, its default.
     Database,
@@ -102,15 +102,15 @@ pub struct System {
     pub postgres: Postgres,
     /// The broker.
     pub nats: Nats,
-    /// What stands in for Slack.
+    /// Stands in for Slack.
     pub webhook: Webhook,
     /// The replicas of todo-backend.
     pub backends: Vec<Service>,
-    /// Between each of them and the servers.
+    /// The network between each backend and the servers.
     pub backend_networks: Vec<Network>,
     /// The replicas of broadcaster.
     pub broadcasters: Vec<Service>,
-    /// Between each of them and NATS.
+    /// The network between each broadcaster and NATS.
     pub broadcaster_networks: Vec<Network>,
     plan: Plan,
     programs: Programs,
@@ -123,7 +123,7 @@ impl System {
     /// Starts the system and waits until all of it is ready.
     ///
     /// # Errors
-    /// Where something does not start.
+    /// When something does not start.
     pub async fn start(programs: &Programs, plan: Plan) -> Result<Self, Error> {
         let mut system = Self::start_servers(programs, plan).await?;
         for _ in 0..plan.backends {
@@ -135,7 +135,7 @@ impl System {
         Ok(system)
     }
 
-    /// What all services have written, one after the other.
+    /// The output of all services, one after the other.
     pub(crate) fn logs(&self) -> String {
         let services = self.backends.iter().chain(&self.broadcasters);
         services
@@ -143,7 +143,7 @@ impl System {
             .collect()
     }
 
-    /// Starts the servers alone.
+    /// Starts only the servers.
     pub(crate) async fn start_servers(programs: &Programs, plan: Plan) -> Result<Self, Error> {
         let settings = match plan.durability {
             Durability::Process => &[],
@@ -189,8 +189,8 @@ impl System {
         Ok(())
     }
 
-    /// Starts one more todo-backend on `database`, which must end at once with `advice`.
-    pub(crate) async fn refuses_to_start(&self, database: &str, advice: &str) -> Result<(), Error> {
+    /// Starts another todo-backend on `database`, which must exit at once with `advice`.
+    pub(crate) async fn must_not_start(&self, database: &str, advice: &str) -> Result<(), Error> {
         let backend = Service::builder(&self.programs.todo_backend)
             .arg("--migrate")
             .env("DATABASE_URL", database)
@@ -235,12 +235,12 @@ impl System {
         Load::start(&backends, rate)
     }
 
-    /// Stops `load`, waits until everything has been delivered or nothing arrives any more, and
-    /// compares. What is refused is taken by the webhook once all else has been delivered.
+    /// Stops `load`, waits until everything is delivered or deliveries stop, and compares. The
+    /// webhook accepts the refused events once all others are delivered.
     ///
     /// # Errors
-    /// As [`Load::stop`]; [`testkit::Error::Deadline`] where all is delivered and yet somebody
-    /// holds an event.
+    /// As [`Load::stop`]; [`testkit::Error::Deadline`] when all is delivered but the outbox or the
+    /// stream still holds an event.
     pub async fn settle(&mut self, load: Load, known: Known) -> Result<Findings, Error> {
         let changes = load.stop().await?;
         if known.refused.is_some() {
@@ -256,14 +256,14 @@ impl System {
         }
         let mut findings = self.until_delivered(&changes, known).await;
         if findings.lost() == 0 {
-            // What is published or delivered twice comes late.
+            // Duplicates arrive late.
             self.idle().await?;
             findings = self.compare(&changes, known);
         }
         Ok(findings)
     }
 
-    /// Waits until `changes` have been delivered, or nothing arrives any more.
+    /// Waits until `changes` are delivered, or deliveries stop.
     async fn until_delivered(&mut self, changes: &[Change], known: Known) -> Findings {
         let mut findings = self.compare(changes, known);
         let mut heard_at = Instant::now();
@@ -282,7 +282,7 @@ impl System {
         Findings::of(changes, &self.receipts, known)
     }
 
-    /// Takes over what the webhook has received; how much of it was accepted.
+    /// Collects the requests to the webhook and returns how many it accepted.
     pub(crate) fn gather(&mut self) -> usize {
         let requests = self.webhook.take();
         let before = self.receipts.len();
@@ -293,12 +293,12 @@ impl System {
         accepted
     }
 
-    /// How many posts were not accepted, as far as gathered.
+    /// How many of the collected requests the webhook did not accept.
     pub(crate) fn refused(&self) -> usize {
         self.refused
     }
 
-    /// Waits until no event is in the outbox, and none in the stream that was not acknowledged.
+    /// Waits until the outbox is empty and every event in the stream is acknowledged.
     async fn idle(&self) -> Result<(), Error> {
         let settled = eventually(SILENCE, async || {
             let waiting = self.outbox_depth().await.map_err(|e| e.to_string())?;
@@ -336,7 +336,7 @@ impl System {
         Ok(info.num_pending + info.num_ack_pending as u64)
     }
 
-    /// How many events were given up.
+    /// How many dead letters there are.
     pub(crate) async fn dead_letters(&self) -> Result<u64, Error> {
         let stream = self.stream(environment().dead_letter_stream()).await?;
         Ok(stream.cached_info().state.messages)
@@ -347,18 +347,18 @@ impl System {
         stream.map_err(Error::nats)
     }
 
-    /// A connection of the drill's own.
+    /// A connection for the drill itself.
     pub(crate) async fn jetstream(&self) -> Result<jetstream::Context, Error> {
         let client = async_nats::connect(self.nats.url()).await;
         Ok(jetstream::new(client.map_err(Error::nats)?))
     }
 
-    /// The replica of the backend that is the relay.
+    /// The index of the backend that is the relay's leader.
     pub(crate) async fn relay(&self) -> Result<usize, Error> {
         find(&self.backends, "relay_held", |held| held > 0.0).await
     }
 
-    /// The replica of the broadcaster that delivers; some event must have been delivered.
+    /// The index of the active broadcaster. Requires that an event has been delivered.
     pub(crate) async fn active(&self) -> Result<usize, Error> {
         find(&self.broadcasters, "broadcaster_active", |active| {
             active > 0.0
@@ -371,10 +371,10 @@ impl System {
 pub(crate) fn environment() -> Environment {
     ENVIRONMENT
         .parse()
-        .expect("the name of an environment that exists is valid")
+        .expect("`production` is a valid environment")
 }
 
-/// Stops a service in order.
+/// Stops a service gracefully.
 pub(crate) async fn terminate(service: &Service) -> Result<(), Error> {
     let status = service.terminate(STOP_DEADLINE).await?;
     if status.success() {
@@ -384,11 +384,11 @@ pub(crate) async fn terminate(service: &Service) -> Result<(), Error> {
     }
 }
 
-/// Waits for the first of `services` whose `metric` is `right`.
+/// Waits for the first of `services` whose `metric` `is_wanted`.
 async fn find(
     services: &[Service],
     metric: &str,
-    right: impl Fn(f64) -> bool,
+    is_wanted: impl Fn(f64) -> bool,
 ) -> Result<usize, Error> {
     let http = service_kit::http::client("drill", Duration::from_secs(10))?;
     let found = eventually(START_DEADLINE, async || {
@@ -396,11 +396,11 @@ async fn find(
             let page = http.get(service.admin_url("/metrics")).send().await;
             let Ok(page) = page else { continue };
             let page = page.text().await.unwrap_or_default();
-            if value(&page, metric).is_some_and(&right) {
+            if value(&page, metric).is_some_and(&is_wanted) {
                 return Ok(index);
             }
         }
-        Err(format!("none has the right {metric}"))
+        Err(format!("no service has the wanted {metric}"))
     });
     Ok(found.await?)
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::Manifests;
 
-/// Why there is no render.
+/// Why a render failed.
 #[derive(thiserror::Error)]
 pub enum Failure {
     /// The program is not on `PATH` and not in `target/tools/bin`.
@@ -44,7 +44,7 @@ pub enum Failure {
     Io(#[from] io::Error),
 }
 
-/// Test harnesses show errors by `Debug`, and this one is meant to be read.
+/// Test harnesses print errors with `Debug`, so that must be readable.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -74,7 +74,7 @@ pub const MANAGED: &[&str] = &[
 /// The components that docs/kubernetes.md adds at the edge, in its order.
 pub const EDGE: &[&str] = &["sign-in", "edge-limits", "tls"];
 
-/// A tree with the folders `kustomize` and `argocd`: that of the repository, or a copy to be edited.
+/// A tree with the folders `kustomize` and `argocd`: the repository's, or a copy to edit.
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
@@ -112,7 +112,7 @@ impl Tree {
         self.root.join(relative)
     }
 
-    /// What `kubectl kustomize` and `kustomize build` both make of a folder.
+    /// Renders a folder with both `kubectl kustomize` and `kustomize build`.
     ///
     /// # Errors
     /// [`Failure`], also when the two disagree.

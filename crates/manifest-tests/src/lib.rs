@@ -1,5 +1,5 @@
-//! What the tests of the manifests share: rendering with both kustomizes, a view of Kubernetes objects, the rules that
-//! every render must keep, and the schemas of the API servers that will judge it.
+//! Shared code of the manifest tests: rendering with both kustomizes, a view of Kubernetes objects, the rules that
+//! every render must keep, and the schemas of the API servers.
 //!
 //! The tests need kubectl and what `cargo xtask setup` puts into `target/tools`; without it they fail and say so.
 

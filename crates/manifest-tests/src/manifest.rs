@@ -13,10 +13,10 @@ pub struct Manifests(Vec<Object>);
 #[derive(Debug, Clone)]
 pub struct Object(pub Value);
 
-/// The pods that a Deployment, `StatefulSet` or `CronJob` makes.
+/// The pods that a Deployment, `StatefulSet` or `CronJob` creates.
 #[derive(Debug, Clone, Copy)]
 pub struct Pod<'a> {
-    /// The object that makes them.
+    /// The object that creates them.
     pub owner: &'a Object,
     template: &'a Value,
 }
@@ -26,7 +26,7 @@ pub struct Pod<'a> {
 pub struct Container<'a> {
     /// Its pod.
     pub pod: Pod<'a>,
-    /// Whether it ends before the others start.
+    /// Whether it is an init container.
     pub is_init: bool,
     value: &'a Value,
 }
@@ -41,7 +41,7 @@ impl Manifests {
         Ok(Self(values.into_iter().map(Object).collect()))
     }
 
-    /// These objects and those.
+    /// Adds the objects of `others`.
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
@@ -65,7 +65,7 @@ impl Manifests {
             .find(|object| object.namespace() == namespace && object.name() == name)
     }
 
-    /// The same, to be changed.
+    /// Like [`Self::find`], but mutable and in any namespace.
     pub fn find_mut(&mut self, kind: &str, name: &str) -> Option<&mut Value> {
         let mut objects = self.0.iter_mut();
         objects
@@ -73,7 +73,7 @@ impl Manifests {
             .map(|object| &mut object.0)
     }
 
-    /// The same, of one namespace.
+    /// Like [`Self::find`], but mutable.
     pub fn find_mut_in(&mut self, kind: &str, namespace: &str, name: &str) -> Option<&mut Value> {
         let mut objects = self.0.iter_mut();
         objects
@@ -83,7 +83,7 @@ impl Manifests {
             .map(|object| &mut object.0)
     }
 
-    /// Takes out the objects of a kind whose name matches.
+    /// Removes the objects of this kind and name.
     pub fn remove(&mut self, kind: &str, name: &str) {
         self.0
             .retain(|object| object.kind() != kind || object.name() != name);
@@ -94,12 +94,12 @@ impl Manifests {
         self.0.push(Object(value));
     }
 
-    /// Everything that makes pods.
+    /// The pods of all objects that create some.
     pub fn pods(&self) -> impl Iterator<Item = Pod<'_>> {
         self.iter().filter_map(Object::pod)
     }
 
-    /// The containers of all pods, those for initialisation too.
+    /// The containers of all pods, including init containers.
     pub fn containers(&self) -> impl Iterator<Item = Container<'_>> {
         self.pods().flat_map(Pod::containers)
     }
@@ -118,7 +118,7 @@ impl Object {
         self.text("/metadata/name")
     }
 
-    /// The namespace, empty for objects of the cluster.
+    /// The namespace, empty for cluster-scoped objects.
     #[must_use]
     pub fn namespace(&self) -> &str {
         self.text("/metadata/namespace")
@@ -144,7 +144,7 @@ impl Object {
         list(&self.0, pointer)
     }
 
-    /// The pods that the object makes, if it does.
+    /// The pods that the object creates, if any.
     #[must_use]
     pub fn pod(&self) -> Option<Pod<'_>> {
         let pointer = match self.kind() {
@@ -179,7 +179,7 @@ impl<'a> Pod<'a> {
         &self.template["spec"]
     }
 
-    /// Its containers, those for initialisation first.
+    /// Its containers, init containers first.
     pub fn containers(self) -> impl Iterator<Item = Container<'a>> {
         let of = move |pointer, is_init| {
             list(self.spec(), pointer)
@@ -193,7 +193,7 @@ impl<'a> Pod<'a> {
         of("/initContainers", true).chain(of("/containers", false))
     }
 
-    /// The number of a port that a container gives a name.
+    /// The number of a named container port.
     #[must_use]
     pub fn port(self, name: &str) -> Option<u64> {
         self.containers()
@@ -228,8 +228,8 @@ impl<'a> Container<'a> {
         list(self.value, pointer)
     }
 
-    /// The environment as the kubelet makes it: `$(NAME)` stands for a variable that comes before, and is left as it
-    /// is when there is none.
+    /// The environment as the kubelet expands it: `$(NAME)` stands for an earlier variable, and is left as it is if
+    /// there is none.
     #[must_use]
     pub fn environment(self) -> BTreeMap<&'a str, String> {
         let mut known = BTreeMap::new();

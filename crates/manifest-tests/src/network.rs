@@ -26,7 +26,7 @@ impl<'a> From<Pod<'a>> for Peer<'a> {
     }
 }
 
-/// Whether a policy holds for the pod at all.
+/// Whether a policy applies to the pod at all.
 #[must_use]
 pub fn selects(policy: &Object, peer: &Peer<'_>) -> bool {
     policy.namespace() == peer.namespace
@@ -36,7 +36,7 @@ pub fn selects(policy: &Object, peer: &Peer<'_>) -> bool {
             .is_some_and(|selector| matches(selector, &peer.labels))
 }
 
-/// Whether the policies let `from` open a TCP connection to a port of `to`: both sides have to allow it.
+/// Whether the policies let `from` open a TCP connection to a port of `to`: both sides must allow it.
 #[must_use]
 pub fn allows(manifests: &Manifests, from: &Peer<'_>, to: &Peer<'_>, port: u64) -> bool {
     side_allows(manifests, "egress", from, to, port)
@@ -68,8 +68,8 @@ pub fn side_allows(
     })
 }
 
-/// Whether a rule of the policies that hold for a pod in one direction is as it should be. A pod for which none holds is
-/// not restricted (Kubernetes, "The two sorts of pod isolation").
+/// Whether any rule of the policies that apply to a pod in one direction matches. A pod to which none applies is not
+/// restricted (Kubernetes, "The two sorts of pod isolation").
 fn any_rule(
     manifests: &Manifests,
     direction: &str,
@@ -135,7 +135,7 @@ fn is_peer(peer: &Value, policy_namespace: &str, there: &Peer<'_>) -> bool {
     is_namespace && is_pod
 }
 
-/// Whether a label selector matches. An operator other than `In` and `Exists` never does: the manifests use no other.
+/// Whether a label selector matches. Operators other than `In` and `Exists` never match: the manifests do not use them.
 #[must_use]
 pub fn matches(selector: &Value, actual: &BTreeMap<&str, &str>) -> bool {
     let wanted = labels(selector.get("matchLabels"));

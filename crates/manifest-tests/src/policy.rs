@@ -1,5 +1,5 @@
-//! The rules that every render keeps, one function each. A rule returns what breaks it, in words for the person who has
-//! to mend it.
+//! The rules that every render keeps, one function each. A rule returns its violations, worded for the person who
+//! has to fix them.
 
 mod disruption;
 mod edge;
@@ -25,22 +25,22 @@ pub const RULES: &[(&str, Rule)] = &[
     ("three probes", probes),
     ("liveness is not readiness", liveness),
     ("pinned images", images),
-    ("dumps by the server's own programs", dumps),
+    ("dumps use the server's version", dumps),
     ("stable selectors", selectors),
     ("recommended labels", recommended_labels),
     ("time to drain", drain),
     ("disruption budget and spread", disruption::availability),
     ("no budget blocks a drain", disruption::drains),
-    ("autoscaling starts at its least", disruption::autoscaling),
+    ("replicas match the autoscaler", disruption::autoscaling),
     ("no Secret in git", no_secrets),
-    ("secrets as known files", secret_files),
-    ("references exist in time", references),
-    ("services lead somewhere", services),
-    ("routes lead somewhere", routes),
-    ("routes ask who it is", edge::sign_in),
-    ("nothing is answered in the clear", edge::https),
-    ("environment leads somewhere", environment),
-    ("everything is refused by default", default_deny),
+    ("secrets are known files", secret_files),
+    ("references exist when they are applied", references),
+    ("services select pods", services),
+    ("routes point to services", routes),
+    ("routes require sign-in", edge::sign_in),
+    ("everything is served over HTTPS", edge::https),
+    ("environment points to services", environment),
+    ("traffic is denied by default", default_deny),
     ("flows are open", flows),
     ("one name for the environment", names),
     ("volumes belong to their claims", volumes),
@@ -48,7 +48,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("backups fit their volume", storage::backups),
 ];
 
-/// The Secrets that the operator makes, and their keys: the table of docs/kubernetes.md.
+/// The Secrets that the operator creates, and their keys: the table of docs/kubernetes.md.
 pub const SECRETS: &[(&str, &[&str])] = &[
     ("postgres-db-secret", &["POSTGRES_PASSWORD"]),
     ("nats-client-secret", &["password"]),
@@ -63,7 +63,7 @@ pub const SECRETS: &[(&str, &[&str])] = &[
 
 pub use storage::DATABASE_AT_ITS_QUOTAS;
 
-/// Our images. Their measured footprint is 12 MB, so that a large limit would only hide a leak.
+/// Our images. Their measured footprint is 12 MB, so a large limit would only hide a leak.
 pub const OUR_IMAGES: &[&str] = &["todo-app", "todo-backend", "broadcaster"];
 const LARGEST_LIMIT_OF_OURS: &str = "64Mi";
 
@@ -131,7 +131,7 @@ fn restricted(manifests: &Manifests) -> Vec<String> {
             .iter()
             .any(|port| port.get("hostPort").is_some())
         {
-            found.push(format!("{container}: takes a port of the node"));
+            found.push(format!("{container}: uses a port of the node"));
         }
     }
     found
@@ -143,7 +143,7 @@ fn read_only_root(manifests: &Manifests) -> Vec<String> {
         .filter(|container| {
             container.get("/securityContext/readOnlyRootFilesystem") != Some(&json!(true))
         })
-        .map(|container| format!("{container}: its root can be written"))
+        .map(|container| format!("{container}: its root is writable"))
         .collect()
 }
 
@@ -209,7 +209,7 @@ fn probes(manifests: &Manifests) -> Vec<String> {
                         [text(value, "/httpGet/port"), text(value, "/tcpSocket/port")].concat();
                     if !port.is_empty() && container.pod.port(&port).is_none() {
                         found.push(format!(
-                            "{container}: {probe} asks port {port}, which is not there"
+                            "{container}: {probe} uses port {port}, which does not exist"
                         ));
                     }
                 }
@@ -230,7 +230,7 @@ fn liveness(manifests: &Manifests) -> Vec<String> {
         }
         if our_image(container).is_some() && text(liveness, "/httpGet/path") != "/livez" {
             found.push(format!(
-                "{container}: liveness asks {liveness} instead of /livez"
+                "{container}: liveness probes {liveness} instead of /livez"
             ));
         }
     }
@@ -281,7 +281,7 @@ fn dumps(manifests: &Manifests) -> Vec<String> {
         .collect()
 }
 
-/// `name:tag@sha256:…` with a tag that says something.
+/// `name:tag@sha256:…` with a meaningful tag.
 fn is_pinned(image: &str) -> bool {
     let Some((_, digest)) = image.split_once("@sha256:") else {
         return false;
@@ -342,7 +342,7 @@ fn selectors(manifests: &Manifests) -> Vec<String> {
     found
 }
 
-/// The labels by which people and dashboards find pods, and of other people's programs the version.
+/// The labels by which people and dashboards find pods, plus the version of third-party programs.
 fn recommended_labels(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
     for pod in manifests.pods() {
@@ -429,7 +429,7 @@ fn secret_files(manifests: &Manifests) -> Vec<String> {
                 .any(|(name, keys)| *name == secret && keys.contains(&key));
             if !is_known {
                 found.push(format!(
-                    "{}: nobody makes key {key} of Secret {secret}",
+                    "{}: nothing creates key {key} of Secret {secret}",
                     pod.owner
                 ));
             }
@@ -492,7 +492,7 @@ fn references(manifests: &Manifests) -> Vec<String> {
         for (kind, name) in wanted.into_iter().filter(|(_, name)| !name.is_empty()) {
             match manifests.find(kind, pod.owner.namespace(), name) {
                 None => found.push(format!("{}: there is no {kind} {name}", pod.owner)),
-                // Argo CD waits for a wave to be healthy, which it never is without what a later one brings.
+                // Argo CD waits for a wave to be healthy, which it never is if it needs a later one.
                 Some(object) if object.wave() > pod.owner.wave() => {
                     found.push(format!(
                         "{}: {kind} {name} comes in a later wave",
@@ -557,7 +557,7 @@ fn ends<'a>(
     ours.chain(others).collect()
 }
 
-/// The primary of a PostgreSQL cluster, whose pods the operator makes, if a Service selects it.
+/// The primary of a PostgreSQL cluster, whose pods the operator creates, if a Service selects it.
 fn of_operator<'a>(
     manifests: &'a Manifests,
     service: &'a Object,
@@ -622,7 +622,7 @@ fn service_port<'a>(
 fn endpoints(container: Container<'_>) -> Vec<(String, u64)> {
     let environment = container.environment();
     let mut endpoints = Vec::new();
-    // The address of the list is for people, who come from outside.
+    // The public URL is for people, who come from outside the cluster.
     let inside = environment
         .iter()
         .filter(|(name, _)| **name != "PUBLIC_URL");
@@ -662,7 +662,7 @@ fn environment(manifests: &Manifests) -> Vec<String> {
         for (name, value) in container.environment() {
             if value.contains("$(") {
                 found.push(format!(
-                    "{container}: {name} is {value}: the variable is not there yet"
+                    "{container}: {name} is {value}: the variable is not defined yet"
                 ));
             }
         }
@@ -690,7 +690,7 @@ fn default_deny(manifests: &Manifests) -> Vec<String> {
     let mut found: Vec<_> = environments
         .iter()
         .filter(|namespace| !has_default(namespace))
-        .map(|namespace| format!("namespace {namespace}: lets through what no policy names"))
+        .map(|namespace| format!("namespace {namespace}: allows what no policy names"))
         .collect();
     for pod in manifests.pods() {
         let peer = Peer::from(pod);
@@ -698,7 +698,7 @@ fn default_deny(manifests: &Manifests) -> Vec<String> {
             policy.0["spec"]["podSelector"] != json!({}) && network::selects(policy, &peer)
         });
         if !is_named {
-            found.push(format!("{}: no policy says what it may do", pod.owner));
+            found.push(format!("{}: no policy covers it", pod.owner));
         }
     }
     found
@@ -750,7 +750,7 @@ fn names(manifests: &Manifests) -> Vec<String> {
         let is_shared = shared
             .iter()
             .any(|(place, prefix)| namespace == *place && object.name().starts_with(prefix));
-        // Objects of the cluster have a name for all environments, so that it must say which one it is for.
+        // Names of cluster-scoped objects are shared by all environments, so they must contain the environment.
         let environment = if object.kind() == "PersistentVolume" {
             object.text("/spec/claimRef/namespace")
         } else {
@@ -764,7 +764,7 @@ fn names(manifests: &Manifests) -> Vec<String> {
         let prefix = format!("/{}", route.namespace());
         for rule in route.list("/spec/routes") {
             if !text(rule, "/match").starts_with(&format!("Path(`{prefix}")) {
-                found.push(format!("{route}: takes requests of another environment"));
+                found.push(format!("{route}: accepts requests for another environment"));
             }
         }
     }
@@ -773,7 +773,7 @@ fn names(manifests: &Manifests) -> Vec<String> {
         let own = json!([format!("/{}", middleware.namespace())]);
         if !strip.is_null() && strip["prefixes"] != own {
             found.push(format!(
-                "{middleware}: strips another prefix than the environment's"
+                "{middleware}: strips a prefix other than the environment's"
             ));
         }
     }
@@ -795,7 +795,7 @@ fn volumes(manifests: &Manifests) -> Vec<String> {
                     .all(|field| claim.0["spec"][field] == volume.0["spec"][field])
         });
         if !is_mutual {
-            found.push(format!("{volume}: its claim does not want it"));
+            found.push(format!("{volume}: its claim does not match it"));
         }
         let folder = format!("/tmp/kube-{}", volume.text("/spec/claimRef/namespace"));
         if volume.text("/spec/local/path") != folder {

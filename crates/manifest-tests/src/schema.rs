@@ -14,13 +14,13 @@ use crate::{Object, tools};
 /// Name, source and hash of each file: what `cargo xtask setup` downloads.
 const PINS: &str = include_str!("../schemas.json");
 
-/// The document in which Kubernetes describes its own kinds; the other files define those that others add.
+/// The document in which Kubernetes describes its own kinds; the other files define third-party kinds.
 const KUBERNETES: &str = "kubernetes.json";
 
-/// Why there are no schemas.
+/// Why the schemas are unavailable.
 #[derive(thiserror::Error)]
 pub enum Failure {
-    /// A file is not there.
+    /// A file is missing.
     #[error("{path} is needed and was not found: run `cargo xtask setup`")]
     Missing {
         /// Which file.
@@ -36,7 +36,7 @@ pub enum Failure {
     },
 }
 
-/// Test harnesses show errors by `Debug`, and this one is meant to be read.
+/// Test harnesses print errors with `Debug`, so that must be readable.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -82,7 +82,7 @@ impl Schemas {
                     let api = format!("{group}/{}", text(version, "/name"));
                     let mut schema = version["schema"]["openAPIV3Schema"].clone();
                     close(&mut schema);
-                    // What Kubernetes itself knows of every object.
+                    // Kubernetes itself defines this for every object.
                     schema["properties"]["metadata"] = json!(true);
                     custom.insert(
                         (api, text(definition, "/spec/names/kind").to_owned()),
@@ -94,12 +94,12 @@ impl Schemas {
         Ok(Self { kubernetes, custom })
     }
 
-    /// What the API server would say against an object.
+    /// Why the API server would reject an object.
     #[must_use]
     pub fn violations(&self, object: &Object) -> Vec<String> {
         let Some(schema) = self.schema(object) else {
             return vec![format!(
-                "{object}: no API server knows {}",
+                "{object}: no API server accepts {}",
                 object.text("/apiVersion")
             )];
         };
@@ -136,8 +136,8 @@ fn read(file: &str) -> Result<String, Failure> {
     fs::read_to_string(&path).map_err(|_| Failure::Missing { path })
 }
 
-/// Makes a schema of Kubernetes' dialect one of JSON Schema, and refuses fields that it does not name: the API server
-/// would drop them without a word.
+/// Converts a schema from Kubernetes' dialect to JSON Schema, and rejects fields that it does not name: the API server
+/// would drop them silently.
 fn close(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(close),

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 const REPOSITORY: &str = "https://git.example/someone/todo.git";
 
-/// The applications as Argo CD renders them for a root application of that address: it runs `kustomize edit add
-/// annotation` with what the root's `commonAnnotations` say.
+/// The applications as Argo CD renders them for a root application of that repository: it runs `kustomize edit add
+/// annotation` with the root's `commonAnnotations`.
 fn applications() -> Result<Manifests, Failure> {
     let tree = Tree::copy()?;
     let root = std::fs::read_to_string(tree.path("argocd/root.yaml"))?;
@@ -52,7 +52,7 @@ fn applied(application: &Object) -> Result<Manifests, Failure> {
     tree.manifests(folder)
 }
 
-/// What Argo CD alone adds: the look at what it brought.
+/// Whether an object is the verification, which only Argo CD adds.
 fn is_verification(object: &Object) -> bool {
     object.text("/metadata/labels/app.kubernetes.io~1component") == "verification"
 }
@@ -63,8 +63,7 @@ fn is_of_the_database(object: &Object) -> bool {
 }
 
 #[test]
-fn services_and_database_are_two_applications_that_are_the_overlay_together() -> Result<(), Failure>
-{
+fn the_services_and_database_applications_together_are_the_overlay() -> Result<(), Failure> {
     let manifests = applications()?;
     for (environment, overlay) in [("staging", "staging"), ("production", "prod")] {
         let of = |name: &str| -> Result<Manifests, Failure> {
@@ -117,7 +116,7 @@ fn every_sync_ends_with_a_verification_job_that_keeps_every_rule() -> Result<(),
 
 #[test]
 fn stateful_sets_never_share_an_application_with_services() -> Result<(), Failure> {
-    // Kubernetes gives a Deployment a deadline and a StatefulSet none: a broken one is `Progressing` for ever.
+    // A Deployment has a progress deadline, a StatefulSet has none: a broken one stays `Progressing` forever.
     for application in applications()?.of_kind("Application") {
         let objects = applied(application)?;
         let services = objects.of_kind("Deployment").count();
@@ -128,7 +127,7 @@ fn stateful_sets_never_share_an_application_with_services() -> Result<(), Failur
 }
 
 #[test]
-fn the_repository_is_named_in_the_root_application_alone() -> Result<(), Failure> {
+fn only_the_root_application_names_the_repository() -> Result<(), Failure> {
     let manifests = applications()?;
     assert_eq!(manifests.of_kind("Application").count(), 5);
     for application in manifests.of_kind("Application") {
@@ -149,7 +148,7 @@ fn the_repository_is_named_in_the_root_application_alone() -> Result<(), Failure
 }
 
 #[test]
-fn the_project_allows_what_the_overlays_hold_and_no_more_of_the_cluster() -> Result<(), Failure> {
+fn the_project_allows_the_overlays_and_nothing_else_in_the_cluster() -> Result<(), Failure> {
     let manifests = applications()?;
     let project = manifests
         .find("AppProject", "argocd", "the-project")
@@ -192,13 +191,13 @@ fn the_project_allows_what_the_overlays_hold_and_no_more_of_the_cluster() -> Res
     assert_eq!(
         whole,
         of_cluster + namespaces,
-        "something is allowed that nothing needs"
+        "the project allows something that nothing needs"
     );
     Ok(())
 }
 
 #[test]
-fn applications_heal_prune_never_retry_for_ever_and_apply_on_the_server() -> Result<(), Failure> {
+fn applications_heal_prune_limit_retries_and_apply_on_the_server() -> Result<(), Failure> {
     let root = std::fs::read_to_string(Tree::repository().path("argocd/root.yaml"))?;
     for application in applications()?
         .and(Manifests::parse(&root)?)
@@ -214,7 +213,7 @@ fn applications_heal_prune_never_retry_for_ever_and_apply_on_the_server() -> Res
         }
         let retry = &application.0["spec"]["syncPolicy"]["retry"];
         assert!(retry["backoff"]["maxDuration"].is_string(), "{application}");
-        // Without an end, and without `refresh`, a revision that fails is tried for ever and a rollback is never seen.
+        // Without a limit and `refresh`, a failing revision is retried forever and a rollback is never noticed.
         let limit = retry["limit"].as_i64().unwrap_or_default();
         assert!((1..=20).contains(&limit), "{application}: {limit} attempts");
         assert_eq!(retry["refresh"], Value::Bool(true), "{application}");
@@ -230,7 +229,7 @@ fn applications_heal_prune_never_retry_for_ever_and_apply_on_the_server() -> Res
 }
 
 #[test]
-fn a_sync_that_hangs_ends_but_not_before_the_services_had_their_time() -> Result<(), Failure> {
+fn a_hanging_sync_times_out_but_not_before_the_services_do() -> Result<(), Failure> {
     let file = Tree::repository().path("argocd/argocd-cmd-params-cm.yaml");
     let parameters = Manifests::parse(&std::fs::read_to_string(file)?)?;
     let timeout: u64 = parameters
@@ -240,7 +239,7 @@ fn a_sync_that_hangs_ends_but_not_before_the_services_had_their_time() -> Result
         .expect("a number of seconds");
     assert!((1..=900).contains(&timeout), "{timeout} s");
     for application in applications()?.of_kind("Application") {
-        // A wave begins when the one before is healthy, and within a wave all wait at the same time.
+        // A wave starts when the previous one is healthy, and within a wave all wait in parallel.
         let mut waves: BTreeMap<i64, u64> = BTreeMap::new();
         for object in applied(application)?.of_kind("Deployment") {
             let deadline = object.0["spec"]["progressDeadlineSeconds"].as_u64();

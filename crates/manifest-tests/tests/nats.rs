@@ -1,4 +1,4 @@
-//! The configuration that the pod gets, in a real nats-server.
+//! The pod's configuration in a real nats-server.
 
 use std::error::Error;
 use std::fs;
@@ -16,7 +16,7 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A nats-server with the rendered configuration, which ends with this value.
+/// A nats-server with the rendered configuration. Dropping this value stops it.
 struct Server {
     process: Child,
     port: ReservedPort,
@@ -33,7 +33,7 @@ impl Server {
             .of_kind("ConfigMap")
             .next()
             .ok_or("no configuration")?;
-        // What a machine that is no pod cannot have; ports are given below.
+        // This folder exists only in the pod; ports are set below.
         let data = format!("store_dir: \"{}/data\"", folder.path().display());
         for (name, text) in config.0["data"].as_object().into_iter().flatten() {
             let text = text.as_str().unwrap_or_default();
@@ -73,7 +73,7 @@ impl Server {
         options.connect(self.port.address().to_string()).await
     }
 
-    /// Waits until the server lets the user in.
+    /// Waits until the server accepts the user.
     async fn user(&self, user: &str, password: &str) -> Result<Client, testkit::Error> {
         eventually(DEADLINE, async || self.connect(user, password).await).await
     }
@@ -81,7 +81,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -97,7 +97,7 @@ fn program() -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn passwords_that_look_like_numbers_or_words_of_the_format_are_just_text() -> Outcome {
+async fn passwords_that_look_like_numbers_or_keywords_are_text() -> Outcome {
     for password in [
         "12345",
         "1e8e7d00ff",
@@ -116,7 +116,7 @@ async fn passwords_that_look_like_numbers_or_words_of_the_format_are_just_text()
 }
 
 #[tokio::test]
-async fn each_environment_has_its_streams_and_sees_none_of_the_other() -> Outcome {
+async fn each_environment_has_its_own_streams_and_cannot_see_the_others() -> Outcome {
     let server = Server::start("staging_password: \"a1\"\nproduction_password: \"b2\"\n")?;
     let staging = jetstream::new(server.user("staging", "a1").await?);
     for (name, subjects) in [

@@ -1,4 +1,4 @@
-//! Every flow that the network policies allow, by the semantics of Kubernetes: one rule too few or too many is seen here.
+//! Every flow that the network policies allow, by the semantics of Kubernetes. A missing or superfluous rule fails.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -7,12 +7,12 @@ use manifest_tests::network::{Peer, allows, allows_address, selects};
 use manifest_tests::{Failure, Manifests, Tree};
 use serde_json::Value;
 
-/// Ports that somebody might open: those of our pods, those of theirs, and some that nobody has.
+/// Ports to try: those of our pods, those of other pods, and some unused ones.
 const PORTS: &[u64] = &[
     22, 53, 80, 443, 1234, 3000, 4180, 4222, 4567, 5432, 6222, 8000, 8089, 8222, 9090, 9091,
 ];
 
-/// Who else is in a cluster: namespace, labels.
+/// Other pods in a cluster: namespace, labels.
 const OTHERS: &[(&str, &[(&str, &str)])] = &[
     ("kube-system", &[("app.kubernetes.io/name", "traefik")]),
     ("kube-system", &[("k8s-app", "kube-dns")]),
@@ -20,7 +20,7 @@ const OTHERS: &[(&str, &[(&str, &str)])] = &[
     ("elsewhere", &[("app.kubernetes.io/name", "todo-backend")]),
 ];
 
-/// Addresses outside: the internet, and what must not be reached through it.
+/// Outside addresses: the internet, and ranges that must stay unreachable.
 const ADDRESSES: &[Ipv4Addr] = &[
     Ipv4Addr::new(1, 1, 1, 1),
     Ipv4Addr::new(10, 0, 0, 1),
@@ -30,7 +30,7 @@ const ADDRESSES: &[Ipv4Addr] = &[
     Ipv4Addr::new(192, 168, 1, 1),
 ];
 
-/// What may be opened: the arrows of docs/kubernetes.md.
+/// The flows that may be open: the arrows of docs/kubernetes.md.
 const ALLOWED: &[&str] = &[
     "kube-system/traefik -> production/todo-app:3000",
     "kube-system/traefik -> production/todo-backend:3000",
@@ -89,7 +89,7 @@ fn flows(manifests: &Manifests, ports: &[u64]) -> BTreeSet<String> {
     for from in &all {
         for port in ports {
             for to in &all {
-                // What others do among themselves is theirs.
+                // Flows among other pods are not ours to restrict.
                 let is_ours = is_restricted(from) || is_restricted(to);
                 if is_ours && allows(manifests, from, to, *port) {
                     found.insert(format!("{} -> {}:{port}", name(from), name(to)));
@@ -116,8 +116,8 @@ fn only_the_listed_flows_are_open() -> Result<(), Failure> {
 
 /// Each rule, each peer of a rule and each TCP port of a rule opens something that nothing else does.
 #[test]
-fn no_rule_can_be_taken_away_without_closing_a_flow() -> Result<(), Failure> {
-    // Production has every rule that staging has. A port that is open to nobody cannot be closed.
+fn removing_any_rule_closes_a_flow() -> Result<(), Failure> {
+    // Production has every rule that staging has, and these are the ports that any rule opens.
     let whole = cluster(&["prod"])?;
     let ports = &[53, 443, 3000, 4222, 5432];
     let before = flows(&whole, ports);

@@ -1,4 +1,4 @@
-//! Every render keeps every rule, and every rule refuses what it is there to refuse.
+//! Every render keeps every rule, and every rule catches the mistakes that it is meant for.
 
 use std::collections::BTreeSet;
 
@@ -41,7 +41,7 @@ fn production_with_components_keeps_every_rule() -> Result<(), Failure> {
         "edge-limits",
         "tls",
     ];
-    // Each on top of those before it.
+    // Each is added to the previous ones.
     for component in components {
         tree.add_components("kustomize/overlays/prod", &[component])?;
         let manifests = tree.manifests("kustomize/overlays/prod")?;
@@ -60,14 +60,14 @@ fn managed() -> Result<Manifests, Failure> {
     Ok(tree.manifests("kustomize/overlays/prod")?.and(nats))
 }
 
-/// Production with everything at its edge.
+/// Production with all edge components.
 fn edge() -> Result<Manifests, Failure> {
     let tree = Tree::copy()?;
     tree.add_components("kustomize/overlays/prod", EDGE)?;
     tree.manifests("kustomize/overlays/prod")
 }
 
-/// What somebody might do to a render: the rule that has to notice, the kind and name of the object, and the change.
+/// Mistakes in a render: the rule that must catch it, the kind and name of the object, and the change.
 type Mistake = (&'static str, &'static str, &'static str, fn(&mut Value));
 
 const APP: &str = "production-todo-app-dep";
@@ -154,7 +154,7 @@ const MISTAKES: &[Mistake] = &[
         first(object)["image"] = json!("postgres:17.11-alpine");
     }),
     (
-        "dumps by the server's own programs",
+        "dumps use the server's version",
         "StatefulSet",
         DATABASE,
         |object| {
@@ -205,7 +205,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "autoscaling starts at its least",
+        "replicas match the autoscaler",
         "HorizontalPodAutoscaler",
         "production-todo-app",
         |object| {
@@ -213,7 +213,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "autoscaling starts at its least",
+        "replicas match the autoscaler",
         "HorizontalPodAutoscaler",
         "production-todo-backend",
         |object| {
@@ -238,14 +238,14 @@ const MISTAKES: &[Mistake] = &[
             object["kind"] = json!("Secret");
         },
     ),
-    ("secrets as known files", "Deployment", WORKER, |object| {
+    ("secrets are known files", "Deployment", WORKER, |object| {
         first(object)["volumeMounts"] = json!([]);
     }),
-    ("secrets as known files", "Deployment", BACKEND, |object| {
+    ("secrets are known files", "Deployment", BACKEND, |object| {
         pod(object)["volumes"][0]["secret"]["items"][0]["key"] = json!("password");
     }),
     (
-        "secrets as known files",
+        "secrets are known files",
         "StatefulSet",
         DATABASE,
         |object| {
@@ -258,7 +258,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "references exist in time",
+        "references exist when they are applied",
         "PersistentVolumeClaim",
         "production-local-pv-claim",
         |object| {
@@ -266,7 +266,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "references exist in time",
+        "references exist when they are applied",
         "ServiceAccount",
         "production-todo-backend",
         |object| {
@@ -274,23 +274,18 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "services lead somewhere",
+        "services select pods",
         "Service",
         "production-todo-app-svc",
         |object| {
             object["spec"]["ports"][0]["targetPort"] = json!("web");
         },
     ),
+    ("services select pods", "StatefulSet", DATABASE, |object| {
+        object["spec"]["serviceName"] = json!("postgresql-db-svc");
+    }),
     (
-        "services lead somewhere",
-        "StatefulSet",
-        DATABASE,
-        |object| {
-            object["spec"]["serviceName"] = json!("postgresql-db-svc");
-        },
-    ),
-    (
-        "routes lead somewhere",
+        "routes point to services",
         "IngressRoute",
         "production-todo-ingressroute",
         |object| {
@@ -298,7 +293,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "routes lead somewhere",
+        "routes point to services",
         "Middleware",
         "production-ingressroute-prefix-strip",
         |object| {
@@ -306,7 +301,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "routes ask who it is",
+        "routes require sign-in",
         "Middleware",
         "production-sign-in",
         |object| {
@@ -314,7 +309,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "routes ask who it is",
+        "routes require sign-in",
         "Middleware",
         "production-sign-in",
         |object| {
@@ -322,7 +317,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "routes ask who it is",
+        "routes require sign-in",
         "IngressRoute",
         "production-sign-in",
         |object| {
@@ -331,7 +326,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "nothing is answered in the clear",
+        "everything is served over HTTPS",
         "IngressRoute",
         "production-sign-in",
         |object| {
@@ -339,7 +334,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "nothing is answered in the clear",
+        "everything is served over HTTPS",
         "IngressRoute",
         "production-to-https",
         |object| {
@@ -347,11 +342,11 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "environment leads somewhere",
+        "environment points to services",
         "Deployment",
         BACKEND,
         |object| {
-            // The variable that the others are made of now comes last.
+            // The variable that the others refer to now comes last.
             let variables = first(object)["env"]
                 .as_array_mut()
                 .expect("a list of variables");
@@ -364,7 +359,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "environment leads somewhere",
+        "environment points to services",
         "Service",
         "production-todo-backend-svc",
         |object| {
@@ -372,7 +367,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "everything is refused by default",
+        "traffic is denied by default",
         "NetworkPolicy",
         "production-default-deny",
         |object| {
@@ -380,7 +375,7 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
-        "everything is refused by default",
+        "traffic is denied by default",
         "NetworkPolicy",
         "production-postgres-backup",
         |object| {
@@ -482,7 +477,7 @@ const MISTAKES: &[Mistake] = &[
 ];
 
 #[test]
-fn every_mistake_breaks_the_rule_against_it() -> Result<(), Failure> {
+fn every_mistake_breaks_its_rule() -> Result<(), Failure> {
     let goods = [environment("kustomize/overlays/prod")?, managed()?, edge()?];
     for (number, (rule, kind, name, make)) in MISTAKES.iter().enumerate() {
         let has_it = |good: &&Manifests| good.of_kind(kind).any(|object| object.name() == *name);

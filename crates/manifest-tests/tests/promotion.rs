@@ -19,8 +19,7 @@ fn images(manifests: &Manifests) -> Vec<(String, String)> {
 }
 
 #[test]
-fn kustomize_edit_set_image_reaches_every_container_of_ours_and_nothing_else() -> Result<(), Failure>
-{
+fn kustomize_edit_set_image_changes_all_our_containers_and_nothing_else() -> Result<(), Failure> {
     for overlay in ["kustomize/overlays/staging", "kustomize/overlays/prod"] {
         let tree = Tree::copy()?;
         let before = tree.render(overlay)?;

@@ -1,4 +1,4 @@
-//! Both kustomizes render every tree, the API servers' schemas accept it, and a change of a render is seen in review.
+//! Both kustomizes render every tree, the API servers' schemas accept it, and reviews show how a render changes.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ fn schemas() -> Result<&'static Schemas, &'static Failure> {
     SCHEMAS.as_ref()
 }
 
-/// Promotions change images and revisions day by day; everything else of a render changes by review only.
+/// Promotions change images and revisions daily; everything else in a render changes only by review.
 fn without_promotions(render: &str) -> String {
     let mut before = "";
     let mut kept = String::new();
@@ -106,7 +106,7 @@ fn production_on_a_managed_cluster() -> Outcome {
     Ok(())
 }
 
-/// Production with everything at its edge.
+/// Production with all edge components.
 #[test]
 fn production_with_an_edge() -> Outcome {
     let tree = Tree::copy()?;
@@ -131,7 +131,7 @@ fn production_with_an_edge() -> Outcome {
 }
 
 #[test]
-fn messages_link_to_the_list_at_the_host_of_the_edge() -> Outcome {
+fn messages_link_to_the_list_on_the_edge_host() -> Outcome {
     let tree = Tree::copy()?;
     let link = |tree: &Tree| -> Result<String, Box<dyn std::error::Error>> {
         let render = Manifests::parse(&tree.render("kustomize/overlays/prod")?)?;
@@ -149,7 +149,7 @@ fn messages_link_to_the_list_at_the_host_of_the_edge() -> Outcome {
 }
 
 #[test]
-fn external_secrets_make_the_secrets_that_the_pods_mount() -> Outcome {
+fn external_secrets_create_the_secrets_that_pods_mount() -> Outcome {
     let tree = Tree::copy()?;
     let overlay = "kustomize/overlays/prod";
     tree.add_components(overlay, &["external-secrets", "external-secrets-slack"])?;

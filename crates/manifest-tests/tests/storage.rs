@@ -1,5 +1,5 @@
-//! The rule about the volume of the database counts with figures. Here they are taken from PostgreSQL, with the settings
-//! of the render.
+//! The rule about the database's volume relies on figures. These tests measure them in PostgreSQL, with the settings of
+//! the render.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,8 +15,8 @@ type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 const MIB: i64 = 1024 * 1024;
 
-/// As many rows as the backend lets in, each of the largest size: 140 characters of four bytes, none of which
-/// PostgreSQL can compress away.
+/// As many rows as the backend accepts, each of the largest size: 140 characters of four bytes, which PostgreSQL cannot
+/// compress.
 const FULL: &str = r"
     CREATE FUNCTION largest(seed bigint) RETURNS text LANGUAGE sql AS $$
         SELECT string_agg(chr(128512 + (hashint8extended(seed, n) & 63)::int), '') FROM generate_series(1, 140) AS n
@@ -58,7 +58,7 @@ async fn server() -> Result<Postgres, Box<dyn Error + Send + Sync>> {
 }
 
 #[tokio::test]
-async fn a_database_at_its_quotas_is_no_larger_than_the_rule_counts_with() -> Outcome {
+async fn a_database_at_its_quotas_is_no_larger_than_the_rule_assumes() -> Outcome {
     let server = server().await?;
     let mut database = PgConnection::connect(&server.url()).await?;
     let migrations = Path::new(concat!(
@@ -77,7 +77,7 @@ async fn a_database_at_its_quotas_is_no_larger_than_the_rule_counts_with() -> Ou
         mebibytes <= DATABASE_AT_ITS_QUOTAS.try_into()?,
         "{mebibytes} MiB"
     );
-    // Nor is the figure so large that it says nothing.
+    // Nor is the figure so large that it means nothing.
     assert!(
         mebibytes * 2 >= DATABASE_AT_ITS_QUOTAS.try_into()?,
         "{mebibytes} MiB"
@@ -86,7 +86,7 @@ async fn a_database_at_its_quotas_is_no_larger_than_the_rule_counts_with() -> Ou
 }
 
 #[tokio::test]
-async fn a_storm_of_writes_keeps_the_log_within_twice_its_setting() -> Outcome {
+async fn heavy_writes_keep_the_log_within_twice_its_setting() -> Outcome {
     let server = server().await?;
     let mut writer = PgConnection::connect(&server.url()).await?;
     writer
@@ -108,16 +108,16 @@ async fn a_storm_of_writes_keeps_the_log_within_twice_its_setting() -> Outcome {
 
     assert!(
         written / MIB > 1024,
-        "{} MiB of log are no storm",
+        "only {} MiB of log written",
         written / MIB
     );
     assert!(largest / MIB <= 512, "{} MiB", largest / MIB);
     Ok(())
 }
 
-/// The numbers of rows above are the backend's own, which its crate says in one place each. It is not compiled for this.
+/// The row counts above are the backend's quotas. The test searches its source rather than compile the backend.
 #[test]
-fn the_database_that_is_measured_has_as_many_rows_as_the_backend_lets_in() -> Outcome {
+fn the_measured_database_has_as_many_rows_as_the_backend_accepts() -> Outcome {
     let quotas = [
         ("store/mod.rs", "pub const MAX_TODOS: u64 = 100_000;"),
         ("backlog.rs", "pub const OUTBOX_ROWS: u32 = 200_000;"),

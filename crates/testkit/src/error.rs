@@ -13,7 +13,7 @@ pub enum Error {
     Missing {
         /// What was looked for.
         program: &'static str,
-        /// What was seen instead and how to install the program.
+        /// What was found instead, and how to install the program.
         advice: String,
     },
 
@@ -22,9 +22,9 @@ pub enum Error {
     NotStarted {
         /// Which program.
         program: String,
-        /// What was noticed.
+        /// What went wrong.
         reason: String,
-        /// What the program itself wrote.
+        /// The program's own output.
         log: String,
     },
 
@@ -32,16 +32,16 @@ pub enum Error {
     #[error("the process has ended: {0}")]
     Exited(ExitStatus),
 
-    /// A server was asked for something while it is stopped.
+    /// The operation needs a running server, and this one is stopped.
     #[error("{0} is stopped")]
     Stopped(&'static str),
 
-    /// A wait came to its end without the thing waited for.
+    /// A wait timed out.
     #[error("timed out after {deadline:?}: {waiting_for}")]
     Deadline {
         /// How long the wait was.
         deadline: Duration,
-        /// What did not happen, and what was seen last.
+        /// What did not happen, and the last state seen.
         waiting_for: String,
     },
 
@@ -50,7 +50,7 @@ pub enum Error {
     Io {
         /// What was tried.
         action: String,
-        /// The refusal.
+        /// The operating system's error.
         source: io::Error,
     },
 
@@ -59,7 +59,7 @@ pub enum Error {
     Sql {
         /// What was tried.
         action: String,
-        /// The answer.
+        /// The server's error.
         source: sqlx::Error,
     },
 
@@ -74,13 +74,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Adds to an I/O error what was tried: `.map_err(Error::io("read the log"))`.
+    /// Adds the attempted action to an I/O error: `.map_err(Error::io("read the log"))`.
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
     }
 
-    /// Adds to a database error what was tried.
+    /// Adds the attempted action to a database error.
     pub(crate) fn sql(action: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Self {
         let action = action.into();
         move |source| Self::Sql { action, source }

@@ -6,14 +6,14 @@ use crate::Error;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tries `condition` until it is `Ok`, for as long as `deadline`, and returns what it gave.
+/// Polls `condition` until it is `Ok`, for at most `deadline`, and returns its value.
 ///
-/// For states that give no notice of their change, such as a row in a database or a port of another
-/// process. Whoever can be notified should wait for the notice instead.
+/// For state whose changes cannot be awaited, such as a row in a database or a port of another
+/// process. If there is a notification, await that instead.
 ///
 /// # Errors
 /// [`Error::Deadline`] with the last `Err` of the condition, or saying that the condition itself
-/// did not return: an attempt is cut off at the deadline.
+/// did not return: an attempt is cancelled at the deadline.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// The status that a GET of `path` is answered with, on a connection of its own.
+/// The status of a GET of `path` on a new connection.
 pub(crate) async fn status(
     address: SocketAddr,
     path: &str,

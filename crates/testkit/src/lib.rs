@@ -13,13 +13,13 @@
 //! ```
 //!
 //! - [`Postgres::shared`] is the one server of a test process,
-//!   [`Postgres::database_from_template`] a database for one test. [`Postgres::start`] is a
-//!   server of one's own, to stop, kill and pause.
+//!   [`Postgres::database_from_template`] a database for one test. [`Postgres::start`] starts
+//!   a private server to stop, kill and pause.
 //! - [`Nats`] is a nats-server with JetStream.
-//! - [`Proxy`] is the network to a server, which may go silent.
-//! - [`Webhook`] records what it receives and answers as the test tells it.
+//! - [`Proxy`] stands in for the network to a server, and can go silent.
+//! - [`Webhook`] records requests and gives the responses that the test scripts.
 //! - [`Service`] runs one of our binaries.
-//! - [`eventually`] waits for what gives no notice.
+//! - [`eventually`] polls for state that cannot be awaited.
 //!
 //! Servers listen on 127.0.0.1 only and keep their files in a temporary folder. When their handle
 //! is dropped, or the test process dies in whatever way, a small watchdog ends the server and

@@ -8,13 +8,13 @@ use clap::Parser;
 use testkit::{Nats, Postgres};
 use tokio::net::TcpListener;
 
-/// Starts a private PostgreSQL and a private nats-server, and prints the variables that lead our
-/// services to them.
+/// Starts a private PostgreSQL and a private nats-server, and prints the variables that point our
+/// services at them.
 ///
 /// Both end with this program, and their data with them.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where `/readyz` tells that both servers run.
+    /// Where to serve `/readyz` once both servers run.
     #[arg(long, env, default_value = "127.0.0.1:0")]
     admin_addr: SocketAddr,
 }

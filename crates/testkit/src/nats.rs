@@ -23,7 +23,7 @@ const FOLDERS: &[&str] = &[
     "/usr/local/sbin",
 ];
 
-/// Has each message on disk before it is acknowledged, where others sync every two minutes.
+/// Syncs each message to disk before it is acknowledged, instead of every two minutes.
 pub const SYNC_ALWAYS: &str = "sync_interval: always";
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// A private nats-server with JetStream, on a port of its own, with its store in a temporary
 /// folder.
 ///
-/// The program is taken from `PATH`, from Debian's places, or from where `cargo xtask setup` puts
+/// The program is taken from `PATH`, from Debian's folders, or from where `cargo xtask setup` puts
 /// it; it must be 2.14 or newer. Dropping the value ends the server at once and removes its store.
 #[derive(Debug)]
 pub struct Nats {
@@ -43,7 +43,7 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts a server that anybody may use.
+    /// Starts a server without authentication.
     ///
     /// # Errors
     /// [`Error::Missing`] without a current nats-server, with how to install one;
@@ -52,7 +52,7 @@ impl Nats {
         Self::start_with("").await
     }
 
-    /// Starts a server with more lines of configuration, for example accounts and users:
+    /// Starts a server with additional configuration, for example accounts and users:
     /// `authorization { user: todo, password: secret }`. Address and JetStream are configured
     /// already.
     ///
@@ -62,7 +62,7 @@ impl Nats {
         Self::start_with_settings("", configuration).await
     }
 
-    /// Starts a server that anybody may use, with more settings of JetStream, for example
+    /// Starts a server without authentication, with additional JetStream settings, for example
     /// [`SYNC_ALWAYS`].
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Nats {
         self.port.number()
     }
 
-    /// Stops the server in order (SIGTERM), if it runs. Store and port are kept for
+    /// Stops the server gracefully (SIGTERM), if it runs. Store and port are kept for
     /// [`Nats::restart`].
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Nats {
         self.scratch.guard_nothing()
     }
 
-    /// Starts the server again on the same port and store; one that runs is stopped first.
+    /// Starts the server again on the same port and store; a running one is stopped first.
     ///
     /// # Errors
     /// As [`Nats::stop`] and [`Nats::start`].
@@ -137,7 +137,7 @@ impl Nats {
         self.run().await
     }
 
-    /// Stops the server where it is (SIGSTOP): connections stay open and nothing answers.
+    /// Suspends the server (SIGSTOP): connections stay open and nothing answers.
     ///
     /// # Errors
     /// [`Error::Stopped`].
@@ -145,7 +145,7 @@ impl Nats {
         self.running()?.pause().await
     }
 
-    /// Lets a paused server go on.
+    /// Resumes a paused server.
     ///
     /// # Errors
     /// As [`Nats::pause`].
@@ -164,7 +164,7 @@ impl Nats {
         }
     }
 
-    /// A copy of the store of a stopped server, as a backup.
+    /// Copies the store of a stopped server, as a backup does.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -175,7 +175,7 @@ impl Nats {
         Ok(copy)
     }
 
-    /// Puts a copy in the place of the store of a stopped server.
+    /// Replaces the store of a stopped server with a copy.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -213,7 +213,7 @@ impl Nats {
 
         let answers = async || match async_nats::connect(self.url()).await {
             Ok(_) => Ok(()),
-            // The server listens and its configuration asks for a user.
+            // The server listens and its configuration requires a user.
             Err(error) if error.kind() == ConnectErrorKind::AuthorizationViolation => Ok(()),
             Err(error) => Err(error),
         };

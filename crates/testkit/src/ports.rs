@@ -1,4 +1,4 @@
-//! TCP ports that stay the same over a restart and that nobody else takes meanwhile.
+//! TCP ports that a server keeps across restarts, and that nobody else takes meanwhile.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -8,16 +8,16 @@ use tokio::net::TcpSocket;
 
 use crate::Error;
 
-/// Below the ports that kernels hand out to outgoing connections (Linux: from 32768, macOS: from
-/// 49152). A port of that range can be taken by any client while its server is down; on loopback a
+/// Below the ports that kernels assign to outgoing connections (Linux: from 32768, macOS: from
+/// 49152). A port in that range can be taken by any client while its server is down; on loopback a
 /// retrying client can even connect to itself there and so keep the server from coming back.
 const RANGE: Range<u16> = 20_000..30_000;
 
 /// A TCP port of 127.0.0.1 that is free, and reserved among all test processes of this machine
 /// until dropped.
 ///
-/// The reservation is a UDP socket bound to the same number. It does not hinder TCP, every other
-/// [`ReservedPort`] meets it, and the kernel ends it however the process dies.
+/// The reservation is a UDP socket bound to the same number. It does not block TCP, it conflicts
+/// with every other [`ReservedPort`], and the kernel closes it however the process dies.
 #[derive(Debug)]
 pub struct ReservedPort {
     number: u16,
@@ -43,9 +43,9 @@ impl ReservedPort {
     fn claim(number: u16) -> io::Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
         let claim = UdpSocket::bind(address)?;
-        // Claimed is not yet free: a program that knows nothing of claims may listen there. It is
-        // met by binding alone. A socket that had listened would do so until the last copy of it is
-        // closed, and a program that is being started holds a copy until it is itself.
+        // A program that knows nothing of claims may listen on the port; binding alone detects it.
+        // A socket that had listened would keep listening until its last copy is closed, and a
+        // program that is being started holds a copy until it calls `exec`.
         let probe = TcpSocket::new_v4()?;
         probe.set_reuseaddr(true)?;
         probe.bind(address)?;

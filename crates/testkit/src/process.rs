@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{Error, eventually};
 
-/// How long killed processes may take until they are gone.
+/// How long killed processes may take to disappear.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A child process, leader of its own process group.
@@ -26,7 +26,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command`. A thread waits for its end.
+    /// Starts `command`. A thread waits for its exit.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self, Error> {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command
@@ -38,8 +38,8 @@ impl Process {
         let (sender, exit) = watch::channel(None);
         let reaped = Arc::clone(&child);
         std::thread::spawn(move || {
-            // The end is awaited without reaping, and reaped under the lock, so that `signal` never
-            // meets a process number that has been given to somebody else.
+            // The exit is awaited without reaping, and reaped under the lock, so `signal` never
+            // reaches another process that reuses the ID.
             await_change(pid, WaitIdOptions::EXITED);
             let status = lock(&reaped).wait();
             sender.send_replace(status.ok());
@@ -47,17 +47,17 @@ impl Process {
         Ok(Self { pid, child, exit })
     }
 
-    /// The process number, which is the number of the process group too.
+    /// The process ID, which is also the ID of the process group.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// The exit status, when the process has ended.
+    /// The exit status, if the process has exited.
     pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
         *self.exit.borrow()
     }
 
-    /// Sends a signal to the process alone.
+    /// Sends a signal to the process, not to its group.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
         let mut child = lock(&self.child);
         if let Some(status) = child.try_wait().map_err(Error::io("look at a child"))? {
@@ -66,7 +66,7 @@ impl Process {
         kill_process(self.pid, signal).map_err(|e| Error::io(format!("send {signal:?}"))(e.into()))
     }
 
-    /// Tries `ready` until it is `Ok`; gives up when the process ends. The error says what was seen.
+    /// Polls `ready` until it is `Ok`; fails when the process exits. The error says what was seen.
     pub(crate) async fn until_ready<E: Display>(
         &self,
         deadline: Duration,
@@ -81,7 +81,7 @@ impl Process {
         }
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the process to exit.
     pub(crate) async fn wait(&self, deadline: Duration) -> Result<ExitStatus, Error> {
         let mut exit = self.exit.clone();
         let ended = tokio::time::timeout(deadline, exit.wait_for(Option::is_some)).await;
@@ -94,7 +94,7 @@ impl Process {
             })
     }
 
-    /// Sends a signal that ends the process, and waits for the end. It may have ended before.
+    /// Sends a signal that ends the process, and waits for its exit. It may have exited already.
     pub(crate) async fn end(
         &self,
         signal: Signal,
@@ -107,7 +107,7 @@ impl Process {
         }
     }
 
-    /// Stops the process where it is.
+    /// Suspends the process.
     pub(crate) async fn pause(&self) -> Result<(), Error> {
         self.signal(Signal::STOP)?;
         let pid = self.pid;
@@ -118,25 +118,25 @@ impl Process {
         .map_err(|e| Error::io("wait for a stop")(e.into()))
     }
 
-    /// Lets the process go on.
+    /// Resumes the process.
     pub(crate) fn resume(&self) -> Result<(), Error> {
         self.signal(Signal::CONT)
     }
 
-    /// Stops the process and its children where they are.
+    /// Suspends the process and its children.
     pub(crate) async fn pause_family(&self) -> Result<(), Error> {
         self.pause().await?;
         send_all(&self.children()?, Signal::STOP)
     }
 
-    /// Lets the process and its children go on.
+    /// Resumes the process and its children.
     pub(crate) fn resume_family(&self) -> Result<(), Error> {
         send_all(&self.children()?, Signal::CONT)?;
         self.resume()
     }
 
-    /// Kills the process and its children, and waits until all of them are gone. It may have ended
-    /// before.
+    /// Kills the process and its children, and waits until all of them are gone. It may have
+    /// exited already.
     pub(crate) async fn kill_family(&self) -> Result<(), Error> {
         match self.pause().await {
             Err(Error::Exited(_)) => return Ok(()),
@@ -156,8 +156,8 @@ impl Process {
         .await
     }
 
-    /// Certain while the process is paused: then it starts no more children, and reaps none, so
-    /// that no number can be given to another process.
+    /// Reliable while the process is paused: it then starts no children and reaps none, so that no
+    /// ID can be reused.
     fn children(&self) -> Result<Vec<Pid>, Error> {
         children(self.pid).map_err(Error::io("list processes in /proc"))
     }
@@ -167,8 +167,7 @@ fn lock(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
     child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Blocks until the child has changed its state as asked, and leaves the change to be seen by
-/// others.
+/// Blocks until the child has changed its state as requested, without consuming the change.
 fn await_change(child: Pid, change: WaitIdOptions) {
     while let Err(rustix::io::Errno::INTR) =
         rustix::process::waitid(WaitId::Pid(child), change | WaitIdOptions::NOWAIT)
@@ -185,7 +184,7 @@ fn send_all(processes: &[Pid], signal: Signal) -> Result<(), Error> {
     Ok(())
 }
 
-/// The processes whose parent is `parent`. Process groups do not tell: each PostgreSQL backend has
+/// The processes whose parent is `parent`. Process groups do not help: each PostgreSQL backend has
 /// its own.
 fn children(parent: Pid) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
@@ -214,7 +213,7 @@ struct Stat {
     parent: i32,
 }
 
-/// `proc_pid_stat(5)`: number, name in parentheses, state, number of the parent. The name may hold
+/// `proc_pid_stat(5)`: ID, name in parentheses, state, ID of the parent. The name may contain
 /// anything.
 fn stat(pid: Pid) -> Option<Stat> {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -225,7 +224,7 @@ fn stat(pid: Pid) -> Option<Stat> {
     })
 }
 
-/// Shows what a program wrote, where the output of a failed test is shown.
+/// Prints a program's output where the output of a failed test is shown.
 #[expect(clippy::print_stderr, reason = "the test harness captures it")]
 pub(crate) fn show_log(program: &dyn Display, log: &str) {
     eprintln!("---- what {program} wrote ----\n{log}");

@@ -9,14 +9,14 @@ use tokio::task::JoinSet;
 
 use crate::{Error, ReservedPort};
 
-/// How much is passed on at a time.
+/// How many bytes are forwarded at a time.
 const CHUNK: usize = 16 * 1024;
 
 /// A TCP proxy on 127.0.0.1 that stands for the network, and can do what a network does when a
 /// machine vanishes or a cable is pulled: it drops everything and closes nothing, so that neither
-/// side is told.
+/// side notices.
 ///
-/// A write may still be taken by the buffers of the kernel, as it is where packets are dropped.
+/// The kernel's buffers may still accept a write, as they do when packets are dropped.
 /// Dropping the value closes every connection.
 #[derive(Debug)]
 pub struct Proxy {
@@ -27,13 +27,13 @@ pub struct Proxy {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Network {
-    /// Connections of an older generation are silent for ever.
+    /// Connections of an older generation stay silent.
     generation: u64,
     is_silent: bool,
 }
 
 impl Network {
-    /// Whether bytes of a connection of this generation are passed on.
+    /// Whether bytes of a connection of this generation are forwarded.
     fn carries(self, generation: u64) -> bool {
         !self.is_silent && self.generation == generation
     }
@@ -43,7 +43,7 @@ impl Proxy {
     /// Starts a proxy to the port `server` of 127.0.0.1.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is no port for it.
+    /// [`Error::Io`] when no port is free.
     pub async fn start(server: u16) -> Result<Self, Error> {
         let port = ReservedPort::reserve()?;
         let listener = TcpListener::bind(port.address())
@@ -82,8 +82,8 @@ impl Proxy {
             .send_modify(|network| network.is_silent = false);
     }
 
-    /// Lets new connections through. Those that are open stay silent for ever, as when the machine
-    /// in between has forgotten them.
+    /// Lets new connections through. Open ones stay silent, as when the machine in between
+    /// has forgotten them.
     pub fn forget(&self) {
         self.network.send_modify(|network| {
             network.generation += 1;
@@ -102,7 +102,7 @@ async fn serve(listener: TcpListener, target: SocketAddr, network: watch::Receiv
 
 async fn connect(client: TcpStream, target: SocketAddr, mut network: watch::Receiver<Network>) {
     let generation = network.borrow().generation;
-    // The handshake of TCP has been made in the name of the server; nothing else is.
+    // The TCP handshake was completed on behalf of the server; nothing else was.
     carried(&mut network, generation).await;
     let Ok(server) = TcpStream::connect(target).await else {
         return;
@@ -110,14 +110,14 @@ async fn connect(client: TcpStream, target: SocketAddr, mut network: watch::Rece
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (client_reader, client_writer) = client.into_split();
     let (server_reader, server_writer) = server.into_split();
-    // A side that closes is closed to the other one at once.
+    // When one side closes, the other one is closed at once.
     tokio::select! {
         () = pass(client_reader, server_writer, network.clone(), generation) => {}
         () = pass(server_reader, client_writer, network, generation) => {}
     }
 }
 
-/// Passes bytes on until one side closes.
+/// Forwards bytes until one side closes.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -127,7 +127,7 @@ async fn pass(
     let mut chunk = vec![0; CHUNK];
     loop {
         let length = from.read(&mut chunk).await.unwrap_or(0);
-        // That a side has closed is not passed on by a silent network either.
+        // A silent network does not forward a close either.
         carried(&mut network, generation).await;
         if length == 0 || to.write_all(&chunk[..length]).await.is_err() {
             return;
@@ -135,7 +135,7 @@ async fn pass(
     }
 }
 
-/// Waits until the network passes on bytes of this generation, for ever where it never does.
+/// Waits until the network forwards bytes of this generation, possibly forever.
 async fn carried(network: &mut watch::Receiver<Network>, generation: u64) {
     let carried = network.wait_for(|network| network.carries(generation));
     if carried.await.is_err() {

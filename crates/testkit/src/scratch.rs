@@ -8,11 +8,11 @@ use rustix::process::Pid;
 
 use crate::Error;
 
-/// Reads the process to guard, again whenever it changes, until the pipe is closed; then ends it
-/// and removes the folder.
+/// Reads the ID of the process to guard, whenever it changes, until the pipe is closed; then ends
+/// the process and removes the folder.
 ///
-/// A stopped process takes no signal but KILL, hence the CONT. The wait is bounded, because a
-/// process whose parent is dead and whose new parent does not reap stays visible for ever.
+/// A suspended process handles no signal but KILL, hence the CONT. The wait is bounded, because an
+/// orphan whose new parent does not reap it stays visible forever.
 const WATCHDOG: &str = r#"
 pid=
 while read -r line; do pid=$line; done
@@ -29,9 +29,9 @@ rm -rf -- "$2"
 /// A temporary folder and the process that uses it. Neither outlives this value, nor the test
 /// process.
 ///
-/// Destructors do not run when a test process is killed or leaves through `exit`, nor for statics.
-/// So the cleaning is done by a watchdog process at the other end of a pipe: the kernel closes the
-/// pipe in every case.
+/// Destructors do not run when a test process is killed or calls `exit`, nor for statics.
+/// So a watchdog process at the other end of a pipe cleans up: the kernel closes the pipe in every
+/// case.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     folder: PathBuf,
@@ -57,7 +57,7 @@ impl Scratch {
             .stderr(Stdio::null())
             .spawn()
             .map_err(Error::io("start sh"))?;
-        let stdin = watchdog.stdin.take().expect("stdin was asked to be a pipe");
+        let stdin = watchdog.stdin.take().expect("stdin is piped");
         std::thread::spawn(move || watchdog.wait());
         Ok(Self {
             folder: folder.keep(),
@@ -70,17 +70,17 @@ impl Scratch {
         &self.folder
     }
 
-    /// Names the process to be ended, in place of the one before. It must lead a process group.
+    /// Sets the process to guard, in place of the previous one. It must lead a process group.
     pub(crate) fn guard(&mut self, process: Pid) -> Result<(), Error> {
-        self.tell(&process.to_string())
+        self.send(&process.to_string())
     }
 
-    /// The process is known to be gone. Its number may be given to another one.
+    /// The process is known to be gone, and its ID may be reused.
     pub(crate) fn guard_nothing(&mut self) -> Result<(), Error> {
-        self.tell("")
+        self.send("")
     }
 
-    fn tell(&mut self, line: &str) -> Result<(), Error> {
+    fn send(&mut self, line: &str) -> Result<(), Error> {
         writeln!(self.watchdog, "{line}").map_err(Error::io("speak to the watchdog"))
     }
 }
@@ -88,8 +88,8 @@ impl Scratch {
 /// How a guarded process is ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum LastSignal {
-    /// PostgreSQL's immediate shutdown: unlike KILL it ends the children and gives shared memory
-    /// back.
+    /// PostgreSQL's immediate shutdown: unlike KILL it ends the children and releases shared
+    /// memory.
     Quit,
     /// For processes that leave nothing behind.
     Kill,

@@ -37,15 +37,15 @@ pub enum Endpoint {
 }
 
 impl Builder {
-    /// Adds an argument of the command line.
+    /// Adds a command-line argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
         self
     }
 
-    /// Sets a variable of the environment. The service sees these, `LISTEN_ADDR`, `ADMIN_ADDR`,
-    /// `PATH` and `SSL_CERT_FILE`, and nothing else of what happens to be set where the tests run.
+    /// Sets an environment variable. The service sees these, `LISTEN_ADDR`, `ADMIN_ADDR`, `PATH`
+    /// and `SSL_CERT_FILE`, and nothing else of the environment of the tests.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
@@ -53,7 +53,7 @@ impl Builder {
         self
     }
 
-    /// The service is ready when a GET of `path` is answered with a 2xx, in place of `/readyz` on
+    /// The service is ready when a GET of `path` returns a 2xx, instead of `/readyz` on
     /// [`Endpoint::Admin`].
     #[must_use]
     pub fn ready_at(mut self, endpoint: Endpoint, path: &str) -> Self {
@@ -61,7 +61,7 @@ impl Builder {
         self
     }
 
-    /// How long the service may take to become ready, in place of 30 s.
+    /// How long the service may take to become ready, instead of 30 s.
     #[must_use]
     pub fn start_deadline(mut self, deadline: Duration) -> Self {
         self.start_deadline = deadline;
@@ -71,15 +71,15 @@ impl Builder {
     /// Starts the service and waits until it is ready.
     ///
     /// # Errors
-    /// [`Error::NotStarted`] with what it wrote.
+    /// [`Error::NotStarted`] with its output.
     pub async fn start(self) -> Result<Service, Error> {
         let service = self.spawn()?;
         service.ready().await?;
         Ok(service)
     }
 
-    /// Starts the program without waiting for anything: for commands that do their work and end,
-    /// and for services that are not meant to become ready.
+    /// Starts the program without waiting: for commands that run and exit, and for services that
+    /// are not meant to become ready.
     ///
     /// # Errors
     /// [`Error::Io`] when the program cannot be run.
@@ -115,7 +115,7 @@ impl Builder {
             .args(&self.arguments)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap_or_default())
-            // Where the roots of trust are, on systems that have them nowhere else.
+            // The only place of the root certificates on some systems.
             .envs(env::var_os("SSL_CERT_FILE").map(|file| ("SSL_CERT_FILE", file)))
             .env("LISTEN_ADDR", main.address().to_string())
             .env("ADMIN_ADDR", admin.address().to_string())
@@ -154,7 +154,7 @@ const STDERR: &str = "stderr";
 /// # Ok(()) }
 /// ```
 ///
-/// Dropping it kills the process; in a test that panics, what it wrote is shown with the failure.
+/// Dropping it kills the process; in a test that panics, its output is shown with the failure.
 #[derive(Debug)]
 pub struct Service {
     builder: Builder,
@@ -189,7 +189,7 @@ impl Service {
         format!("http://{}{path}", self.admin.address())
     }
 
-    /// Number of the process.
+    /// The process ID.
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.process.pid()
@@ -198,7 +198,7 @@ impl Service {
     /// Waits until the service is ready, for as long as [`Builder::start_deadline`].
     ///
     /// # Errors
-    /// [`Error::NotStarted`] with what it wrote, at once when the process ends.
+    /// [`Error::NotStarted`] with its output, at once when the process exits.
     pub async fn ready(&self) -> Result<(), Error> {
         let (endpoint, path) = &self.builder.readiness;
         let address = match endpoint {
@@ -224,12 +224,12 @@ impl Service {
     /// Sends a signal to the process.
     ///
     /// # Errors
-    /// [`Error::Exited`] when there is none any more.
+    /// [`Error::Exited`] when the process has exited.
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         self.process.signal(signal)
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to exit on its own.
     ///
     /// # Errors
     /// [`Error::Deadline`].
@@ -237,13 +237,13 @@ impl Service {
         self.process.wait(deadline).await
     }
 
-    /// The exit status, when the process has ended.
+    /// The exit status, if the process has exited.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.process.exit_status()
     }
 
-    /// Asks the service to end (SIGTERM) and waits for that. It may have ended before.
+    /// Terminates the service (SIGTERM) and waits for its exit. It may have exited already.
     ///
     /// # Errors
     /// [`Error::Deadline`].
@@ -251,7 +251,7 @@ impl Service {
         self.process.end(Signal::TERM, deadline).await
     }
 
-    /// Kills the process (SIGKILL) and waits until it is gone. It may have ended before.
+    /// Kills the process (SIGKILL) and waits until it is gone. It may have exited already.
     ///
     /// # Errors
     /// [`Error::Deadline`] when it is not gone after 10 s.
@@ -262,7 +262,7 @@ impl Service {
             .map(drop)
     }
 
-    /// Stops the process where it is (SIGSTOP): connections stay open and nothing answers.
+    /// Suspends the process (SIGSTOP): connections stay open and nothing answers.
     ///
     /// # Errors
     /// [`Error::Exited`].
@@ -270,7 +270,7 @@ impl Service {
         self.process.pause().await
     }
 
-    /// Lets a paused process go on.
+    /// Resumes a paused process.
     ///
     /// # Errors
     /// As [`Service::pause`].
@@ -278,8 +278,8 @@ impl Service {
         self.process.resume()
     }
 
-    /// No file may grow beyond so many bytes by what the service writes, as on a full disk; `None`
-    /// takes that back. A program that does not ignore SIGXFSZ is ended by it. Linux only.
+    /// Limits how large the service may make any file, as on a full disk; `None` lifts the limit.
+    /// A program that does not ignore SIGXFSZ is killed by it. Linux only.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -295,7 +295,7 @@ impl Service {
     }
 
     /// Starts the program again in the same folder, with the same ports, arguments and environment,
-    /// and waits until it is ready. One that still runs is killed first.
+    /// and waits until it is ready. A running one is killed first.
     ///
     /// # Errors
     /// As [`Builder::start`].

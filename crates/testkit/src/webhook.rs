@@ -35,13 +35,13 @@ pub struct Request {
     pub at: Instant,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body; a JSON string of the text when it is not JSON.
+    /// Its body; a JSON string with the text if it is not JSON.
     pub body: Value,
-    /// The status it is answered with; none when it is left without an answer.
+    /// The status of the response; `None` if it gets no response.
     pub status: Option<StatusCode>,
 }
 
-/// What the receiver answers.
+/// A response of the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     status: Option<StatusCode>,
@@ -54,10 +54,10 @@ impl Answer {
     /// An answer with this status.
     ///
     /// # Panics
-    /// When no status can have this number.
+    /// When this is not a valid status.
     #[must_use]
     pub fn status(status: u16) -> Self {
-        let status = StatusCode::from_u16(status).expect("a test names a status from 100 to 999");
+        let status = StatusCode::from_u16(status).expect("a status is from 100 to 999");
         Self {
             status: Some(status),
             retry_after: None,
@@ -66,7 +66,7 @@ impl Answer {
         }
     }
 
-    /// 429 with a `Retry-After` of so many seconds.
+    /// 429 with a `Retry-After` of this many seconds.
     #[must_use]
     pub fn too_many_requests(retry_after: u64) -> Self {
         Self {
@@ -78,12 +78,12 @@ impl Answer {
     /// The same answer with this value of `Retry-After`.
     ///
     /// # Panics
-    /// When no header can have this value.
+    /// When this is not a valid header value.
     #[must_use]
     pub fn with_retry_after(self, value: &str) -> Self {
         assert!(
             HeaderValue::from_str(value).is_ok(),
-            "a test names a value of a header"
+            "not a valid header value"
         );
         Self {
             retry_after: Some(value.to_owned()),
@@ -91,7 +91,7 @@ impl Answer {
         }
     }
 
-    /// The same answer with this body, in place of the words of its status.
+    /// The same answer with this body, instead of the text of its status.
     #[must_use]
     pub fn with_body(self, body: &str) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Answer {
         }
     }
 
-    /// No answer: the connection stays open until the client gives up.
+    /// No answer: the connection stays open until the client times out.
     #[must_use]
     pub fn hang() -> Self {
         Self {
@@ -137,7 +137,7 @@ impl Webhook {
     /// Starts a receiver.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is no port for it.
+    /// [`Error::Io`] when no port is free.
     pub fn start() -> Result<Self, Error> {
         let webhook = Self {
             port: ReservedPort::reserve()?,
@@ -148,33 +148,32 @@ impl Webhook {
         Ok(webhook)
     }
 
-    /// Address to post to. Every path and method is received alike.
+    /// The URL to post to. Every path and method is treated alike.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/hook", self.port.address())
     }
 
-    /// From now on every request gets this answer. What [`Webhook::answer_next`] had planned is
-    /// forgotten.
+    /// From now on every request gets this answer. Discards the answers that
+    /// [`Webhook::answer_next`] has queued.
     pub fn answer(&self, answer: Answer) {
         let mut script = self.receiver.script();
-        script.standing = answer;
+        script.default = answer;
         script.next.clear();
     }
 
-    /// From now on every request with `word` in its body gets this answer, whatever else is
-    /// planned.
+    /// From now on every request with `word` in its body gets this answer, before any queued one.
     pub fn answer_about(&self, word: &str, answer: Answer) {
         self.receiver.script().about.push((word.to_owned(), answer));
     }
 
-    /// From now on the body of a request makes no difference to its answer.
+    /// Ends [`Webhook::answer_about`]: the body of a request no longer affects its answer.
     pub fn answer_alike(&self) {
         self.receiver.script().about.clear();
     }
 
-    /// The next `count` requests get this answer, after those planned before; then the standing
-    /// answer holds again.
+    /// The next `count` requests get this answer, after those already queued; then the default
+    /// applies again.
     pub fn answer_next(&self, count: usize, answer: Answer) {
         self.receiver
             .script()
@@ -206,13 +205,13 @@ impl Webhook {
         Ok(())
     }
 
-    /// What was received so far, in order.
+    /// The requests so far, in order.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.receiver.requests.borrow().clone()
     }
 
-    /// What was received since the last call, in order, and forgets it: for those who read along.
+    /// Takes the requests since the last call, in order.
     #[must_use]
     pub fn take(&self) -> Vec<Request> {
         let mut taken = Vec::new();
@@ -222,7 +221,7 @@ impl Webhook {
         taken
     }
 
-    /// Forgets what was received so far.
+    /// Discards the requests so far.
     pub fn clear(&self) {
         self.receiver.requests.send_modify(Vec::clear);
     }
@@ -236,8 +235,8 @@ impl Webhook {
             .await
     }
 
-    /// Waits until `enough` is true of what was received, and returns it. Looked at again with each
-    /// request.
+    /// Waits until `enough` holds for the requests so far, and returns them. It is evaluated again
+    /// for each request.
     ///
     /// # Errors
     /// [`Error::Deadline`].
@@ -271,7 +270,7 @@ impl Webhook {
     }
 }
 
-/// What outlives a refusal.
+/// The state that outlives [`Webhook::refuse`].
 #[derive(Debug)]
 struct Receiver {
     script: Mutex<Script>,
@@ -280,7 +279,7 @@ struct Receiver {
 
 #[derive(Debug)]
 struct Script {
-    standing: Answer,
+    default: Answer,
     next: VecDeque<Answer>,
     about: Vec<(String, Answer)>,
 }
@@ -288,7 +287,7 @@ struct Script {
 impl Default for Receiver {
     fn default() -> Self {
         let script = Script {
-            standing: Answer::status(200),
+            default: Answer::status(200),
             next: VecDeque::new(),
             about: Vec::new(),
         };
@@ -312,7 +311,7 @@ impl Receiver {
         script
             .next
             .pop_front()
-            .unwrap_or_else(|| script.standing.clone())
+            .unwrap_or_else(|| script.default.clone())
     }
 }
 
@@ -324,8 +323,8 @@ struct Listening {
     ended: oneshot::Receiver<()>,
 }
 
-/// The server has a runtime of its own: the end of a runtime is the one way to cut every connection
-/// at once.
+/// The server has its own runtime: shutting that down is the only way to cut every connection at
+/// once.
 fn serve(listener: TcpListener, receiver: Arc<Receiver>) -> Result<Listening, Error> {
     listener
         .set_nonblocking(true)

@@ -34,7 +34,7 @@ async fn stored(nats: &Nats) -> Result<u64, async_nats::Error> {
 }
 
 #[tokio::test]
-async fn stopped_and_killed_servers_come_back_with_their_streams() -> Outcome {
+async fn streams_survive_a_stop_and_a_kill() -> Outcome {
     let mut nats = Nats::start().await?;
     let port = nats.port();
     stream_of_one(&nats).await?;
@@ -53,7 +53,7 @@ async fn stopped_and_killed_servers_come_back_with_their_streams() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_paused_server_answers_nobody_until_resumed() -> Outcome {
+async fn a_paused_server_does_not_answer_until_resumed() -> Outcome {
     let mut nats = Nats::start().await?;
     let client = async_nats::connect(nats.url()).await?;
     client.publish("before", "".into()).await?;
@@ -79,7 +79,7 @@ async fn configured_users_are_required() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_configuration_that_nats_refuses_is_shown_by_the_error() {
+async fn the_error_shows_a_configuration_that_nats_rejects() {
     let error = Nats::start_with("authorization {").await.unwrap_err();
     assert!(format!("{error:?}").contains("Parse error"), "{error:?}");
 }

@@ -27,7 +27,7 @@ async fn count(url: &str) -> Result<i64, sqlx::Error> {
 }
 
 #[tokio::test]
-async fn every_way_of_stopping_keeps_committed_rows_and_the_port() -> Outcome {
+async fn every_kind_of_shutdown_keeps_committed_rows_and_the_port() -> Outcome {
     let mut postgres = Postgres::start().await?;
     let url = postgres.url();
     create_numbers(url.clone()).await?;
@@ -57,7 +57,7 @@ async fn every_way_of_stopping_keeps_committed_rows_and_the_port() -> Outcome {
 }
 
 #[tokio::test]
-async fn settings_of_the_test_win_over_the_defaults() -> Outcome {
+async fn settings_of_a_test_override_the_defaults() -> Outcome {
     let postgres = Postgres::start_with(DURABLE).await?;
     let mut connection = PgConnection::connect(&postgres.url()).await?;
     let fsync: String = query_scalar("SHOW fsync")
@@ -68,7 +68,7 @@ async fn settings_of_the_test_win_over_the_defaults() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_paused_server_answers_nobody_until_resumed() -> Outcome {
+async fn a_paused_server_does_not_answer_until_resumed() -> Outcome {
     let mut postgres = Postgres::start().await?;
     let mut idle = PgConnection::connect(&postgres.url()).await?;
     idle.ping().await?;
@@ -128,7 +128,7 @@ async fn a_dropped_server_is_gone() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_setting_that_postgresql_refuses_is_named_by_the_error() {
+async fn the_error_names_a_setting_that_postgresql_rejects() {
     let error = Postgres::start_with(&[("max_connections", "many")])
         .await
         .unwrap_err();
@@ -139,7 +139,7 @@ async fn a_setting_that_postgresql_refuses_is_named_by_the_error() {
 }
 
 #[tokio::test]
-async fn databases_of_one_template_are_filled_once_and_do_not_meet() -> Outcome {
+async fn a_template_is_filled_once_and_its_copies_are_isolated() -> Outcome {
     static FILLED: AtomicUsize = AtomicUsize::new(0);
     let postgres = Postgres::shared().await?;
     let databases = try_join_all((0..8).map(|_| {
@@ -162,7 +162,7 @@ async fn databases_of_one_template_are_filled_once_and_do_not_meet() -> Outcome 
 }
 
 #[tokio::test]
-async fn a_template_that_could_not_be_filled_is_tried_again() -> Outcome {
+async fn a_template_that_could_not_be_filled_is_retried() -> Outcome {
     let postgres = Postgres::shared().await?;
     let error = postgres
         .database_from_template("second-try", async |url| {
@@ -184,7 +184,7 @@ async fn a_template_that_could_not_be_filled_is_tried_again() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_released_database_is_dropped_although_somebody_is_connected() -> Outcome {
+async fn a_released_database_is_dropped_despite_open_sessions() -> Outcome {
     let postgres = Postgres::start().await?;
     let database = postgres.empty_database().await?;
     let name = database.name().to_owned();

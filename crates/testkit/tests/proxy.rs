@@ -12,10 +12,10 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// How long nothing is waited for.
+/// How long to wait for nothing to arrive.
 const MOMENT: Duration = Duration::from_millis(200);
 
-/// A server that sends back what it gets, and the network to it.
+/// An echo server, and the network to it.
 async fn echo() -> Result<(Proxy, JoinSet<()>), Box<dyn std::error::Error + Send + Sync>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let proxy = Proxy::start(listener.local_addr()?.port()).await?;
@@ -31,7 +31,7 @@ async fn echo() -> Result<(Proxy, JoinSet<()>), Box<dyn std::error::Error + Send
     Ok((proxy, JoinSet::from_iter([server])))
 }
 
-async fn sends_back(connection: &mut TcpStream) -> bool {
+async fn echoes(connection: &mut TcpStream) -> bool {
     let _ = connection.write_all(b"x").await;
     let mut byte = [0];
     matches!(
@@ -41,15 +41,15 @@ async fn sends_back(connection: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn a_silent_network_closes_nothing_and_delivers_what_it_held_back() -> Outcome {
+async fn a_silent_network_closes_nothing_and_delivers_later() -> Outcome {
     let (proxy, _server) = echo().await?;
     let mut connection = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
-    assert!(sends_back(&mut connection).await);
+    assert!(echoes(&mut connection).await);
 
     proxy.silence();
-    assert!(!sends_back(&mut connection).await);
+    assert!(!echoes(&mut connection).await);
     let mut new = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
-    assert!(!sends_back(&mut new).await);
+    assert!(!echoes(&mut new).await);
 
     proxy.resume();
     let mut byte = [0];
@@ -59,14 +59,14 @@ async fn a_silent_network_closes_nothing_and_delivers_what_it_held_back() -> Out
 }
 
 #[tokio::test]
-async fn a_forgotten_connection_stays_silent_and_a_new_one_does_not() -> Outcome {
+async fn a_forgotten_connection_stays_silent_while_new_ones_work() -> Outcome {
     let (proxy, _server) = echo().await?;
     let mut connection = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
-    assert!(sends_back(&mut connection).await);
+    assert!(echoes(&mut connection).await);
 
     proxy.silence();
     proxy.forget();
-    assert!(!sends_back(&mut connection).await);
+    assert!(!echoes(&mut connection).await);
     let mut new = TcpStream::connect(("127.0.0.1", proxy.port())).await?;
     new.write_all(b"x").await?;
     let mut byte = [0];
@@ -75,7 +75,7 @@ async fn a_forgotten_connection_stays_silent_and_a_new_one_does_not() -> Outcome
 }
 
 #[tokio::test]
-async fn a_side_that_closes_is_closed_to_the_other_one() -> Outcome {
+async fn closing_one_side_closes_the_other() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let proxy = Proxy::start(listener.local_addr()?.port()).await?;
     let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).await?;

@@ -1,5 +1,5 @@
 //! Child processes under test. The program is the one that this package builds: it starts servers
-//! of its own, so it also shows what becomes of them when a test process dies.
+//! itself, so it also shows what happens to them when a test process dies.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -59,9 +59,9 @@ async fn a_started_service_is_ready_and_its_output_can_be_read() -> Outcome {
     Ok(())
 }
 
-/// The way a test process dies does not matter: none of its servers and folders stay.
+/// However a test process dies, none of its servers and folders remain.
 #[tokio::test]
-async fn servers_and_their_files_go_with_the_process_that_started_them() -> Outcome {
+async fn servers_and_their_files_are_removed_with_the_process_that_started_them() -> Outcome {
     for signal in [Signal::KILL, Signal::INT] {
         let service = servers().start().await?;
         let database = printed(&service, "DATABASE_URL").ok_or("no DATABASE_URL")?;
@@ -153,7 +153,7 @@ async fn a_finished_command_returns_status_and_output() -> Outcome {
 }
 
 #[tokio::test]
-async fn readiness_may_be_elsewhere_and_has_a_deadline() -> Outcome {
+async fn readiness_has_a_configurable_endpoint_and_a_deadline() -> Outcome {
     let error = servers()
         .ready_at(Endpoint::Main, "/nobody-is-here")
         .start_deadline(Duration::from_millis(200))
@@ -164,7 +164,7 @@ async fn readiness_may_be_elsewhere_and_has_a_deadline() -> Outcome {
     Ok(())
 }
 
-/// A program that is being started holds, until it is itself, whatever its
+/// Until it calls `exec`, a program that is being started holds whatever its
 /// parent has open.
 #[test]
 fn a_reserved_port_is_free_while_programs_are_started() {
@@ -189,7 +189,7 @@ fn a_reserved_port_is_free_while_programs_are_started() {
 }
 
 #[test]
-fn a_reserved_port_is_given_once_and_again_after_its_end() -> Outcome {
+fn a_port_is_reserved_only_once_until_it_is_released() -> Outcome {
     let ports = (0..200)
         .map(|_| ReservedPort::reserve())
         .collect::<Result<Vec<_>, _>>()?;

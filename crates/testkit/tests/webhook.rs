@@ -61,7 +61,7 @@ async fn requests_are_recorded_in_order_with_headers_and_body() -> Result<(), Fa
 }
 
 #[tokio::test]
-async fn planned_answers_come_first_and_then_the_standing_one() -> Result<(), Failure> {
+async fn queued_answers_come_before_the_default() -> Result<(), Failure> {
     let webhook = Webhook::start()?;
     webhook.answer_next(2, Answer::status(500));
     webhook.answer_next(1, Answer::status(404));
@@ -74,7 +74,7 @@ async fn planned_answers_come_first_and_then_the_standing_one() -> Result<(), Fa
 }
 
 #[tokio::test]
-async fn too_many_requests_says_when_to_come_back() -> Result<(), Failure> {
+async fn too_many_requests_sets_retry_after() -> Result<(), Failure> {
     let webhook = Webhook::start()?;
     webhook.answer(Answer::too_many_requests(7));
     let response = post(&webhook, "{}").await?;
@@ -105,7 +105,7 @@ async fn a_delayed_answer_is_late() -> Result<(), Failure> {
 }
 
 #[tokio::test]
-async fn refusing_cuts_what_is_open_and_accepting_uses_the_same_port() -> Result<(), Failure> {
+async fn refusing_cuts_open_requests_and_accepting_reuses_the_port() -> Result<(), Failure> {
     let webhook = Webhook::start()?;
     webhook.answer(Answer::hang());
     let (cut, ()) = tokio::join!(post(&webhook, "{}"), async {

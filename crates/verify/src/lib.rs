@@ -1,8 +1,8 @@
-//! Proves a deployment from outside, by HTTP: the programs that answer are the
-//! ones that were promoted, and a todo can be made, read, seen live and deleted.
+//! Verifies a deployment from outside, over HTTP: the promoted programs answer,
+//! and a todo can be created, read, seen live and deleted.
 //!
-//! The todo is made for this and deleted at the end, whatever else happens. It
-//! goes where every todo goes: followers see it come and go.
+//! The todo is created for this and deleted at the end, whatever else happens.
+//! It is an ordinary todo: followers see it come and go.
 
 use std::time::Duration;
 
@@ -13,45 +13,45 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use url::Url;
 use uuid::Uuid;
 
-/// How long one answer may take.
+/// How long one response may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How long a change may take to be seen by those who follow.
+/// How long a change may take to arrive on the event stream.
 const LIVE: Duration = Duration::from_secs(15);
 
-/// Between two looks at what is not there yet.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is looked at.
+/// The deployment to verify.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The address of the pages, with a slash at its end.
+    /// URL of the pages, with a trailing slash.
     pub pages: Url,
-    /// The address of the todos, with a slash at its end.
+    /// URL of the todos, with a trailing slash.
     pub todos: Url,
-    /// What `/version` of the pages has to tell, where somebody knows.
+    /// The revision that `/version` of the pages must report, if known.
     pub pages_revision: Option<String>,
-    /// What `/version` of the API has to tell, where somebody knows.
+    /// The revision that `/version` of the API must report, if known.
     pub todos_revision: Option<String>,
-    /// The header `Authorization`, for a deployment with a sign-in in front.
+    /// The `Authorization` header, for a deployment behind a sign-in.
     pub authorization: Option<String>,
 }
 
-/// Why a deployment is not proved.
+/// Why a deployment failed verification.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Failure {
-    /// Nothing answered. It may be the deployment, or the way to it.
+    /// Nothing answered: the deployment or the network to it may be at fault.
     #[error("no response from {0}")]
     Unreachable(String),
-    /// Something answered, and not as it should.
+    /// Something answered, but not as it should.
     #[error("{0}")]
     Wrong(String),
 }
 
-/// An address that a person typed, as one that others can be joined to.
+/// Parses a URL that a person typed into a base for [`Url::join`].
 ///
 /// # Errors
-/// Where it is none of HTTP.
+/// When it is not an HTTP URL.
 pub fn base(url: &str) -> Result<Url, String> {
     let mut url: Url = url.parse().map_err(|error| format!("{url}: {error}"))?;
     if !["http", "https"].contains(&url.scheme()) {
@@ -64,10 +64,10 @@ pub fn base(url: &str) -> Result<Url, String> {
 }
 
 impl Target {
-    /// A deployment that people reach at `pages`: its todos are below.
+    /// The deployment at `pages`, with its todos below that.
     ///
     /// # Errors
-    /// Where it is no address of HTTP.
+    /// When it is not an HTTP URL.
     pub fn at(pages: &str) -> Result<Self, String> {
         let pages = base(pages)?;
         let todos = pages.join("todos/").map_err(|error| error.to_string())?;
@@ -81,11 +81,11 @@ impl Target {
     }
 }
 
-/// Looks at `target`, for at most `within`, and tells `say` how it goes. Until
-/// the right programs answer it waits: they may be on their way.
+/// Verifies `target` and reports progress to `say`. It waits for at most
+/// `within` until the right programs answer: they may still be rolling out.
 ///
 /// # Errors
-/// What is wrong, or that nothing answers.
+/// [`Failure`] when something is wrong, or nothing answers.
 pub async fn check(
     target: &Target,
     within: Duration,
@@ -173,7 +173,7 @@ impl Check<'_> {
         )))
     }
 
-    /// Makes a todo and looks at it; deletes it whatever came of that.
+    /// Creates a todo and inspects it; deletes it whatever the outcome.
     async fn todo(&self, say: &mut (dyn FnMut(&str) + Send)) -> Result<(), Failure> {
         let mark = Uuid::now_v7();
         let text = format!("Verification {mark}");
@@ -182,13 +182,13 @@ impl Check<'_> {
         expect(&stream, &events, &[StatusCode::OK])?;
         say("the event stream is open");
 
-        let made = self.make(&text).await?;
-        let id = made["id"].to_string();
+        let created = self.create(&text).await?;
+        let id = created["id"].to_string();
         let url = join(&self.target.todos, &id)?;
         say(&format!("todo {id} created"));
-        let looked = self.look(&url, &text, &mut stream, say).await;
+        let inspected = self.inspect(&url, &text, &mut stream, say).await;
         let deleted = self.send(self.request(Method::DELETE, &url)).await;
-        looked?;
+        inspected?;
         expect(&deleted?, &url, &[StatusCode::OK, StatusCode::NO_CONTENT])?;
         let gone = self.send(self.request(Method::GET, &url)).await?;
         expect(&gone, &url, &[StatusCode::NOT_FOUND])?;
@@ -196,22 +196,22 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn make(&self, text: &str) -> Result<Value, Failure> {
+    async fn create(&self, text: &str) -> Result<Value, Failure> {
         let url = &self.target.todos;
         let request = self
             .request(Method::POST, url)
             .header("Idempotency-Key", text)
             .json(&json!({"text": text}));
-        let made = self.json(request).await?;
-        if made["id"].is_i64() && made["text"] == text {
-            return Ok(made);
+        let created = self.json(request).await?;
+        if created["id"].is_i64() && created["text"] == text {
+            return Ok(created);
         }
         Err(Failure::Wrong(format!(
-            "{url} created another todo than the one sent: {made}"
+            "{url} created another todo than the one sent: {created}"
         )))
     }
 
-    async fn look(
+    async fn inspect(
         &self,
         url: &Url,
         text: &str,
@@ -256,7 +256,7 @@ impl Check<'_> {
         }
     }
 
-    /// The headers of the answer.
+    /// Sends a request and waits for the head of the response.
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let (client, request) = request.build_split();
         let request = request.map_err(|error| Failure::Wrong(Chain(&error).to_string()))?;

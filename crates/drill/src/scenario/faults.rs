@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use testkit::postgres::Pooler;
 use testkit::{Answer, Shutdown};
 
-use super::{Scenario, Scene, UNDER_WAY};
+use super::{IN_FLIGHT, Scenario, Scene};
 use crate::Error;
 use crate::system::{ENVIRONMENT, Plan, environment, terminate};
 
@@ -31,21 +31,21 @@ const TWO_BACKENDS: Plan = Plan {
     ..Plan::PLAIN
 };
 
-/// What the account may hold, and little beside it.
+/// Little more than the account's limit.
 const SMALL_STORE: Plan = Plan {
     nats_store: Some("300M"),
     ..Plan::PLAIN
 };
 
-/// How many events are delivered while the relay has not heard of it: at most the rate of
-/// [`super::Scale`] in a second.
+/// How many events are delivered before the relay learns of it: at most those of one second at
+/// the rate of [`super::Scale`].
 const UNCONFIRMED: usize = 50;
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Nothing is wrong.
+/// No fault.
 const CALM: Scenario = Scenario {
     name: "nothing is broken",
     plan: Plan::PLAIN,
@@ -55,7 +55,7 @@ const CALM: Scenario = Scenario {
     fault: |scene| Box::pin(scene.more()),
 };
 
-/// What takes what is back at most two seconds.
+/// Recovers within two seconds of the end of the fault.
 const TRANSIENT: Scenario = Scenario {
     recovery: seconds(2),
     ..CALM
@@ -65,9 +65,9 @@ pub(super) const ALL: &[Scenario] = &[
     CALM,
     Scenario {
         name: "clients make as many changes as they can",
-        // They make more in a second than are posted one by one: the rest waits.
+        // Clients make changes faster than events are posted one by one: a backlog builds up.
         recovery: seconds(30),
-        fault: |scene| Box::pin(clients_hurry(scene)),
+        fault: |scene| Box::pin(clients_exceed_their_rate(scene)),
         ..CALM
     },
     // The broker.
@@ -77,8 +77,8 @@ pub(super) const ALL: &[Scenario] = &[
         ..TRANSIENT
     },
     Scenario {
-        name: "NATS is killed and away",
-        fault: |scene| Box::pin(nats_is_away(scene)),
+        name: "NATS is killed and restarted later",
+        fault: |scene| Box::pin(nats_is_down(scene)),
         ..TRANSIENT
     },
     Scenario {
@@ -108,10 +108,10 @@ pub(super) const ALL: &[Scenario] = &[
         ..CALM
     },
     Scenario {
-        name: "the stream of events is made anew",
+        name: "the stream of events is recreated",
         duplicates: UNCONFIRMED,
         recovery: seconds(5),
-        fault: |scene| Box::pin(stream_is_made_anew(scene)),
+        fault: |scene| Box::pin(stream_is_recreated(scene)),
         ..CALM
     },
     Scenario {
@@ -128,7 +128,7 @@ pub(super) const ALL: &[Scenario] = &[
         ..CALM
     },
     Scenario {
-        name: "messages come that are no todos",
+        name: "messages arrive that are not todos",
         dead_letters: POISONOUS.len() as u64,
         fault: |scene| Box::pin(poison(scene)),
         ..CALM
@@ -141,54 +141,54 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "the webhook refuses connections",
-        // What it had accepted a moment before may have lost its answer.
-        duplicates: UNDER_WAY,
+        // The response to a request accepted just before may be lost.
+        duplicates: IN_FLIGHT,
         fault: |scene| Box::pin(webhook_refuses_connections(scene)),
         ..TRANSIENT
     },
     Scenario {
         name: "the webhook hangs",
-        // What hangs when it is back is given up after ten seconds.
+        // A request that hangs at the end of the outage times out after ten seconds.
         recovery: seconds(12),
         fault: |scene| Box::pin(webhook_answers(scene, Answer::hang())),
         ..CALM
     },
     Scenario {
         name: "the webhook answers 429, Retry-After: 2",
-        // The last pause that it asked for begins when it is back.
+        // The last `Retry-After` starts when the outage ends.
         recovery: seconds(4),
         fault: |scene| Box::pin(webhook_answers(scene, Answer::too_many_requests(2))),
         ..CALM
     },
     Scenario {
         name: "the webhook answers 429, Retry-After: 0",
-        fault: |scene| Box::pin(webhook_limits_without_a_pause(scene, "0")),
+        fault: |scene| Box::pin(webhook_limits_without_a_delay(scene, "0")),
         ..TRANSIENT
     },
     Scenario {
-        name: "the webhook answers 429 with a date that is past",
+        name: "the webhook answers 429 with a date in the past",
         fault: |scene| {
             let past = "Sun, 06 Nov 1994 08:49:37 GMT";
-            Box::pin(webhook_limits_without_a_pause(scene, past))
+            Box::pin(webhook_limits_without_a_delay(scene, past))
         },
         ..TRANSIENT
     },
     Scenario {
-        name: "one todo is refused for ever, NATS is restarted",
+        name: "one todo is always refused, NATS is restarted",
         plan: SIX_BROADCASTERS,
         fault: |scene| Box::pin(one_todo_is_refused(scene)),
         ..TRANSIENT
     },
     // The broadcasters.
     Scenario {
-        name: "the broadcaster is killed and away",
+        name: "the broadcaster is killed and restarted later",
         plan: ONE_BROADCASTER,
-        duplicates: UNDER_WAY,
+        duplicates: IN_FLIGHT,
         fault: |scene| Box::pin(broadcaster_is_killed(scene)),
         ..TRANSIENT
     },
     Scenario {
-        name: "the broadcaster is stopped and away",
+        name: "the broadcaster is stopped and restarted later",
         plan: ONE_BROADCASTER,
         fault: |scene| Box::pin(broadcaster_is_stopped(scene)),
         ..TRANSIENT
@@ -196,7 +196,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "the active one of 3 broadcasters is killed",
         plan: THREE_BROADCASTERS,
-        duplicates: UNDER_WAY,
+        duplicates: IN_FLIGHT,
         recovery: seconds(1),
         fault: |scene| Box::pin(active_is_killed(scene)),
         ..CALM
@@ -204,7 +204,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "the active one of 3 broadcasters is frozen",
         plan: THREE_BROADCASTERS,
-        duplicates: UNDER_WAY,
+        duplicates: IN_FLIGHT,
         recovery: seconds(3),
         fault: |scene| Box::pin(active_is_frozen(scene)),
         ..CALM
@@ -212,14 +212,14 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "the active one of 3 broadcasters is cut off",
         plan: THREE_BROADCASTERS,
-        duplicates: UNDER_WAY,
+        duplicates: IN_FLIGHT,
         recovery: seconds(3),
         fault: |scene| Box::pin(active_is_cut_off(scene)),
         ..CALM
     },
     // The backends.
     Scenario {
-        name: "the backend is killed and away",
+        name: "the backend is killed and restarted later",
         recovery: seconds(5),
         fault: |scene| Box::pin(backend_is_killed(scene)),
         ..CALM
@@ -245,15 +245,15 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "the network forgets all connections",
-        duplicates: UNDER_WAY,
-        // A statement without an answer.
+        duplicates: IN_FLIGHT,
+        // A statement that gets no response has to time out first.
         recovery: seconds(6),
         fault: |scene| Box::pin(network_forgets(scene)),
         ..CALM
     },
     // The database.
     Scenario {
-        name: "PostgreSQL is killed and away",
+        name: "PostgreSQL is killed and restarted later",
         recovery: seconds(3),
         fault: |scene| Box::pin(postgres_is_killed(scene)),
         ..CALM
@@ -280,25 +280,25 @@ pub(super) const ALL: &[Scenario] = &[
     },
 ];
 
-async fn clients_hurry(scene: &mut Scene) -> Result<(), Error> {
-    scene.load.hurry(true);
+async fn clients_exceed_their_rate(scene: &mut Scene) -> Result<(), Error> {
+    scene.load.set_unlimited(true);
     scene.outage().await;
-    scene.load.hurry(false);
-    scene.is_over();
+    scene.load.set_unlimited(false);
+    scene.mark_over();
     Ok(())
 }
 
 async fn nats_is_restarted(scene: &mut Scene) -> Result<(), Error> {
     scene.system.nats.restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
-async fn nats_is_away(scene: &mut Scene) -> Result<(), Error> {
+async fn nats_is_down(scene: &mut Scene) -> Result<(), Error> {
     scene.system.nats.kill().await?;
     scene.outage().await;
     scene.system.nats.restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
@@ -310,7 +310,7 @@ async fn nats_loses_its_store(scene: &mut Scene) -> Result<(), Error> {
     scene.system.nats.restart().await?;
     scene.outage().await;
     scene.system.webhook.answer(Answer::status(200));
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
@@ -322,11 +322,11 @@ async fn nats_has_an_older_store(scene: &mut Scene) -> Result<(), Error> {
     scene.system.nats.kill().await?;
     scene.system.nats.put_store(&backup)?;
     scene.system.nats.restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
-/// Somebody else uses all the room of the account.
+/// Another user fills the account.
 async fn account_is_full(scene: &mut Scene) -> Result<(), Error> {
     let jetstream = scene.system.jetstream().await?;
     let config = stream::Config {
@@ -343,31 +343,31 @@ async fn account_is_full(scene: &mut Scene) -> Result<(), Error> {
     {}
     scene.outage().await;
     if scene.system.outbox_depth().await? == 0 {
-        let found = "events leave although NATS has no room".to_owned();
+        let found = "events were published although NATS is full".to_owned();
         return Err(Error::Unexpected(found));
     }
     others.purge().await.map_err(Error::nats)?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
 async fn stream_is_removed(scene: &mut Scene) -> Result<(), Error> {
     let jetstream = scene.system.jetstream().await?;
     let removed = jetstream.delete_stream(environment().stream()).await;
-    scene.is_over();
+    scene.mark_over();
     removed.map(drop).map_err(Error::nats)
 }
 
-/// An operator removes it and makes it again, so that it numbers its messages from 1.
-async fn stream_is_made_anew(scene: &mut Scene) -> Result<(), Error> {
+/// An operator deletes and recreates it, so that its sequences start again at 1.
+async fn stream_is_recreated(scene: &mut Scene) -> Result<(), Error> {
     let jetstream = scene.system.jetstream().await?;
     let stream = scene.system.stream(environment().stream()).await?;
     let config = stream.cached_info().config.clone();
     let removed = jetstream.delete_stream(&config.name).await;
     removed.map_err(Error::nats)?;
-    // Somebody else may have made it meanwhile.
+    // A service may have recreated it first.
     let _ = jetstream.create_stream(config).await;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
@@ -375,7 +375,7 @@ async fn consumer_is_removed(scene: &mut Scene) -> Result<(), Error> {
     let stream = scene.system.stream(environment().stream()).await?;
     let consumer = environment().broadcaster_consumer();
     let removed = stream.delete_consumer(&consumer).await;
-    scene.is_over();
+    scene.mark_over();
     removed.map(drop).map_err(Error::nats)
 }
 
@@ -385,11 +385,11 @@ async fn bucket_and_dead_letters_are_removed(scene: &mut Scene) -> Result<(), Er
     for name in [bucket, environment().dead_letter_stream()] {
         jetstream.delete_stream(name).await.map_err(Error::nats)?;
     }
-    scene.is_over();
+    scene.mark_over();
     publish(scene, POISONOUS[0]).await
 }
 
-/// No JSON, JSON that is no todo, nothing.
+/// Not JSON, JSON that is not a todo, and an empty message.
 const POISONOUS: &[&str] = &["not a todo", r#"{"id":"1"}"#, ""];
 
 async fn poison(scene: &mut Scene) -> Result<(), Error> {
@@ -400,7 +400,7 @@ async fn poison(scene: &mut Scene) -> Result<(), Error> {
     Ok(())
 }
 
-/// Publishes what no backend did.
+/// Publishes a message that no backend sent.
 async fn publish(scene: &Scene, payload: &'static str) -> Result<(), Error> {
     let subject = format!("{ENVIRONMENT}.todos.updated");
     let jetstream = scene.system.jetstream().await?;
@@ -409,24 +409,24 @@ async fn publish(scene: &Scene, payload: &'static str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The webhook answers as told for as long as the outage.
+/// The webhook gives this answer throughout the outage.
 async fn webhook_answers(scene: &mut Scene, answer: Answer) -> Result<(), Error> {
     scene.system.webhook.answer(answer);
     scene.outage().await;
     scene.system.webhook.answer(Answer::status(200));
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
-async fn webhook_limits_without_a_pause(scene: &mut Scene, retry_after: &str) -> Result<(), Error> {
+async fn webhook_limits_without_a_delay(scene: &mut Scene, retry_after: &str) -> Result<(), Error> {
     scene.system.gather();
     let before = scene.system.refused();
     let answer = Answer::status(429).with_retry_after(retry_after);
     webhook_answers(scene, answer).await?;
     scene.system.gather();
     let refused = scene.system.refused() - before;
-    // One a second, after those that were on their way at the first answer.
-    let allowed = UNDER_WAY + usize::try_from(scene.scale.outage.as_secs()).unwrap_or(0) + 1;
+    // One per second, plus those in flight at the first 429.
+    let allowed = IN_FLIGHT + usize::try_from(scene.scale.outage.as_secs()).unwrap_or(0) + 1;
     if refused > allowed {
         let found = format!("{refused} posts although the webhook asked for pauses");
         return Err(Error::Unexpected(found));
@@ -438,13 +438,13 @@ async fn webhook_refuses_connections(scene: &mut Scene) -> Result<(), Error> {
     scene.system.webhook.refuse().await;
     scene.outage().await;
     scene.system.webhook.accept()?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
-/// A todo of a client is answered 500 whatever happens, and nobody may wait for it.
+/// Every post of one todo is answered with 500, and no other todo may wait for it.
 async fn one_todo_is_refused(scene: &mut Scene) -> Result<(), Error> {
-    /// Begins when each client has made 30 changes, later than the fault.
+    /// This todo starts after 30 changes of each client, later than the fault.
     const REFUSED: &str = "client 1 life 3 ";
     scene
         .system
@@ -455,7 +455,7 @@ async fn one_todo_is_refused(scene: &mut Scene) -> Result<(), Error> {
         scene.more().await?;
     }
     scene.system.nats.restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
@@ -463,7 +463,7 @@ async fn broadcaster_is_killed(scene: &mut Scene) -> Result<(), Error> {
     scene.system.broadcasters[0].kill().await?;
     scene.outage().await;
     scene.system.broadcasters[0].restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
@@ -471,31 +471,31 @@ async fn broadcaster_is_stopped(scene: &mut Scene) -> Result<(), Error> {
     terminate(&scene.system.broadcasters[0]).await?;
     scene.outage().await;
     scene.system.broadcasters[0].restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
 async fn active_is_killed(scene: &mut Scene) -> Result<(), Error> {
     let active = scene.system.active().await?;
-    scene.is_over();
+    scene.mark_over();
     scene.system.broadcasters[active].kill().await?;
     Ok(())
 }
 
 async fn active_is_frozen(scene: &mut Scene) -> Result<(), Error> {
     let active = scene.system.active().await?;
-    scene.is_over();
+    scene.mark_over();
     scene.system.broadcasters[active].pause().await?;
     scene.outage().await;
     scene.more().await?;
-    // It must do no harm when it wakes.
+    // It must do no harm when it resumes.
     scene.system.broadcasters[active].resume()?;
     Ok(())
 }
 
 async fn active_is_cut_off(scene: &mut Scene) -> Result<(), Error> {
     let active = scene.system.active().await?;
-    scene.is_over();
+    scene.mark_over();
     scene.system.broadcaster_networks[active].silence();
     scene.outage().await;
     scene.more().await?;
@@ -507,7 +507,7 @@ async fn backend_is_killed(scene: &mut Scene) -> Result<(), Error> {
     scene.system.backends[0].kill().await?;
     scene.outage().await;
     scene.system.backends[0].restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
@@ -521,14 +521,14 @@ async fn backend_is_stopped_with_events_waiting(scene: &mut Scene) -> Result<(),
     }
     scene.system.nats.restart().await?;
     scene.system.backends[0].restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
 async fn relays_are_killed(scene: &mut Scene) -> Result<(), Error> {
     for _ in 0..2 {
         let relay = scene.system.relay().await?;
-        scene.is_over();
+        scene.mark_over();
         scene.system.backends[relay].kill().await?;
         scene.more().await?;
         scene.system.backends[relay].restart().await?;
@@ -539,17 +539,17 @@ async fn relays_are_killed(scene: &mut Scene) -> Result<(), Error> {
 
 async fn relay_vanishes(scene: &mut Scene) -> Result<(), Error> {
     let relay = scene.system.relay().await?;
-    scene.is_over();
+    scene.mark_over();
     scene.system.backend_networks[relay].silence();
     scene.outage().await;
-    // It must do no harm when it is there again.
+    // It must do no harm when it is back.
     scene.system.backend_networks[relay].forget();
     scene.more().await
 }
 
-/// As a firewall does that is restarted: every connection is open, and silent for ever.
+/// Like a restarted firewall: connections stay open but carry nothing.
 async fn network_forgets(scene: &mut Scene) -> Result<(), Error> {
-    scene.is_over();
+    scene.mark_over();
     for network in &scene.system.backend_networks {
         network.forget();
     }
@@ -564,11 +564,11 @@ async fn postgres_is_killed(scene: &mut Scene) -> Result<(), Error> {
     scene.system.postgres.stop(Shutdown::Kill).await?;
     scene.outage().await;
     scene.system.postgres.restart().await?;
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
-/// As while a fail-over goes on: sessions are opened that take no changes, and stay open.
+/// As during a failover: sessions open, reject writes, and stay open.
 async fn postgres_is_read_only(scene: &mut Scene) -> Result<(), Error> {
     let mut owner = scene.system.database().await?;
     for read_only in ["on", "off"] {
@@ -579,11 +579,11 @@ async fn postgres_is_read_only(scene: &mut Scene) -> Result<(), Error> {
             scene.outage().await;
         }
     }
-    scene.is_over();
+    scene.mark_over();
     Ok(())
 }
 
-/// As after a rollback: a newer program wrote it.
+/// As after a rollback: a newer version wrote the row.
 async fn row_cannot_be_read(scene: &mut Scene) -> Result<(), Error> {
     let mut owner = scene.system.database().await?;
     owner
@@ -596,7 +596,7 @@ async fn row_cannot_be_read(scene: &mut Scene) -> Result<(), Error> {
              VALUES (gen_random_uuid(), 'archived', 0, 'of tomorrow', false, now(), now())",
         )
         .await?;
-    scene.is_over();
+    scene.mark_over();
     scene.outage().await;
     scene.more().await?;
     let removed = owner
@@ -609,24 +609,24 @@ async fn row_cannot_be_read(scene: &mut Scene) -> Result<(), Error> {
     Ok(())
 }
 
-/// As a role of a PostgreSQL since version 15: it may not make tables.
+/// As a new role since PostgreSQL 15: it may not create tables.
 async fn backend_lacks_privileges(scene: &mut Scene) -> Result<(), Error> {
     let database = scene.system.postgres.empty_database().await?;
     let mut owner = PgConnection::connect(database.url()).await?;
     owner.execute("CREATE ROLE poor LOGIN").await?;
     let url = database.url().replace("postgres@", "poor@");
     let advice = "GRANT USAGE, CREATE ON SCHEMA public TO";
-    scene.system.refuses_to_start(&url, advice).await?;
-    scene.is_over();
+    scene.system.must_not_start(&url, advice).await?;
+    scene.mark_over();
     Ok(())
 }
 
-/// PgBouncer in transaction mode gives each transaction another session.
+/// In transaction mode, PgBouncer may run each transaction on another session.
 async fn backend_shares_sessions(scene: &mut Scene) -> Result<(), Error> {
     let database = scene.system.postgres.empty_database().await?;
     let pooler = Pooler::start(&scene.system.postgres, &database, "transaction")?;
     let advice = "let it use pool_mode = session";
-    scene.system.refuses_to_start(pooler.url(), advice).await?;
-    scene.is_over();
+    scene.system.must_not_start(pooler.url(), advice).await?;
+    scene.mark_over();
     Ok(())
 }

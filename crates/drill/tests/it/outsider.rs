@@ -1,4 +1,4 @@
-//! Somebody who knows nothing of outboxes and streams: the NATS client of Python.
+//! A subscriber that knows nothing of outboxes and streams: the Python client of NATS.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use testkit::{Service, eventually};
 
 use crate::programs::programs;
 
-/// Far more than anything here takes on a busy machine.
+/// Far longer than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_mins(2);
 
 /// Where `cargo xtask setup` puts the client.
@@ -16,7 +16,7 @@ const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/n
 
 const SUBSCRIBER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/outsider.py");
 
-/// Starts the subscriber, and waits until it is one.
+/// Starts the subscriber, and waits until it has subscribed.
 async fn subscribe(system: &System, subject: &str, messages: usize) -> Service {
     let subscriber = Service::builder("python3")
         .arg(SUBSCRIBER)
@@ -38,7 +38,7 @@ async fn subscribe(system: &System, subject: &str, messages: usize) -> Service {
 }
 
 #[tokio::test]
-async fn a_plain_subscriber_in_python_sees_each_change_as_subject_and_json() {
+async fn a_plain_python_subscriber_sees_each_change_as_subject_and_json() {
     let plan = Plan {
         broadcasters: 0,
         ..Plan::PLAIN

@@ -2,10 +2,10 @@ use std::env;
 
 use drill::Programs;
 
-/// The programs as cargo builds them before it runs the tests of the workspace. Where this package
-/// is tested alone they are those of the last build.
+/// The programs that cargo builds before it runs the tests of the workspace. When this package is
+/// tested alone, they come from the last build.
 pub(crate) fn programs() -> Programs {
-    // This program is in the folder `deps` of that of all programs.
+    // This program is in `deps`, below the folder of the programs.
     let this = env::current_exe().unwrap();
     Programs::in_folder(this.ancestors().nth(2).unwrap()).unwrap()
 }

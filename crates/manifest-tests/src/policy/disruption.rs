@@ -29,8 +29,8 @@ pub(super) fn availability(manifests: &Manifests) -> Vec<String> {
     found
 }
 
-/// A pod that its volume binds to a node cannot come up anywhere else while that node is drained. With a budget the
-/// first eviction uses it up for good, and the drain waits for ever.
+/// A pod that its volume binds to a node cannot start elsewhere while that node is drained. The first eviction would
+/// exhaust a budget permanently, and the drain would wait forever.
 pub(super) fn drains(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
     for pod in manifests.pods() {
@@ -47,7 +47,7 @@ pub(super) fn drains(manifests: &Manifests) -> Vec<String> {
     found
 }
 
-/// A number of replicas that is lower than the autoscaler's, or none, lowers the number of pods at the next apply.
+/// If `replicas` is missing or below the autoscaler's minimum, the next apply removes pods.
 pub(super) fn autoscaling(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
     for scaler in manifests.of_kind("HorizontalPodAutoscaler") {
@@ -58,12 +58,12 @@ pub(super) fn autoscaling(manifests: &Manifests) -> Vec<String> {
             scaler.text("/spec/scaleTargetRef/name"),
         );
         let Some(target) = target else {
-            found.push(format!("{scaler}: there is nothing to scale"));
+            found.push(format!("{scaler}: its target does not exist"));
             continue;
         };
         if target.0["spec"]["replicas"] != *least {
             found.push(format!(
-                "{target}: has other replicas than {scaler}'s least"
+                "{target}: has replicas other than {scaler}'s minimum"
             ));
         }
     }
@@ -81,7 +81,7 @@ fn budgets<'a>(manifests: &'a Manifests, pod: Pod<'a>) -> impl Iterator<Item = &
 }
 
 /// What ties the pods to a node, if anything does. A claim that only one node may mount ties all pods of a Deployment
-/// to each other. A `StatefulSet` of one has nobody to stand in for its pod wherever its volume is.
+/// to each other. A `StatefulSet` of one has no other pod to take over, wherever its volume is.
 fn bound(manifests: &Manifests, pod: Pod<'_>) -> Option<String> {
     let owner = pod.owner;
     if owner.kind() == "StatefulSet" {

@@ -1,4 +1,4 @@
-//! What stands between the world and the services, where an overlay has turned it on.
+//! What stands between the internet and the services, if an overlay has turned it on.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::{Manifests, Object};
 /// The paths of an environment that are open to everybody.
 const OPEN: &[&str] = &["/todos/healthz", "/todos/version"];
 
-/// Where there is a middleware that asks for a sign-in, every route to a service of ours has it, but for what is open.
+/// If there is a middleware that requires a sign-in, every route to our services has it, except for open paths.
 pub(super) fn sign_in(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
     for guard in manifests.of_kind("Middleware") {
@@ -16,7 +16,7 @@ pub(super) fn sign_in(manifests: &Manifests) -> Vec<String> {
         if address.is_empty() {
             continue;
         }
-        // The host is NAME.NAMESPACE.svc.…: Traefik asks from another namespace.
+        // The host is NAME.NAMESPACE.svc.…, as Traefik runs in another namespace.
         let asked = address.trim_start_matches("http://").split('.');
         let names: Vec<_> = asked.take(2).collect();
         let [name, namespace] = names[..] else {
@@ -27,9 +27,7 @@ pub(super) fn sign_in(manifests: &Manifests) -> Vec<String> {
             found.push(format!("{guard}: there is no service {address}"));
         }
         if guard.0["spec"]["forwardAuth"]["trustForwardHeader"] == true {
-            found.push(format!(
-                "{guard}: believes what clients say about themselves"
-            ));
+            found.push(format!("{guard}: trusts forwarded headers of clients"));
         }
         for (route, rule) in rules(manifests, guard.namespace()) {
             let is_guarded = has(rule, guard.name());
@@ -49,7 +47,7 @@ pub(super) fn sign_in(manifests: &Manifests) -> Vec<String> {
     found
 }
 
-/// Where one route speaks HTTPS, all do, tell browsers so, and the others only lead there.
+/// If one route uses HTTPS, all do so and set HSTS, and those for plain HTTP only redirect.
 pub(super) fn https(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
     let routes: Vec<_> = manifests.of_kind("IngressRoute").collect();
@@ -70,7 +68,7 @@ pub(super) fn https(manifests: &Manifests) -> Vec<String> {
         });
         if !(is_secure && remembers || redirects(manifests, route, rule)) {
             found.push(format!(
-                "{route}: {} is answered in the clear",
+                "{route}: {} is served over plain HTTP",
                 text(rule, "/match")
             ));
         }
@@ -112,7 +110,7 @@ fn redirects(manifests: &Manifests, route: &Object, rule: &Value) -> bool {
     })
 }
 
-/// Whether a rule matches nothing but paths that are open: ``Path(`…`) || Path(`…`)``.
+/// Whether a rule matches only open paths: ``Path(`…`) || Path(`…`)``.
 fn is_open(route: &Object, rule: &Value) -> bool {
     let prefix = format!("/{}", route.namespace());
     text(rule, "/match").split(" || ").all(|one| {

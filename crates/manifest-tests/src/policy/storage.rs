@@ -1,4 +1,4 @@
-//! What fills a volume has a bound, and the bounds fit the volume.
+//! Everything that fills a volume is bounded, and the bounds fit the volume.
 
 use serde_json::Value;
 
@@ -6,11 +6,11 @@ use super::mebibytes;
 use crate::manifest::list;
 use crate::{Container, Manifests, Object};
 
-/// Size of a database whose tables are as full as their quotas let them be, of the largest rows, in MiB. tests/storage.rs
-/// fills one and compares.
+/// Size of a database whose tables are filled to their quotas with the largest rows, in MiB. tests/storage.rs fills one
+/// and compares.
 pub const DATABASE_AT_ITS_QUOTAS: u64 = 600;
 
-/// The database itself, the one that a backup restores to prove its dump, and the one that a restore leaves.
+/// The database itself, the one that a backup restores to verify its dump, and the one that a restore leaves behind.
 const DATABASES: u64 = 3;
 
 /// `template0`, `template1`, `postgres` and what they share, in MiB.
@@ -19,7 +19,7 @@ const EMPTY_SERVER: u64 = 40;
 /// `max_wal_size` is where a checkpoint begins, not where the log ends (PostgreSQL 17, "WAL Configuration").
 const OVERSHOOT: u64 = 2;
 
-/// A dump is never larger than its database: the one that is written, the last good one, and the one before it.
+/// The dump being written, the last good one, and the one before it. A dump is never larger than its database.
 const DUMPS: u64 = 3;
 
 pub(super) fn database(manifests: &Manifests) -> Vec<String> {
@@ -38,7 +38,7 @@ pub(super) fn database(manifests: &Manifests) -> Vec<String> {
         };
         let Some(temporary) = setting("temp_file_limit") else {
             found.push(format!(
-                "{container}: a query may write any amount of files"
+                "{container}: a query may write temporary files without limit"
             ));
             continue;
         };
@@ -52,7 +52,7 @@ pub(super) fn database(manifests: &Manifests) -> Vec<String> {
             let volume = size(template);
             if needed > volume / 10 * 9 {
                 found.push(format!(
-                    "{set}: may need {needed} MiB, which leaves no tenth of its {volume} MiB free"
+                    "{set}: may need {needed} MiB, which leaves less than a tenth of its {volume} MiB free"
                 ));
             }
         }

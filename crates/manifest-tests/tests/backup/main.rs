@@ -1,5 +1,4 @@
-//! The scripts of the backup with PostgreSQL's own programs, restic, and a server that speaks S3: dump, destroy, restore,
-//! compare.
+//! The backup scripts with PostgreSQL's own programs, restic, and an S3 server: dump, destroy, restore, compare.
 
 mod offsite;
 mod rehearsal;
@@ -34,7 +33,7 @@ async fn a_restore_brings_back_every_row() -> Outcome {
     let mut server = PgConnection::connect(&rehearsal.postgres.url()).await?;
     let drop = format!("DROP DATABASE \"{DATABASE}\" WITH (FORCE)");
     server.execute(sqlx::AssertSqlSafe(drop)).await?;
-    // What a new installation would have made meanwhile.
+    // What a new installation would have created.
     rehearsal.create_database().await?;
     let said = rehearsal.run("postgres-restore", &[]).await?;
 
@@ -43,7 +42,7 @@ async fn a_restore_brings_back_every_row() -> Outcome {
         said.contains("todos-production is now backup-full-"),
         "{said}"
     );
-    // Ids go on where they were.
+    // IDs continue where they were.
     let mut database = rehearsal.connect().await?;
     let id: i64 = sqlx::query_scalar("INSERT INTO todos (text, completed, created_at) VALUES ('next', false, now()) RETURNING id")
         .fetch_one(&mut database)
@@ -53,7 +52,7 @@ async fn a_restore_brings_back_every_row() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_restore_needs_no_database_to_replace() -> Outcome {
+async fn a_restore_works_without_a_database_to_replace() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     let before = rehearsal.rows().await?;
     rehearsal.run("postgres-backup", &[]).await?;
@@ -68,7 +67,7 @@ async fn a_restore_needs_no_database_to_replace() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_restore_keeps_the_database_that_it_replaces() -> Outcome {
+async fn a_restore_keeps_the_replaced_database() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     rehearsal
         .backup_of("backup-full-20260101-000000.dump", DAY)
@@ -110,7 +109,7 @@ async fn a_damaged_dump_is_refused_and_the_live_database_stays() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_backup_is_whole_while_rows_are_written() -> Outcome {
+async fn a_backup_is_consistent_while_rows_are_written() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     let stop = Arc::new(AtomicBool::new(false));
     let mut session = rehearsal.connect().await?;
@@ -142,7 +141,7 @@ async fn the_last_good_backup_survives_every_failing_run() -> Outcome {
         .await?;
     let good = rehearsal.backups()?;
 
-    // The dump breaks off, the restore loses the rows, the disk is full, and the server is away.
+    // The dump aborts, the restore loses the rows, the disk is full, and the server is down.
     let failures = [
         ("pg_dump", "\"$real\" \"$@\"; exit 1"),
         ("pg_restore", "exec \"$real\" --schema-only \"$@\""),
@@ -163,13 +162,13 @@ async fn the_last_good_backup_survives_every_failing_run() -> Outcome {
     Ok(())
 }
 
-/// How old the dumps are that a run of every quarter of an hour has left.
+/// The ages of the dumps after a run every quarter of an hour.
 fn ages() -> impl Iterator<Item = u64> {
     (1..=10 * 24 * 4).map(|quarters| quarters * 15 * 60)
 }
 
 #[tokio::test]
-async fn dumps_are_thinned_with_their_age() -> Outcome {
+async fn older_dumps_are_thinned_out() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     let now = SystemTime::now();
     for age in ages() {
@@ -202,7 +201,7 @@ async fn dumps_are_thinned_with_their_age() -> Outcome {
             .collect();
         let each: BTreeSet<_> = kept.iter().copied().collect();
         assert_eq!(each.len(), kept.len(), "more than one of {slot} s");
-        // The slots at the ends may have theirs beyond.
+        // The first and last slots may have theirs outside the range.
         assert!(each.len() + 2 >= slots.len(), "{each:?} of {slots:?}");
     }
     assert!(!between(days, 11 * 86_400).any(|age| left(&age)));
@@ -211,7 +210,7 @@ async fn dumps_are_thinned_with_their_age() -> Outcome {
     Ok(())
 }
 
-/// Fills the volume: with dumps of a megabyte, each of a quarter of an hour before the one before, or with something else.
+/// Fills the volume: with dumps of a megabyte, each a quarter of an hour older than the last, or with another file.
 const FILL: &str = r#"
     free() { df -Pm "$BACKUP_DIR" | awk 'NR == 2 { print $4 }'; }
     fill() {
@@ -248,7 +247,7 @@ async fn a_volume_full_of_dumps_makes_room_for_the_next() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_volume_full_of_something_else_keeps_the_last_dump_until_there_is_room() -> Outcome {
+async fn a_volume_full_of_other_files_keeps_the_last_dump_until_there_is_space() -> Outcome {
     let rehearsal = Rehearsal::start().await?;
     let script = r#"
         sh "$1" >/dev/null
@@ -270,7 +269,7 @@ async fn a_volume_full_of_something_else_keeps_the_last_dump_until_there_is_room
 }
 
 #[tokio::test]
-async fn a_run_waits_for_a_database_that_comes_late() -> Outcome {
+async fn a_run_waits_for_a_database_that_starts_late() -> Outcome {
     let mut rehearsal = Rehearsal::start().await?;
     rehearsal.postgres.stop(Shutdown::Fast).await?;
     let refusal = rehearsal.run("postgres-backup", &[]).await;
@@ -281,7 +280,7 @@ async fn a_run_waits_for_a_database_that_comes_late() -> Outcome {
         "{refusal:?}"
     );
 
-    // It begins while nothing listens: the server starts only after the script has asked once.
+    // The run starts while nothing listens: the server starts only after the script's first attempt.
     let asked = rehearsal.path("asked");
     rehearsal.replace(
         "pg_isready",
@@ -312,7 +311,7 @@ async fn a_killed_run_does_not_block_the_next() -> Outcome {
 }
 
 #[test]
-fn the_scripts_are_small_enough_to_be_read_in_an_emergency() -> Outcome {
+fn the_scripts_are_short_enough_to_read_in_an_emergency() -> Outcome {
     for component in ["backup", "offsite-backup"] {
         let folder = Tree::repository().path(&format!("kustomize/components/{component}"));
         for file in fs::read_dir(folder)? {

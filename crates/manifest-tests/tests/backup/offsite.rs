@@ -1,4 +1,4 @@
-//! The copy outside, with restic and a server that speaks S3.
+//! The offsite copy, with restic and an S3 server.
 
 use std::error::Error;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::rehearsal::{DATABASE, Outcome, Rehearsal};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A server that speaks S3, with a bucket `todo`. It ends with this value.
+/// An S3 server with a bucket `todo`. Dropping this value stops it.
 struct Bucket {
     server: Child,
     port: ReservedPort,
@@ -54,7 +54,7 @@ impl Bucket {
         })
     }
 
-    /// Runs one of restic's scripts with the files that the Secret is.
+    /// Runs one of restic's scripts with the files of the Secret.
     async fn run(&self, container: &str, more: &[(&str, &str)]) -> Result<String, String> {
         let files = [
             ("RESTIC_REPOSITORY_FILE", "repository"),
@@ -77,7 +77,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// The address of every object, by the list that the server gives.
+    /// The URL of every object that the server lists.
     fn objects(&self) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
         let bucket = format!("http://{}/todo", self.port.address());
         let list = curl(&[&format!("{bucket}?list-type=2")])?;
@@ -90,13 +90,13 @@ impl Bucket {
 
 impl Drop for Bucket {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
 }
 
-/// gofakes3, which `cargo xtask setup` builds, or rclone, which has it inside and is in nixpkgs.
+/// gofakes3, which `cargo xtask setup` builds, or rclone, which embeds it and is in nixpkgs.
 fn server(port: &ReservedPort, rehearsal: &Rehearsal) -> Command {
     let address = port.address().to_string();
     let installed = tools().join("bin/gofakes3");
@@ -150,7 +150,7 @@ async fn an_offsite_restore_brings_back_every_row() -> Outcome {
     let said = bucket.run("postgres-offsite-fetch", &[]).await?;
     let chosen = said
         .rsplit_once("BACKUP_FILE=")
-        .ok_or("it does not say which")?
+        .ok_or("it does not name the dump")?
         .1
         .trim();
     rehearsal
@@ -158,7 +158,7 @@ async fn an_offsite_restore_brings_back_every_row() -> Outcome {
         .await?;
 
     assert_eq!(rehearsal.rows().await?, before);
-    // What was fetched is young: the next run does not take it for too old.
+    // The fetched dump has a new timestamp: the next run does not delete it as too old.
     rehearsal.run("postgres-backup", &[]).await?;
     assert!(rehearsal.backups()?.contains(&chosen.to_owned()));
     Ok(())
@@ -186,7 +186,7 @@ async fn nothing_in_the_bucket_can_be_read_without_the_password() -> Outcome {
 }
 
 #[tokio::test]
-async fn the_check_reads_the_copies_and_notices_a_damaged_one() -> Outcome {
+async fn the_check_reads_the_copies_and_detects_a_damaged_one() -> Outcome {
     let bucket = Bucket::start().await?;
     bucket.back_up().await?;
     let all = [("OFFSITE_CHECK", "100%")];
@@ -213,7 +213,7 @@ async fn the_check_reads_the_copies_and_notices_a_damaged_one() -> Outcome {
 }
 
 #[tokio::test]
-async fn copies_of_one_hour_become_one_although_their_names_differ() -> Outcome {
+async fn one_copy_per_hour_is_kept_although_their_names_differ() -> Outcome {
     let bucket = Bucket::start().await?;
     for _ in 0..3 {
         bucket.back_up().await?;

@@ -20,8 +20,8 @@ pub(crate) type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 pub(crate) const DATABASE: &str = "todos-production";
 
-/// 200 todos, three of which have an event that waits. The first text has what a shell or a text format could take for
-/// its own.
+/// 200 todos, three of which have a waiting event. The first text contains what is special to shells and text
+/// formats.
 const ROWS: &str = r#"
     INSERT INTO todos (text, completed, created_at)
     SELECT CASE n WHEN 1 THEN E'\'"$x\\ \t Ünïcödé 🦀' ELSE 'todo ' || n END, n % 3 = 0, now() + n * interval '1 ms'
@@ -31,7 +31,7 @@ const ROWS: &str = r#"
 "#;
 pub(crate) const ROW_COUNT: usize = 203;
 
-/// Production with a copy outside, as the pods get it.
+/// Production with an offsite copy, as the pods get it.
 fn manifests() -> Result<&'static Manifests, &'static Failure> {
     static MANIFESTS: LazyLock<Result<Manifests, Failure>> = LazyLock::new(|| {
         let tree = Tree::copy()?;
@@ -41,7 +41,7 @@ fn manifests() -> Result<&'static Manifests, &'static Failure> {
     MANIFESTS.as_ref()
 }
 
-/// What a pod finds around it, in a folder of its own.
+/// The surroundings of a pod, in a temporary folder.
 pub(crate) struct Rehearsal {
     pub(crate) postgres: Postgres,
     /// Where the programs of the image are, before those on `PATH`.
@@ -50,7 +50,7 @@ pub(crate) struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// With the rows of a live database.
+    /// Starts a server with the rows of a live database.
     pub(crate) async fn start() -> Result<Self, Box<dyn Error + Send + Sync>> {
         let rehearsal = Self::on(Postgres::start().await?, debian_programs()).await?;
         rehearsal.create_database().await?;
@@ -59,7 +59,7 @@ impl Rehearsal {
         Ok(rehearsal)
     }
 
-    /// On a server without a database.
+    /// Uses a server that has no database yet.
     pub(crate) async fn on(
         postgres: Postgres,
         programs: PathBuf,
@@ -85,7 +85,7 @@ impl Rehearsal {
                 )?;
             }
         }
-        // No superuser: the scripts must do with the rights that CloudNativePG gives an application.
+        // No superuser: the scripts must get by with the rights that CloudNativePG gives an application.
         let mut server = PgConnection::connect(&rehearsal.postgres.url()).await?;
         server
             .execute("CREATE ROLE todo LOGIN CREATEDB PASSWORD 'secret'")
@@ -97,7 +97,7 @@ impl Rehearsal {
         self.folder.path().join(name)
     }
 
-    /// The database with the tables of the backend, as its owner makes them.
+    /// The database with the tables of the backend, created by its owner.
     pub(crate) async fn create_database(&self) -> Outcome {
         let mut server = PgConnection::connect(&self.postgres.url()).await?;
         let create = format!("CREATE DATABASE \"{DATABASE}\" OWNER todo");
@@ -125,8 +125,7 @@ impl Rehearsal {
         Ok(rows.fetch_all(&mut database).await?)
     }
 
-    /// Runs the script of a container with the environment that its pod gives it. Only what lies outside the pod is
-    /// another.
+    /// Runs the script of a container with the environment of its pod. Only what lies outside the pod differs.
     pub(crate) async fn run(
         &self,
         container: &str,
@@ -138,7 +137,7 @@ impl Rehearsal {
         begun.await.map_err(|error| error.to_string())?
     }
 
-    /// The same, without waiting for its end.
+    /// Like [`Self::run`], but does not wait for the script.
     pub(crate) fn begin(
         &self,
         container: &str,
@@ -152,7 +151,7 @@ impl Rehearsal {
         Ok(tokio::task::spawn_blocking(move || output(command)))
     }
 
-    /// Runs a shell script on a volume of that many MiB. `$1` is backup.sh.
+    /// Runs a shell script on a volume of this many MiB. `$1` is backup.sh.
     pub(crate) async fn run_on_small_volume(
         &self,
         mebibytes: u32,
@@ -169,13 +168,13 @@ impl Rehearsal {
             .output()
             .is_ok_and(|output| output.status.success())
         {
-            // The mount is seen by the script alone and goes with it.
+            // Only the script sees the mount, which ends with it.
             let mut command = Command::new("unshare");
             command.args(namespace).arg("sh");
             command.arg("-euc").arg(format!("{mount}\n{script}"));
             command
         } else {
-            // Where nobody but root may mount: programs that behave as on such a volume.
+            // Where only root may mount: stand-ins that behave as on such a volume.
             let used = format!("$(du -sm '{volume}' | cut -f 1)");
             let free = format!("$(({mebibytes} - {used}))");
             let df = format!(
@@ -262,7 +261,7 @@ impl Rehearsal {
         Ok(names)
     }
 
-    /// Takes a backup and makes it look as if it were taken that long ago.
+    /// Takes a backup and backdates it by `age`.
     pub(crate) async fn backup_of(&self, name: &str, age: Duration) -> Outcome {
         self.run("postgres-backup", &[]).await?;
         let names = self.backups()?;
@@ -316,7 +315,7 @@ fn output(mut command: Command) -> Result<String, String> {
     }
 }
 
-/// PostgreSQL's newest programs, where Debian has them.
+/// PostgreSQL's newest programs, where Debian installs them.
 fn debian_programs() -> PathBuf {
     let mut versions: Vec<_> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()

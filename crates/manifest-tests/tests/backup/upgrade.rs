@@ -28,9 +28,9 @@ fn postgresql_18() -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
         .ok_or_else(|| "PostgreSQL 18 is needed: run `cargo xtask setup`".into())
 }
 
-/// The single server as the component `cloudnative-pg` leaves it: what is copied from it cannot change meanwhile.
+/// The single server as the component `cloudnative-pg` leaves it: it is read-only while it is copied.
 #[tokio::test]
-async fn a_server_that_is_moved_from_can_be_dumped_and_takes_no_writes() -> Outcome {
+async fn the_old_server_can_be_dumped_and_rejects_writes() -> Outcome {
     let tree = Tree::copy()?;
     tree.add_components("kustomize/overlays/prod", &["cloudnative-pg"])?;
     let manifests = tree.manifests("kustomize/overlays/prod")?;
@@ -49,7 +49,7 @@ async fn a_server_that_is_moved_from_can_be_dumped_and_takes_no_writes() -> Outc
         .execute("DELETE FROM todos")
         .await;
 
-    let refusal = write.err().ok_or("it was written")?;
+    let refusal = write.err().ok_or("the write succeeded")?;
     let code = refusal
         .as_database_error()
         .and_then(|error| error.code().map(Cow::into_owned));
@@ -70,7 +70,7 @@ async fn the_dump_of_the_old_server_is_restored_by_postgresql_18() -> Outcome {
     let programs = postgresql_18()?;
     let server = Postgres::start_from(&programs, &[]).await?;
     let new = Rehearsal::on(server, programs).await?;
-    // The volume of the backups is the same one.
+    // Both servers share the volume of the backups.
     for name in old.backups()? {
         fs::copy(
             old.path("backups").join(&name),
@@ -81,7 +81,7 @@ async fn the_dump_of_the_old_server_is_restored_by_postgresql_18() -> Outcome {
     new.run("postgres-restore", &[]).await?;
 
     assert_eq!(new.rows().await?, before);
-    // And the new server's own backups go on.
+    // The new server's own backups continue.
     new.run("postgres-backup", &[]).await?;
     assert_eq!(new.backups()?.len(), 4);
     Ok(())

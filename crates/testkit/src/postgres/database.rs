@@ -10,19 +10,19 @@ use uuid::Uuid;
 use super::Postgres;
 use crate::Error;
 
-/// The databases that testkit made in one server.
+/// The databases that testkit created in one server.
 #[derive(Debug, Default)]
 pub(super) struct Databases {
-    /// Held while a template is filled: the others wait, then use it.
+    /// Held while a template is filled: others wait, then use it.
     templates: Mutex<HashSet<String>>,
     released: Released,
 }
 
-/// Names of databases whose [`TestDatabase`] is gone. A destructor cannot wait for PostgreSQL, so
-/// the next creation drops them, and the end of the server the rest.
+/// Names of databases whose [`TestDatabase`] was dropped. A destructor cannot wait for PostgreSQL,
+/// so the next creation drops them, and the rest end with the server.
 type Released = Arc<StdMutex<Vec<String>>>;
 
-/// A database for one test, under a name of its own. It goes away after this value is dropped.
+/// A database for one test, with a unique name. It is dropped some time after this value.
 #[derive(Debug)]
 pub struct TestDatabase {
     name: String,
@@ -52,7 +52,7 @@ impl Drop for TestDatabase {
 }
 
 impl Postgres {
-    /// A new database without any table.
+    /// Creates an empty database.
     ///
     /// # Errors
     /// [`Error::Sql`].
@@ -60,10 +60,10 @@ impl Postgres {
         self.create_database("template0").await
     }
 
-    /// A new database that is a copy of the template called `name`.
+    /// Creates a database as a copy of the template `name`.
     ///
-    /// The first caller of that name fills the template: `fill` gets its address, for example to
-    /// run the migrations. Everybody else gets copies, each in some hundredths of a second.
+    /// The first caller of that name fills the template: `fill` gets its URL, for example to run
+    /// the migrations. Later callers get a copy within some hundredths of a second.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -116,7 +116,7 @@ impl Postgres {
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         let database = quoted(template);
-        // One may be left of a filling that failed.
+        // A failed attempt may have left one behind.
         self.administer(&format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"))
             .await?;
         self.administer(&format!("CREATE DATABASE {database} TEMPLATE template0"))
@@ -127,8 +127,8 @@ impl Postgres {
                 name: name.to_owned(),
                 source: error.into(),
             })?;
-        // A database that somebody is connected to cannot be copied. Whoever still is has five
-        // seconds to leave.
+        // A database with open sessions cannot be copied. PostgreSQL waits five seconds for them to
+        // end.
         self.administer(&format!(
             "ALTER DATABASE {database} ALLOW_CONNECTIONS false"
         ))
@@ -162,8 +162,7 @@ impl Postgres {
         })
     }
 
-    /// Runs a statement on a connection of its own: a kept one would belong to the runtime of one
-    /// test.
+    /// Runs a statement on a new connection: a cached one would belong to the runtime of one test.
     async fn administer(&self, statement: &str) -> Result<(), Error> {
         let run = async {
             let mut connection = PgConnection::connect(&self.url()).await?;

@@ -31,9 +31,8 @@ impl Installation {
             })
     }
 
-    /// A program of that name may be a link or a wrapper without its companion, which `initdb`
-    /// looks for beside itself. So both are taken from the folder that the link leads to, and must
-    /// say who they are.
+    /// `initdb` may be a link, or a wrapper without `postgres`, which it looks for beside itself.
+    /// So both are taken from the folder that the link points to, and must identify themselves.
     pub(super) fn in_folder(folder: &Path) -> Option<Self> {
         let initdb = fs::canonicalize(folder.join("initdb")).ok()?;
         let postgres = initdb.with_file_name("postgres");
@@ -69,7 +68,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Nobody else when the tests do not run as root.
+    /// `None` when the tests do not run as root.
     pub(super) fn for_servers() -> Result<Option<Self>, Error> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -86,7 +85,7 @@ impl Account {
         })
     }
 
-    /// Has `command` run as this user.
+    /// Makes `command` run as this user.
     pub(super) fn apply(self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }

@@ -24,12 +24,11 @@ use crate::scratch::{LastSignal, Scratch};
 use crate::{Error, ReservedPort, Signal};
 
 /// Settings of a server that keeps what it acknowledged even when the machine loses power, as in
-/// production. To be given to [`Postgres::start_with`] where the cost of a commit is part of what
-/// is measured.
+/// production. For [`Postgres::start_with`] when the cost of commits is part of the measurement.
 pub const DURABLE: &[(&str, &str)] = &[("fsync", "on"), ("full_page_writes", "on")];
 
-/// What every server gets; the settings of a test come after these and win. Without fsync a commit
-/// still survives the death of the server, though not the death of the machine.
+/// Settings of every server; those of a test come after these and win. Without fsync a commit
+/// still survives a crash of the server, though not of the machine.
 const DEFAULTS: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),
@@ -73,10 +72,10 @@ pub enum Shutdown {
 }
 
 impl Postgres {
-    /// The server for ordinary tests: one per test process, started by the first test that asks for
+    /// The server for ordinary tests: one per test process, started by the first test that needs
     /// it.
     ///
-    /// It cannot be stopped by a test, as others use it at the same time.
+    /// Tests cannot stop it, as others use it at the same time.
     ///
     /// # Errors
     /// As [`Postgres::start`].
@@ -85,7 +84,7 @@ impl Postgres {
         SHARED.get_or_try_init(Self::start).await
     }
 
-    /// Starts a server of the caller's own. Takes about a second.
+    /// Starts a private server, which takes about a second.
     ///
     /// # Errors
     /// [`Error::Missing`] without PostgreSQL, with how to install it; [`Error::NotStarted`] with
@@ -103,7 +102,7 @@ impl Postgres {
         Self::start_installation(Installation::find()?, settings).await
     }
 
-    /// Like [`Postgres::start_with`], with the programs in this folder: for a version of one's own choice.
+    /// Like [`Postgres::start_with`], with the programs in this folder, to choose the version.
     ///
     /// # Errors
     /// As [`Postgres::start`].
@@ -169,7 +168,7 @@ impl Postgres {
         self.scratch.guard_nothing()
     }
 
-    /// Starts the server again on the same port and data; one that runs is stopped first
+    /// Starts the server again on the same port and data; a running one is stopped first
     /// ([`Shutdown::Fast`]).
     ///
     /// # Errors
@@ -179,7 +178,7 @@ impl Postgres {
         self.run().await
     }
 
-    /// Like [`Postgres::restart`], with these settings in place of those that it had.
+    /// Like [`Postgres::restart`], with these settings instead of the current ones.
     ///
     /// # Errors
     /// As [`Postgres::restart`].
@@ -188,7 +187,7 @@ impl Postgres {
         self.restart().await
     }
 
-    /// Stops the server and all its backends where they are (SIGSTOP): connections stay open and
+    /// Suspends the server and all its backends (SIGSTOP): connections stay open and
     /// nothing answers, like a machine that hangs. Linux only.
     ///
     /// # Errors
@@ -197,7 +196,7 @@ impl Postgres {
         self.running()?.pause_family().await
     }
 
-    /// Lets a paused server go on.
+    /// Resumes a paused server.
     ///
     /// # Errors
     /// As [`Postgres::pause`].
@@ -224,7 +223,7 @@ impl Postgres {
         self.scratch.folder().join("server.log")
     }
 
-    /// One of PostgreSQL's programs, to be run as the right user and to write to the log.
+    /// A command of PostgreSQL, which runs as the right user and writes to the log.
     fn command(&self, program: &Path) -> Result<Command, Error> {
         let log = File::options()
             .create(true)

@@ -7,10 +7,10 @@ use tempfile::TempDir;
 use super::{Postgres, TestDatabase};
 use crate::{Error, ReservedPort, Service};
 
-/// Where Debian keeps it, which is not in everybody's `PATH`.
+/// Where Debian installs it, which not everybody has on `PATH`.
 const DEBIAN: &str = "/usr/sbin/pgbouncer";
 
-/// A PgBouncer before one database.
+/// A PgBouncer in front of one database.
 #[derive(Debug)]
 pub struct Pooler {
     service: Service,
@@ -21,8 +21,8 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one before `database` of `server` with a `pool_mode`. It may not take connections
-    /// yet.
+    /// Starts one in front of `database` of `server` with a `pool_mode`. It may not accept
+    /// connections yet.
     ///
     /// # Errors
     /// [`Error::Io`] where PgBouncer is not installed.
