@@ -30,9 +30,25 @@ function requestsOf(context) {
   return requests;
 }
 
+/** The reads of the list without an answer yet. */
+function openReads(context) {
+  const reads = new Set();
+  context.on("request", (request) => /\/todos\/\?/.test(request.url()) && reads.add(request));
+  for (const end of ["requestfinished", "requestfailed"]) context.on(end, (request) => reads.delete(request));
+  return reads;
+}
+
 test("a silently dead connection is detected, reported and replaced", async () => {
-  const todo = await world.open({ prepare: (context) => context.clock.install() });
+  let reads;
+  const todo = await world.open({
+    prepare: (context) => {
+      reads = openReads(context);
+      return context.clock.install();
+    },
+  });
   await live(todo);
+  // A read that is cut off takes 10 s, which the clock of the page does not shorten.
+  await eventually(() => reads.size, (size) => size === 0);
   world.system.setSilent(true);
   await world.system.add("Missed");
   await todo.page.clock.runFor(26_000);
