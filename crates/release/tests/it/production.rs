@@ -44,6 +44,26 @@ impl Staged {
         digests
     }
 
+    /// Brings a first commit to production as v1 and a second one, which is the
+    /// result, as v2.
+    fn two_releases(&self) -> String {
+        let first = self.tag(&self.commit, "v1");
+        succeeded(&self.world.promote("production", "v1", &first));
+        let next = self.next("second");
+        let second = self.tag(&next, "v2");
+        succeeded(&self.world.promote("production", "v2", &second));
+        next
+    }
+
+    /// Commits another memory limit to main; the images stay.
+    fn change_base(&self) -> String {
+        let more = self
+            .world
+            .show("main", BASE)
+            .replace("memory: 64Mi", "memory: 96Mi");
+        self.world.commit_file(BASE, &more)
+    }
+
     fn verify(&self, environment: &str, url: &str, within: &str) -> std::process::Output {
         self.world
             .release(&["verify", environment, "--url", url, "--within", within])
@@ -176,10 +196,7 @@ fn production_requires_a_verification_of_the_same_images_and_configuration() {
     assert!(said.contains("staging never ran"), "{said}");
 
     // Other configuration with the same images.
-    let more = world
-        .show("main", BASE)
-        .replace("memory: 64Mi", "memory: 96Mi");
-    let other = world.commit_file(BASE, &more);
+    let other = staged.change_base();
     let changed = staged.tag(&other, "v2");
     let said = refused(&world.promote_with("production", "v2", &changed, &[]));
     assert!(said.contains("another configuration"), "{said}");
@@ -226,11 +243,7 @@ fn an_unverified_promotion_records_its_reason() {
 fn broken_production_is_rolled_back_and_unreachable_production_is_not() {
     let staged = Staged::new();
     let world = &staged.world;
-    let first = staged.tag(&staged.commit, "v1");
-    succeeded(&world.promote("production", "v1", &first));
-    let next = staged.next("second");
-    let second = staged.tag(&next, "v2");
-    succeeded(&world.promote("production", "v2", &second));
+    let next = staged.two_releases();
 
     let said = refused(&staged.verify("production", "http://127.0.0.1:1/", "0"));
     assert!(said.contains("says nothing about v2"), "{said}");
@@ -263,16 +276,9 @@ fn broken_production_is_rolled_back_and_unreachable_production_is_not() {
 fn a_rollback_during_a_verification_is_not_followed_by_another() {
     let staged = Staged::new();
     let world = &staged.world;
-    let first = staged.tag(&staged.commit, "v1");
-    succeeded(&world.promote("production", "v1", &first));
-    let next = staged.next("second");
-    let second = staged.tag(&next, "v2");
-    succeeded(&world.promote("production", "v2", &second));
+    staged.two_releases();
     // The same images with another configuration.
-    let more = world
-        .show("main", BASE)
-        .replace("memory: 64Mi", "memory: 96Mi");
-    let other = world.commit_file(BASE, &more);
+    let other = staged.change_base();
     let third = staged.tag(&other, "v3");
     succeeded(&world.promote("production", "v3", &third));
 
@@ -310,10 +316,7 @@ fn configuration_that_arrives_during_a_verification_is_verified_too() {
     ];
     let verification = world.start(&world.clone_again(), &verify);
     deployment.until_asked();
-    let more = world
-        .show("main", BASE)
-        .replace("memory: 64Mi", "memory: 96Mi");
-    let other = world.commit_file(BASE, &more);
+    let other = staged.change_base();
     deployment.runs(&staged.commit);
     let said = printed(&verification.wait_with_output().unwrap());
     assert!(said.contains("verifying again"), "{said}");
