@@ -131,11 +131,7 @@ impl TodoStore for OneTodo {
     }
 
     fn pool_status(&self) -> PoolStatus {
-        PoolStatus {
-            size: 0,
-            idle: 0,
-            max: 0,
-        }
+        PoolStatus::default()
     }
 
     async fn close(&self) {}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::store::TodoStore;
@@ -37,6 +38,20 @@ impl Collector for PoolCollector {
             None,
             MetricType::Gauge,
         )?;
-        gauge(pool.max).encode(most)
+        gauge(pool.max).encode(most)?;
+        let waiting = encoder.encode_descriptor(
+            "db_client_connection_pending_requests",
+            "Changes waiting for a todo that another transaction holds",
+            None,
+            MetricType::Gauge,
+        )?;
+        gauge(pool.waiting).encode(waiting)?;
+        let refused = encoder.encode_descriptor(
+            "db_client_connection_timeouts",
+            "Changes refused because another transaction held their todo for too long",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(pool.refused).encode(refused)
     }
 }

@@ -127,8 +127,8 @@ pub async fn open(url: &DatabaseUrl) -> Result<Store, StoreError> {
     }
 }
 
-/// The connections of a pool.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// The connections of a pool, and what waits behind them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PoolStatus {
     /// Open ones.
     pub size: u32,
@@ -136,4 +136,8 @@ pub struct PoolStatus {
     pub idle: u32,
     /// The maximum.
     pub max: u32,
+    /// Changes that wait for their turn, as another transaction holds their todo.
+    pub waiting: u32,
+    /// Changes that were refused because that took too long.
+    pub refused: u64,
 }

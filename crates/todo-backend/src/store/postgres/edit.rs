@@ -11,6 +11,9 @@ use super::read;
 use super::write::column;
 use crate::store::{Change, Guard, Origin, Versioned, plan_update};
 
+/// How often [`single`] tries, as the todo may change between two statements.
+const ATTEMPTS: u32 = 5;
+
 /// The kind of an edit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -107,33 +110,39 @@ pub(super) async fn batched(
     read::by_place(&rows, batch.len())
 }
 
-/// Makes one change, waiting for locks if it has to.
-pub(super) async fn single(pool: &PgPool, kind: Kind, edit: &Edit) -> Result<Change, sqlx::Error> {
+/// Makes one change, waiting for locks if it has to; `None` if others kept
+/// changing the todo.
+pub(super) async fn single(
+    pool: &PgPool,
+    kind: Kind,
+    edit: &Edit,
+) -> Result<Option<Change>, sqlx::Error> {
     let statement = match kind {
         Kind::Update => update!(""),
         Kind::Delete => delete!(""),
     };
     let mut connection = pool.acquire().await?;
-    loop {
+    for _ in 0..ATTEMPTS {
         let rows = bind(statement, slice::from_ref(edit))
             .fetch_all(&mut *connection)
             .await?;
         if let Some(changed) = read::by_place(&rows, 1)?.pop().flatten() {
-            return Ok(Change::Done(changed));
+            return Ok(Some(Change::Done(changed)));
         }
         let current = read::get(&mut *connection, &[edit.id]).await?;
         match (current.into_iter().next().flatten(), kind) {
-            (None, _) => return Ok(Change::Missing),
+            (None, _) => return Ok(Some(Change::Missing)),
             (Some(current), _) if !edit.guard.passes(current.version) => {
-                return Ok(Change::Refused);
+                return Ok(Some(Change::Refused));
             }
             (Some(current), Kind::Update) if plan_update(&current, &edit.patch).is_none() => {
-                return Ok(Change::Done(current));
+                return Ok(Some(Change::Done(current)));
             }
             // Somebody changed it between the two statements.
             (Some(_), _) => {}
         }
     }
+    Ok(None)
 }
 
 fn bind<'q>(statement: &'static str, batch: &'q [Edit]) -> Query<'q, Postgres, PgArguments> {

@@ -5,6 +5,7 @@ mod edit;
 mod outbox;
 mod pool;
 mod read;
+mod turns;
 mod write;
 
 use std::sync::Arc;
@@ -15,19 +16,17 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
 use time::OffsetDateTime;
 use todo_domain::{TodoId, TodoPatch, TodoText};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use self::batches::Batches;
 use self::edit::{Edit, Kind};
 use self::pool::Pool;
+use self::turns::Turns;
 use self::write::New;
 use super::{
     Bulk, Change, Count, CreatedOnce, Each, Guard, List, Origin, Page, PoolStatus, Seen,
     StoreError, TodoStore, Versioned, migrations,
 };
-
-/// How many unbatched changes run concurrently.
-const MAX_UNBATCHED: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -39,9 +38,7 @@ pub(super) struct PostgresStore {
     creates: Batches<New, Option<Versioned>>,
     updates: Batches<Edit, Option<Versioned>>,
     deletes: Batches<Edit, Option<Versioned>>,
-    /// Permits for changes that may wait for a lock. The other connections stay
-    /// free for those that do not.
-    unbatched: Semaphore,
+    turns: Turns,
 }
 
 impl PostgresStore {
@@ -53,7 +50,7 @@ impl PostgresStore {
             creates: Batches::new(),
             updates: Batches::new(),
             deletes: Batches::new(),
-            unbatched: Semaphore::new(MAX_UNBATCHED),
+            turns: Turns::new(),
         }
     }
 
@@ -86,11 +83,12 @@ impl PostgresStore {
         if let Some(changed) = batches.run(edit.clone(), run).await? {
             return Ok(Change::Done(changed));
         }
-        // The semaphore is never closed.
-        let _permit = self.unbatched.acquire().await;
+        let _turn = self.turns.next().await?;
         let edit = &edit;
-        self.change(|pool| async move { edit::single(&pool, kind, edit).await })
-            .await
+        let changed = self
+            .change(|pool| async move { edit::single(&pool, kind, edit).await })
+            .await?;
+        changed.ok_or_else(|| self.turns.refuse())
     }
 }
 
@@ -290,7 +288,11 @@ impl TodoStore for PostgresStore {
     }
 
     fn pool_status(&self) -> PoolStatus {
-        self.pool.status()
+        PoolStatus {
+            waiting: self.turns.waiting(),
+            refused: self.turns.refused(),
+            ..self.pool.status()
+        }
     }
 
     async fn close(&self) {

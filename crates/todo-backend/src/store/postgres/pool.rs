@@ -141,6 +141,7 @@ impl Pool {
             size: connections.size(),
             idle: u32::try_from(connections.num_idle()).unwrap_or(u32::MAX),
             max: MAX_CONNECTIONS,
+            ..PoolStatus::default()
         }
     }
 

@@ -359,6 +359,7 @@ impl TodoStore for SqliteStore {
             size: self.pool.size(),
             idle: u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX),
             max: MAX_CONNECTIONS,
+            ..PoolStatus::default()
         }
     }
 
