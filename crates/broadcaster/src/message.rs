@@ -112,7 +112,8 @@ fn json<R>(event: &Event<R>) -> String {
     escape(&format!("Todo event on {}:\n{data}", event.subject))
 }
 
-/// One line about `event`. An update shows the new state, not the old one.
+/// One line about `event`. An update shows the new state, not the old one. The
+/// author stands before the text, where no todo can imitate it.
 fn line<R>(event: &Event<R>) -> String {
     let Ok(Todo {
         text, completed, ..
@@ -126,12 +127,19 @@ fn line<R>(event: &Event<R>) -> String {
         Some(EventKind::Updated) | None => "✏️ To do",
         Some(EventKind::Deleted) => "🗑️ Deleted",
     };
-    let text: Vec<_> = text
-        .as_str()
+    let author = event.author.as_deref().map_or_else(String::new, |author| {
+        format!(" ({})", escape(&one_line(author)))
+    });
+    format!("{what}{author}: {}", escape(&one_line(text.as_str())))
+}
+
+/// `text` in one line, and without what would reorder its surroundings.
+fn one_line(text: &str) -> String {
+    let words: Vec<_> = text
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty())
         .collect();
-    format!("{what}: {}", escape(&isolated(&text.join(" "))))
+    isolated(&words.join(" "))
 }
 
 /// `text` without bidi controls that would reorder its surroundings.
@@ -275,6 +283,16 @@ mod tests {
         assert_eq!(
             messages(Format::Readable, None).text(&events),
             "2 changes · staging\n🆕 Added: one\n🗑️ Deleted: two"
+        );
+    }
+
+    #[test]
+    fn a_known_author_is_named_before_the_text() {
+        let mut event = event("deleted", "(bob): Water the plants", true);
+        Arc::get_mut(&mut event).unwrap().author = Some("<ada>\n@example.org".to_owned());
+        assert_eq!(
+            messages(Format::Readable, None).text(&[event]),
+            "🗑️ Deleted (&lt;ada&gt; @example.org): (bob): Water the plants · staging"
         );
     }
 

@@ -69,6 +69,7 @@ impl World {
                 api_path: None,
                 backend_url: backend.parse().unwrap(),
                 public_prefix: "/staging".parse().unwrap(),
+                user_header: Some("x-auth-request-email".parse().unwrap()),
                 revision: "unknown".to_owned(),
             };
             let app = App::new(&config, &mut Registry::default()).await.unwrap();

@@ -154,6 +154,7 @@ fn event(change: Change) -> TodoEvent {
         },
         occurred_at: OffsetDateTime::UNIX_EPOCH,
         traceparent: None,
+        author: None,
     }
 }
 

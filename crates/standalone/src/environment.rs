@@ -96,6 +96,7 @@ pub(crate) async fn start(
             api_path: None,
             backend_url: serve_internally(backend.clone(), lifecycle)?.parse()?,
             public_prefix: prefix,
+            user_header: None,
             revision: config.runtime.source_revision.clone(),
         },
         &mut registry,

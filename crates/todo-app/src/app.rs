@@ -29,7 +29,8 @@ impl App {
     pub async fn new(config: &AppConfig, registry: &mut Registry) -> Result<Self, AppError> {
         let metrics = HttpMetrics::register(registry);
         let picture = Picture::open(config, registry).await?;
-        let site = Site::new(config, Backend::new(&config.backend_url)?, picture.clone());
+        let backend = Backend::new(&config.backend_url, config.user_header.clone())?;
+        let site = Site::new(config, backend, picture.clone());
         Ok(Self {
             site,
             picture,

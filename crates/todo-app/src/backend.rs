@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -29,6 +29,7 @@ const CHANGE_TRIES: u32 = 3;
 pub struct Backend {
     client: reqwest::Client,
     todos: Url,
+    user_header: Option<HeaderName>,
 }
 
 /// Which todos to list.
@@ -102,11 +103,12 @@ pub(crate) struct TodoPage {
 }
 
 impl Backend {
-    /// A client of the API at `base`, to which `todos/` is added.
+    /// A client of the API at `base`, to which `todos/` is added. Calls name the
+    /// user in `user_header`.
     ///
     /// # Errors
     /// If the trust roots cannot be loaded.
-    pub fn new(base: &Url) -> reqwest::Result<Self> {
+    pub fn new(base: &Url, user_header: Option<HeaderName>) -> reqwest::Result<Self> {
         let client = service_kit::http::client(
             concat!("todo-app/", env!("CARGO_PKG_VERSION")),
             CALL_TIMEOUT,
@@ -114,7 +116,11 @@ impl Backend {
         let mut todos = base.clone();
         let path = format!("{}/todos/", base.path().trim_end_matches('/'));
         todos.set_path(&path);
-        Ok(Self { client, todos })
+        Ok(Self {
+            client,
+            todos,
+            user_header,
+        })
     }
 
     /// Checks that the backend and its database respond.
@@ -315,11 +321,16 @@ impl Backend {
     }
 
     fn request(&self, method: Method, url: Url, context: &RequestContext) -> RequestBuilder {
-        self.client
+        let request = self
+            .client
             .request(method, url)
             .header("x-request-id", &context.request_id)
             // The call becomes its child span.
-            .header("traceparent", context.trace.to_string())
+            .header("traceparent", context.trace.to_string());
+        match (&self.user_header, &context.user) {
+            (Some(header), Some(user)) => request.header(header, user.as_str()),
+            _ => request,
+        }
     }
 
     /// Sends a request that is safe to repeat.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use service_kit::config::{Faults, PublicPrefix, RuntimeArgs, RuntimeConfig};
 use todo_domain::Environment;
 use url::Url;
@@ -50,6 +51,11 @@ pub struct Args {
     /// send X-Forwarded-Prefix
     #[arg(long, env = "PUBLIC_PREFIX", default_value = "")]
     public_prefix: String,
+
+    /// The header in which the ingress names who is signed in, such as
+    /// `X-Auth-Request-Email`; it is passed on to the REST API
+    #[arg(long, env = "USER_HEADER")]
+    user_header: Option<String>,
 
     #[command(flatten)]
     runtime: RuntimeArgs,
@@ -136,6 +142,8 @@ pub struct AppConfig {
     /// The prefix under which the browser sees the pages, unless the ingress
     /// sends `X-Forwarded-Prefix`.
     pub public_prefix: PublicPrefix,
+    /// The header in which the ingress names the user.
+    pub user_header: Option<HeaderName>,
     /// The commit that the program was built from; the footer shows it.
     pub revision: String,
 }
@@ -186,6 +194,9 @@ impl TryFrom<Args> for Config {
             }),
         };
         let public_prefix = faults.parse("PUBLIC_PREFIX", &args.public_prefix);
+        let user_header = args
+            .user_header
+            .and_then(|header| faults.parse("USER_HEADER", &header));
         let runtime = RuntimeConfig::check(args.runtime, &mut faults);
         faults.finish(|| {
             let runtime = runtime?;
@@ -205,6 +216,7 @@ impl TryFrom<Args> for Config {
                     api_path,
                     backend_url: backend_url?,
                     public_prefix: public_prefix?,
+                    user_header,
                     revision: runtime.source_revision.clone(),
                 },
                 listen_addr: listen_addr?,

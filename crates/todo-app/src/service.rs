@@ -62,7 +62,7 @@ async fn serve_pages(config: Config, lifecycle: &mut Lifecycle) -> Result<(), Ta
 }
 
 fn watch_backend(config: &Config, lifecycle: &mut Lifecycle) -> Result<(), TaskError> {
-    let backend = Backend::new(&config.app.backend_url)?;
+    let backend = Backend::new(&config.app.backend_url, None)?;
     let readiness = Readiness::new(lifecycle.shutdown()).check("backend", move || {
         let backend = backend.clone();
         async move { backend.health().await }

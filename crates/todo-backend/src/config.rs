@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::config::{Faults, PublicPrefix, RuntimeArgs, RuntimeConfig};
 use service_kit::nats::{NatsArgs, NatsConfig};
@@ -115,6 +116,11 @@ pub struct Args {
     #[arg(long, env = "PUBLIC_PREFIX", default_value = "")]
     public_prefix: String,
 
+    /// The header in which the ingress names who is signed in, such as
+    /// `X-Auth-Request-Email`; without it events name nobody
+    #[arg(long, env = "USER_HEADER")]
+    user_header: Option<String>,
+
     #[command(flatten)]
     runtime: RuntimeArgs,
 }
@@ -165,6 +171,8 @@ pub struct Config {
     pub outbox_max_rows: u32,
     /// The prefix under which the browser sees the API.
     pub public_prefix: PublicPrefix,
+    /// The header in which the ingress names the user.
+    pub user_header: Option<HeaderName>,
     /// The settings that every service has.
     pub runtime: RuntimeConfig,
 }
@@ -192,6 +200,9 @@ impl TryFrom<Args> for Config {
                 .ok()
         });
         let nats = NatsConfig::check(&args.nats_url, args.nats, &mut faults);
+        let user_header = args
+            .user_header
+            .and_then(|header| faults.parse("USER_HEADER", &header));
         let runtime = RuntimeConfig::check(args.runtime, &mut faults);
         faults.finish(|| {
             Some(Self {
@@ -208,6 +219,7 @@ impl TryFrom<Args> for Config {
                 max_todos: max_todos?,
                 outbox_max_rows: outbox_max_rows?,
                 public_prefix: public_prefix?,
+                user_header,
                 runtime: runtime?,
             })
         })

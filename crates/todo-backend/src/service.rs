@@ -141,6 +141,7 @@ async fn serve_api(
         Limits::new(config.max_todos),
         bound,
     )
+    .trusting(config.user_header)
     .built_from(config.runtime.source_revision);
     let budget = lifecycle.budget();
     let router = crate::http::routes(api, http_metrics, budget.clone(), lifecycle.shutdown());

@@ -125,17 +125,17 @@ async fn consumer(nats: &Nats) -> PullConsumer {
 /// more: a message that is fetched and dropped is redelivered after 30 s.
 async fn deliver(consumer: &PullConsumer, count: usize) -> Vec<String> {
     let mut texts = Vec::new();
-    let batch = consumer.batch().max_messages(count).expires(SOON);
-    let mut messages = batch.messages().await.unwrap();
     while texts.len() < count {
-        let message = timeout(SOON, messages.next())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        let todo: Todo = serde_json::from_slice(&message.payload).unwrap();
-        message.double_ack().await.unwrap();
-        texts.push(todo.text.as_str().to_owned());
+        let batch = consumer.batch().max_messages(count - texts.len());
+        let mut messages = batch.expires(SOON).messages().await.unwrap();
+        let before = texts.len();
+        while let Some(message) = messages.next().await {
+            let message = message.unwrap();
+            let todo: Todo = serde_json::from_slice(&message.payload).unwrap();
+            message.double_ack().await.unwrap();
+            texts.push(todo.text.as_str().to_owned());
+        }
+        assert!(texts.len() > before, "{before} of {count} events came");
     }
     texts
 }

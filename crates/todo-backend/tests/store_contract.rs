@@ -27,6 +27,7 @@ on_both_stores!(
     every_method_reports_a_missing_todo,
     the_id_of_a_deleted_todo_is_not_reused,
     every_change_writes_its_event_in_order,
+    every_event_names_the_author_of_its_change,
     completed_todos_are_deleted_together,
     a_key_creates_one_todo,
     a_key_used_concurrently_creates_one_todo,
@@ -179,7 +180,7 @@ async fn the_list_is_newest_first_then_by_descending_id(store: Store) {
     let now = Origin::now(None);
     let later = Origin {
         at: now.at + Duration::hours(1),
-        traceparent: None,
+        ..Origin::now(None)
     };
     for (todo, origin) in [("later", &later), ("tie 1", &now), ("tie 2", &now)] {
         make(&store, todo, origin).await;
@@ -324,6 +325,52 @@ async fn every_change_writes_its_event_in_order(store: Store) {
     assert_eq!(ids.len(), 3);
 }
 
+async fn every_event_names_the_author_of_its_change(store: Store) {
+    let by = |name: &str| Origin::now(None).by(Some(name.to_owned()));
+    let id = make(&store, "a", &by("creates")).await.todo.id;
+    let CreatedOnce::New(b) = create_once(&store, "key", "b", &by("creates once")).await else {
+        panic!("the key is new");
+    };
+    let b = Named {
+        id: b.todo.id,
+        version: None,
+    };
+    let todos = &store.todos;
+    let (any, patch, origin) = (Guard::Any, done(true), by("updates"));
+    todos.update(id, &patch, &any, &origin).await.unwrap();
+    let origin = by("deletes");
+    todos.delete(id, &any, &origin).await.unwrap();
+    for (change, only) in [
+        (BulkChange::Toggle, None),
+        (BulkChange::Delete, Some(vec![b])),
+    ] {
+        let bulk = Bulk {
+            completed: change == BulkChange::Delete,
+            only,
+            change,
+        };
+        let origin = by(&format!("{change:?}"));
+        bulk::apply(&**todos, &bulk, &origin).await.unwrap();
+    }
+    make(&store, "c", &Origin::now(None)).await;
+    let rows = waiting(&store, 10).await;
+    let authors: Vec<_> = rows.iter().map(|row| row.event.author.as_deref()).collect();
+    assert_eq!(
+        authors,
+        [
+            Some("creates"),
+            Some("creates once"),
+            Some("updates"),
+            Some("deletes"),
+            // The todo that a new list begins with is toggled, too.
+            Some("Toggle"),
+            Some("Toggle"),
+            Some("Delete"),
+            None,
+        ]
+    );
+}
+
 async fn completed_todos_are_deleted_together(store: Store) {
     let ids = [
         create(&store, "1").await,
@@ -378,7 +425,7 @@ async fn a_key_used_concurrently_creates_one_todo(store: Store) {
 async fn an_old_key_is_forgotten(store: Store) {
     let yesterday = Origin {
         at: OffsetDateTime::now_utc() - Duration::hours(25),
-        traceparent: None,
+        ..Origin::now(None)
     };
     create_once(&store, "key", "a", &yesterday).await;
     let today = create_once(&store, "key", "b", &origin()).await;
@@ -392,7 +439,7 @@ async fn an_old_key_is_forgotten(store: Store) {
 async fn old_keys_are_swept_and_new_ones_kept(store: Store) {
     let yesterday = Origin {
         at: OffsetDateTime::now_utc() - Duration::hours(25),
-        traceparent: None,
+        ..Origin::now(None)
     };
     for n in 0..3 {
         create_once(&store, &format!("old {n}"), "a", &yesterday).await;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
@@ -72,6 +73,8 @@ pub struct TodoEvent {
     pub occurred_at: OffsetDateTime,
     /// The `traceparent` (W3C Trace Context) of the request that changed it.
     pub traceparent: Option<String>,
+    /// Who changed it, if the ingress says: an e-mail address or a user id.
+    pub author: Option<String>,
 }
 
 impl TodoEvent {
@@ -82,8 +85,9 @@ impl TodoEvent {
     }
 
     /// The headers of its message: `Nats-Msg-Id`, by which `JetStream` drops
-    /// duplicates, `CloudEvents` 1.0 attributes in binary mode, and
-    /// `traceparent` if there is one.
+    /// duplicates, `CloudEvents` 1.0 attributes in binary mode, those
+    /// of its Auth Context extension if the author is known, and `traceparent`
+    /// if there is one.
     #[must_use]
     pub fn headers(&self, environment: &Environment) -> Vec<(&'static str, String)> {
         let mut headers = vec![
@@ -101,21 +105,50 @@ impl TodoEvent {
         if let Some(traceparent) = &self.traceparent {
             headers.push(("traceparent", traceparent.clone()));
         }
+        if let Some(author) = &self.author {
+            headers.push(("ce-authtype", "app_user".to_owned()));
+            headers.push((AUTHOR_HEADER, encode(author)));
+        }
         headers
     }
 }
 
+/// The header that names the author of a change: the attribute `authid` of
+/// `CloudEvents`, percent-encoded as its NATS binding asks.
+pub const AUTHOR_HEADER: &str = "ce-authid";
+
+/// What a header of `CloudEvents` may not hold literally: anything but printable
+/// ASCII, and the space, the quote and the percent sign
+/// (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>, 3.1.3.2).
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
+/// The longest author, in bytes: the longest e-mail address (RFC 5321, 4.5.3.1.3).
+const LONGEST_AUTHOR: usize = 254;
+
+/// The author in the value of an [`AUTHOR_HEADER`]; `None` unless it is 1 to
+/// 254 bytes of UTF-8.
+#[must_use]
+pub fn author_in(header: &str) -> Option<String> {
+    let author = percent_decode_str(header).decode_utf8().ok()?;
+    (1..=LONGEST_AUTHOR)
+        .contains(&author.len())
+        .then(|| author.into_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use time::macros::datetime;
 
     use super::*;
     use crate::{TodoId, TodoText};
 
-    #[test]
-    fn an_event_names_its_subject_and_headers() {
-        let staging = "staging".parse().unwrap();
-        let event = TodoEvent {
+    fn deleted() -> TodoEvent {
+        TodoEvent {
             id: Uuid::from_u128(1),
             kind: EventKind::Deleted,
             todo: Todo {
@@ -126,7 +159,14 @@ mod tests {
             },
             occurred_at: datetime!(2026-01-02 03:04:06 UTC),
             traceparent: None,
-        };
+            author: None,
+        }
+    }
+
+    #[test]
+    fn an_event_names_its_subject_and_headers() {
+        let staging = "staging".parse().unwrap();
+        let event = deleted();
         assert_eq!(event.subject(&staging), "staging.todos.deleted");
         assert_eq!(
             event.headers(&staging),
@@ -142,6 +182,26 @@ mod tests {
             ]
             .map(|(name, value)| (name, value.to_owned()))
         );
+    }
+
+    proptest! {
+        #[test]
+        fn an_author_survives_its_header(author in "\\PC{1,60}") {
+            let event = TodoEvent { author: Some(author.clone()), ..deleted() };
+            let headers = event.headers(&"staging".parse().unwrap());
+            let header = headers.iter().find(|(name, _)| *name == AUTHOR_HEADER);
+            let value = &header.unwrap().1;
+            prop_assert!(value.bytes().all(|byte| byte.is_ascii_graphic()), "{}", value);
+            prop_assert_eq!(author_in(value), Some(author));
+            prop_assert!(headers.contains(&("ce-authtype", "app_user".to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_header_that_names_nobody_is_ignored() {
+        assert_eq!(author_in(""), None);
+        assert_eq!(author_in("%ff"), None);
+        assert_eq!(author_in(&"a".repeat(LONGEST_AUTHOR + 1)), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod text;
 mod todo;
 
 pub use environment::{Environment, InvalidEnvironment};
-pub use event::{EventKind, TodoEvent, UnknownEventKind};
+pub use event::{AUTHOR_HEADER, EventKind, TodoEvent, UnknownEventKind, author_in};
 pub use search::{SearchTerm, SearchTooLong};
 pub use text::{InvalidText, MAX_TEXT_CODE_POINTS, TodoText};
 pub use todo::{Todo, TodoId, TodoPatch};

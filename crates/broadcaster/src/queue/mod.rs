@@ -34,6 +34,8 @@ pub struct Event<R> {
     /// The span that sent the message, in the trace of the request that made
     /// the change.
     pub trace: Option<TraceParent>,
+    /// Who made the change, if that is known.
+    pub author: Option<String>,
     /// Identifies this delivery to the queue.
     pub receipt: R,
 }
@@ -57,6 +59,7 @@ impl<R> Event<R> {
             todo,
             published,
             trace: None,
+            author: None,
             receipt,
         }
     }

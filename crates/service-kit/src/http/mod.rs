@@ -13,6 +13,7 @@ mod observe;
 mod people;
 mod prefix;
 mod serve;
+mod user;
 mod within;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use observe::{HttpMetrics, RequestContext};
 pub use people::{ErrorDetail, ErrorPages, errors_for_people};
 pub use prefix::ForwardedPrefix;
 pub use serve::{listen, serve};
+pub use user::{InvalidUserName, UserName, identify_users};
 pub use within::BODY_LIMIT;
 
 /// How long a handler may take to start its answer. The body of an answer, an

@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tracing::{Instrument, info, info_span, warn};
 
+use super::UserName;
 use crate::TraceParent;
 use crate::trace::{Exemplar, Kind, Span, names, within};
 
@@ -46,6 +47,8 @@ pub struct RequestContext {
     /// Where the request stands in its trace, as it is to be passed on: its
     /// span where that is exported, else what its caller gave.
     pub trace: TraceParent,
+    /// Who sent it; see [`identify_users`](super::identify_users).
+    pub user: Option<UserName>,
 }
 
 impl RequestContext {
@@ -55,6 +58,7 @@ impl RequestContext {
             request_id: given
                 .map_or_else(|| format!("{:032x}", rand::random::<u128>()), str::to_owned),
             trace: span.context().unwrap_or_else(TraceParent::unrecorded),
+            user: None,
         }
     }
 }

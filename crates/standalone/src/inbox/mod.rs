@@ -103,6 +103,8 @@ pub(crate) struct Entry {
     posted_at: Option<i64>,
     /// The span that sent it, in the trace of the request that made the change.
     traceparent: Option<String>,
+    /// Who made the change, if that is known.
+    author: Option<String>,
 }
 
 impl FromRow<'_, SqliteRow> for Entry {
@@ -118,6 +120,7 @@ impl FromRow<'_, SqliteRow> for Entry {
             post: row.try_get("post")?,
             posted_at: row.try_get("posted_at")?,
             traceparent: row.try_get("traceparent")?,
+            author: row.try_get("author")?,
         })
     }
 }
@@ -189,14 +192,16 @@ impl Inbox {
             let data = serde_json::to_string(&event.todo)
                 .map_err(|error| sqlx::Error::Encode(error.into()))?;
             sqlx::query(
-                "INSERT INTO inbox (event_id, subject, data, received_at, state, traceparent)
-                 VALUES (?1, ?2, ?3, ?4, 'waiting', ?5) ON CONFLICT (event_id) DO NOTHING",
+                "INSERT INTO inbox (event_id, subject, data, received_at, state, traceparent,
+                                    author)
+                 VALUES (?1, ?2, ?3, ?4, 'waiting', ?5, ?6) ON CONFLICT (event_id) DO NOTHING",
             )
             .bind(event.id)
             .bind(event.subject(&self.environment))
             .bind(data)
             .bind(now())
             .bind(&event.traceparent)
+            .bind(&event.author)
             .execute(&mut *transaction)
             .await?;
         }
@@ -301,6 +306,11 @@ fn migrations() -> Vec<Migration> {
             3,
             "traceparent",
             include_str!("../../migrations/0003_traceparent.sql"),
+        ),
+        migration(
+            4,
+            "author",
+            include_str!("../../migrations/0004_author.sql"),
         ),
     ]
 }

@@ -147,6 +147,7 @@ fn event(entry: Entry) -> Event<()> {
         (),
     );
     event.trace = trace;
+    event.author = entry.author;
     event
 }
 

@@ -4,6 +4,8 @@
 
 mod attacks;
 #[cfg(feature = "otel")]
+mod authors;
+#[cfg(feature = "otel")]
 mod collector;
 mod environments;
 mod events;

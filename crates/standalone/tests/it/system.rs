@@ -52,7 +52,9 @@ impl System {
         let postgres = Postgres::shared().await.unwrap();
         let database = postgres.empty_database().await.unwrap();
         let program = |name: &str| {
-            exporting(Service::builder(other(name)), &collector).env("POD_NAMESPACE", "staging")
+            exporting(Service::builder(other(name)), &collector)
+                .env("POD_NAMESPACE", "staging")
+                .env("USER_HEADER", "X-Auth-Request-Email")
         };
         let backend = program("todo-backend")
             .env("DATABASE_URL", database.url())

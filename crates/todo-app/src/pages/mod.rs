@@ -23,7 +23,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use service_kit::BuildInfo;
-use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
+use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people, identify_users};
 use tokio_util::sync::CancellationToken;
 
 use crate::assets::Assets;
@@ -63,6 +63,7 @@ pub(crate) fn routes(
         home_label: "To the todos",
     };
     let picture = get(picture::serve).with_state(site.picture.clone());
+    let user_header = site.user_header.clone();
     let routes = Router::new()
         .route("/", get(home::show))
         .route("/add", post(actions::add))
@@ -86,6 +87,7 @@ pub(crate) fn routes(
             "/healthz",
             get(async || (StatusCode::OK, Json(serde_json::json!({"status": "ready"})))),
         );
+    let routes = identify_users(routes, user_header);
     let routes =
         service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown);
     errors_for_people(routes, error_pages)

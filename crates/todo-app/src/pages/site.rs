@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use service_kit::config::PublicPrefix;
 use todo_domain::Environment;
 
@@ -21,6 +22,7 @@ pub(crate) struct SiteParts {
     pub(super) prefix: PublicPrefix,
     pub(super) api_path: Option<String>,
     pub(super) revision: String,
+    pub(super) user_header: Option<HeaderName>,
     pub(super) backend: Backend,
     pub(super) picture: Picture,
     pub(super) picture_ttl: Duration,
@@ -33,6 +35,7 @@ impl Site {
             prefix: config.public_prefix.clone(),
             api_path: config.api_path.clone(),
             revision: config.revision.clone(),
+            user_header: config.user_header.clone(),
             backend,
             picture,
             picture_ttl: config.picture.ttl,

@@ -64,6 +64,7 @@ impl Pages {
             api_path: None,
             backend_url: format!("http://{address}").parse().unwrap(),
             public_prefix: "/staging".parse().unwrap(),
+            user_header: Some("x-auth-request-email".parse().unwrap()),
             revision: "0123456".to_owned(),
         };
         let app = App::new(&config, &mut Registry::default()).await.unwrap();

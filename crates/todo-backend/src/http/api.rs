@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderName, HeaderValue};
 use service_kit::BuildInfo;
 use service_kit::config::PublicPrefix;
 
@@ -26,6 +26,7 @@ pub struct Api {
     pub(super) limits: Limits,
     pub(super) outbox: OutboxBound,
     pub(super) build: BuildInfo,
+    pub(super) user_header: Option<HeaderName>,
     pub(super) reads: SharedReads<Wanted, Result<Part, ApiError>>,
 }
 
@@ -51,8 +52,16 @@ impl Api {
                 version: env!("CARGO_PKG_VERSION"),
                 revision: "unknown".to_owned(),
             },
+            user_header: None,
             reads: SharedReads::new(),
         }
+    }
+
+    /// Believes `header` about who sent a request; see [`identify_users`](service_kit::http::identify_users).
+    #[must_use]
+    pub fn trusting(mut self, header: Option<HeaderName>) -> Self {
+        self.user_header = header;
+        self
     }
 
     /// Sets the commit that it was built from, to be shown to clients.

@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use service_kit::BuildInfo;
-use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people};
+use service_kit::http::{Budget, ErrorPages, HttpMetrics, errors_for_people, identify_users};
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
@@ -71,6 +71,7 @@ pub fn routes(
         .route("/todos/version", get(version))
         .with_state(api.clone())
         .merge(docs::routes(&api.prefix));
+    let routes = identify_users(routes, api.user_header);
     let routes =
         service_kit::http::stack(routes, metrics, budget, CONTENT_SECURITY_POLICY, shutdown);
     let error_pages = ErrorPages {

@@ -183,7 +183,8 @@ impl FromRequestParts<Api> for Prefix {
 
 /// The origin of the change that this request makes.
 pub(super) fn origin(context: &RequestContext) -> Origin {
-    Origin::now(Some(context.trace.to_string()))
+    let author = context.user.as_ref().map(|user| user.as_str().to_owned());
+    Origin::now(Some(context.trace.to_string())).by(author)
 }
 
 /// The strong validator of a version of a todo (RFC 9110, section 8.8.3).

@@ -23,6 +23,11 @@ pub(super) fn postgres() -> Vec<Migration> {
             "counts",
             include_str!("../../migrations/postgres/0003_counts.sql"),
         ),
+        migration(
+            4,
+            "author",
+            include_str!("../../migrations/postgres/0004_author.sql"),
+        ),
     ]
 }
 
@@ -37,6 +42,11 @@ pub(super) fn sqlite() -> Vec<Migration> {
             3,
             "counts",
             include_str!("../../migrations/sqlite/0003_counts.sql"),
+        ),
+        migration(
+            4,
+            "author",
+            include_str!("../../migrations/sqlite/0004_author.sql"),
         ),
     ]
 }

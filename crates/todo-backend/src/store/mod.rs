@@ -321,6 +321,8 @@ pub struct Origin {
     pub at: OffsetDateTime,
     /// The `traceparent` of the request.
     pub traceparent: Option<String>,
+    /// Who sent the request.
+    pub author: Option<String>,
 }
 
 impl Origin {
@@ -332,7 +334,17 @@ impl Origin {
         let at = now
             .replace_nanosecond(now.microsecond() * 1000)
             .unwrap_or(now);
-        Self { at, traceparent }
+        Self {
+            at,
+            traceparent,
+            author: None,
+        }
+    }
+
+    /// The same change, made by `author`.
+    #[must_use]
+    pub fn by(self, author: Option<String>) -> Self {
+        Self { author, ..self }
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::request::Builder;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 use axum::response::Response;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -21,6 +21,9 @@ pub(crate) struct Client {
     pub(crate) budget: Budget,
 }
 
+/// The header that the API believes about who sent a request.
+pub(crate) const USER_HEADER: HeaderName = HeaderName::from_static("x-auth-request-email");
+
 impl Client {
     pub(crate) fn new(store: &Store) -> Self {
         Self::below("", store)
@@ -36,14 +39,29 @@ impl Client {
         Self::with("", store, Limits::new(max_todos))
     }
 
+    /// An API that believes no header about who sent a request.
+    pub(crate) fn trusting_nobody(store: &Store) -> Self {
+        Self::configured("", store, Limits::default(), None)
+    }
+
     fn with(prefix: &str, store: &Store, limits: Limits) -> Self {
+        Self::configured(prefix, store, limits, Some(USER_HEADER))
+    }
+
+    fn configured(
+        prefix: &str,
+        store: &Store,
+        limits: Limits,
+        user_header: Option<HeaderName>,
+    ) -> Self {
         let api = Api::new(
             store.todos.clone(),
             prefix.parse().unwrap(),
             Feed::new(CancellationToken::new()),
             limits,
             OutboxBound::new(OUTBOX_ROWS),
-        );
+        )
+        .trusting(user_header);
         let metrics = HttpMetrics::register(&mut Registry::default());
         let budget = Budget::default();
         let shutdown = CancellationToken::new();

@@ -245,6 +245,7 @@ async fn any_headers_are_answered(store: Store) {
         "range",
         "sec-fetch-site",
         "traceparent",
+        "x-auth-request-email",
         "x-forwarded-prefix",
         "x-request-id",
     ];

@@ -4,7 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{Method, Request};
 use futures::stream;
 use serde_json::json;
-use todo_backend::store::Store;
+use todo_backend::store::{Progress, Store};
 
 use crate::client::{Client, request};
 
@@ -16,6 +16,7 @@ crate::on_both_stores!(
     cors_is_not_enabled,
     a_location_includes_the_prefix_of_the_request,
     answers_forbid_scripts_and_framing,
+    only_the_trusted_header_names_an_author,
 );
 
 const PLANTS: &str = r#"{"text": "Water the plants"}"#;
@@ -25,6 +26,27 @@ fn post(name: &str, value: &str) -> Request<Body> {
         .header(name, value)
         .body(PLANTS.into())
         .unwrap()
+}
+
+async fn only_the_trusted_header_names_an_author(store: Store) {
+    let trusting = Client::new(&store);
+    let forged = || post("x-auth-request-email", "eve@example.org");
+    Client::trusting_nobody(&store).send(forged()).await;
+    trusting.send(post("x-forwarded-user", "eve")).await;
+    let twice = request(Method::POST, "/todos/")
+        .header("x-auth-request-email", "eve")
+        .header("x-auth-request-email", "ada");
+    trusting.send(twice.body(PLANTS.into()).unwrap()).await;
+    trusting.send(post("x-auth-request-email", "ada")).await;
+    let rows = store.outbox.read(&mut Progress::default(), 10).await;
+    let authors = rows
+        .unwrap()
+        .into_iter()
+        .map(|row| row.unwrap().event.author);
+    assert_eq!(
+        authors.collect::<Vec<_>>(),
+        [None, None, None, Some("ada".to_owned())]
+    );
 }
 
 async fn a_body_over_64_kib_is_refused(store: Store) {

@@ -9,6 +9,7 @@ use async_nats::header::{NATS_MESSAGE_ID, NATS_PIN_ID};
 use async_nats::jetstream::{self, consumer};
 use async_nats::{HeaderMap, Subscriber};
 use futures::StreamExt;
+use todo_domain::{AUTHOR_HEADER, author_in};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -247,6 +248,8 @@ fn event(
         receipt,
     );
     let headers = message.headers.as_ref();
+    let author = headers.and_then(|headers| headers.get_last(AUTHOR_HEADER));
+    event.author = author.and_then(|author| author_in(author.as_str()));
     let trace = headers.and_then(|headers| headers.get("traceparent"));
     event.trace = trace.and_then(|trace| trace.as_str().parse().ok());
     event

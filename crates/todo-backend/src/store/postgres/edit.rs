@@ -42,11 +42,11 @@ macro_rules! edit {
                  FROM (
                      SELECT DISTINCT ON (id) *
                      FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[],
-                                 $5::uuid[], $6::timestamptz[], $7::text[])
+                                 $5::uuid[], $6::timestamptz[], $7::text[], $8::text[])
                          WITH ORDINALITY AS given (id, versions, new_text, new_completed,
-                                                   event_id, at, traceparent, place)
+                                                   event_id, at, traceparent, author, place)
                      ORDER BY id, place
-                     LIMIT $8
+                     LIMIT $9
                  ) AS given
                  JOIN todos ON todos.id = given.id
                  FOR UPDATE OF todos ",
@@ -55,13 +55,13 @@ macro_rules! edit {
             $change,
             " AND (versions IS NULL OR version = ANY (versions::bigint[]))
                  RETURNING todos.id, text, completed, created_at, version,
-                           place, event_id, at, traceparent
+                           place, event_id, at, traceparent, author
              ), event AS (
                  INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
-                                     occurred_at, traceparent)
+                                     occurred_at, traceparent, author)
                  SELECT event_id, '",
             $kind,
-            "', id, text, completed, created_at, at, traceparent FROM changed
+            "', id, text, completed, created_at, at, traceparent, author FROM changed
              )
              SELECT id, text, completed, created_at, version, place FROM changed"
         )
@@ -162,5 +162,6 @@ fn bind<'q>(statement: &'static str, batch: &'q [Edit]) -> Query<'q, Postgres, P
         .bind(column(batch, |_| Uuid::now_v7()))
         .bind(column(batch, |edit| edit.origin.at))
         .bind(column(batch, |edit| edit.origin.traceparent.as_deref()))
+        .bind(column(batch, |edit| edit.origin.author.as_deref()))
         .bind(i64::try_from(batch.len()).unwrap_or(i64::MAX))
 }

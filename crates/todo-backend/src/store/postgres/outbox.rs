@@ -42,7 +42,7 @@ impl Outbox for PostgresStore {
             let rows = self.pool.run(|pool| async move {
                 sqlx::query_as(
                     "SELECT position, event_id, kind, todo_id, text, completed, created_at,
-                            occurred_at, traceparent
+                            occurred_at, traceparent, author
                      FROM outbox WHERE position > $1 ORDER BY position LIMIT $2",
                 )
                 .bind(after)
@@ -66,9 +66,9 @@ impl Outbox for PostgresStore {
                          JOIN outbox ON position BETWEEN gap.first AND gap.last
                      )
                      SELECT position, event_id, kind, todo_id, text, completed, created_at,
-                            occurred_at, traceparent,
-                            pg_snapshot_xmin(snapshot)::text::bigint,
-                            pg_current_xact_id()::text::bigint
+                            occurred_at, traceparent, author,
+                            pg_snapshot_xmin(snapshot)::text::bigint AS oldest,
+                            pg_current_xact_id()::text::bigint AS newest
                      FROM pg_current_snapshot() AS snapshot LEFT JOIN due ON true
                      ORDER BY position LIMIT $4",
                 )
@@ -196,23 +196,24 @@ fn silent() -> StoreError {
 
 impl FromRow<'_, PgRow> for Waiting {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let todo = TodoId(row.try_get(3)?);
+        let todo = TodoId(row.try_get("todo_id")?);
         let event = || -> Result<TodoEvent, Box<dyn std::error::Error + Send + Sync>> {
             Ok(TodoEvent {
-                id: row.try_get(1)?,
-                kind: row.try_get::<String, _>(2)?.parse::<EventKind>()?,
+                id: row.try_get("event_id")?,
+                kind: row.try_get::<String, _>("kind")?.parse::<EventKind>()?,
                 todo: Todo {
                     id: todo,
-                    text: TodoText::new(row.try_get::<String, _>(4)?)?,
-                    completed: row.try_get(5)?,
-                    created_at: row.try_get(6)?,
+                    text: TodoText::new(row.try_get::<String, _>("text")?)?,
+                    completed: row.try_get("completed")?,
+                    created_at: row.try_get("created_at")?,
                 },
-                occurred_at: row.try_get(7)?,
-                traceparent: row.try_get(8)?,
+                occurred_at: row.try_get("occurred_at")?,
+                traceparent: row.try_get("traceparent")?,
+                author: row.try_get("author")?,
             })
         };
         Ok(Self {
-            position: row.try_get(0)?,
+            position: row.try_get("position")?,
             todo,
             event: event().map_err(|error| error.to_string()),
         })
@@ -227,12 +228,12 @@ struct InTime {
 
 impl FromRow<'_, PgRow> for InTime {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let position: Option<i64> = row.try_get(0)?;
+        let position: Option<i64> = row.try_get("position")?;
         Ok(Self {
             waiting: position.map(|_| Waiting::from_row(row)).transpose()?,
             transactions: Transactions {
-                oldest: row.try_get(9)?,
-                newest: row.try_get(10)?,
+                oldest: row.try_get("oldest")?,
+                newest: row.try_get("newest")?,
             },
         })
     }

@@ -12,7 +12,7 @@ use crate::store::{Count, List, Page, Row, Versioned};
 macro_rules! page_where {
     ($condition:literal) => {
         concat!(
-            "SELECT list.total, list.active, list.version,
+            "SELECT list.total, list.active, list.version AS list_version,
                     todo.id, todo.text, todo.completed, todo.created_at
              FROM (SELECT sum(total)::bigint AS total, sum(active)::bigint AS active,
                           sum(version)::bigint AS version
@@ -55,23 +55,23 @@ pub(super) async fn page(pool: &PgPool, page: &Page) -> Result<Vec<PgRow>, sqlx:
 pub(super) fn list_of(row: &PgRow) -> Result<List, sqlx::Error> {
     Ok(List {
         count: Count {
-            total: row.try_get::<i64, _>(0)?.unsigned_abs(),
-            active: row.try_get::<i64, _>(1)?.unsigned_abs(),
+            total: row.try_get::<i64, _>("total")?.unsigned_abs(),
+            active: row.try_get::<i64, _>("active")?.unsigned_abs(),
         },
-        version: row.try_get(2)?,
+        version: row.try_get("list_version")?,
     })
 }
 
 /// The todo of a page's row.
 pub(super) fn todo_of(row: &PgRow) -> Result<Option<Row<'_>>, sqlx::Error> {
-    let Some(id) = row.try_get(3)? else {
+    let Some(id) = row.try_get("id")? else {
         return Ok(None);
     };
     Ok(Some(Row {
         id: TodoId(id),
-        text: row.try_get(4)?,
-        completed: row.try_get(5)?,
-        created_at: row.try_get(6)?,
+        text: row.try_get("text")?,
+        completed: row.try_get("completed")?,
+        created_at: row.try_get("created_at")?,
     }))
 }
 
@@ -107,15 +107,14 @@ pub(super) async fn get(
     by_place(&rows, ids.len())
 }
 
-/// The todos of `rows`, at the places (counted from 1) in the column after the
-/// todo's.
+/// The todos of `rows`, by their `place`, counted from 1.
 pub(super) fn by_place(
     rows: &[PgRow],
     places: usize,
 ) -> Result<Vec<Option<Versioned>>, sqlx::Error> {
     let mut todos = vec![None; places];
     for row in rows {
-        let place: i64 = row.try_get(5)?;
+        let place: i64 = row.try_get("place")?;
         let place = usize::try_from(place - 1).ok();
         if let Some(todo) = place.and_then(|place| todos.get_mut(place)) {
             *todo = Some(Stored::from_row(row)?.0);
@@ -131,12 +130,12 @@ impl FromRow<'_, PgRow> for Stored {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self(Versioned {
             todo: Todo {
-                id: TodoId(row.try_get(0)?),
-                text: TodoText::stored(row.try_get(1)?),
-                completed: row.try_get(2)?,
-                created_at: row.try_get::<OffsetDateTime, _>(3)?,
+                id: TodoId(row.try_get("id")?),
+                text: TodoText::stored(row.try_get("text")?),
+                completed: row.try_get("completed")?,
+                created_at: row.try_get::<OffsetDateTime, _>("created_at")?,
             },
-            version: row.try_get(4)?,
+            version: row.try_get("version")?,
         }))
     }
 }

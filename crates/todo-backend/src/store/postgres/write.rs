@@ -35,9 +35,9 @@ pub(super) async fn create(
     let max = batch.iter().map(|new| new.max).min().unwrap_or(0);
     let ids: Vec<i64> = sqlx::query_scalar(
         "WITH new AS MATERIALIZED (
-             SELECT nextval('todos_id_seq') AS id, text, at, event_id, traceparent
-             FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[])
-                 WITH ORDINALITY AS given (text, at, event_id, traceparent, place)
+             SELECT nextval('todos_id_seq') AS id, text, at, event_id, traceparent, author
+             FROM unnest($1::text[], $2::timestamptz[], $3::uuid[], $4::text[], $6::text[])
+                 WITH ORDINALITY AS given (text, at, event_id, traceparent, author, place)
              WHERE place <= $5 - (SELECT sum(total)::bigint FROM todo_counts)
          ), todo AS (
              INSERT INTO todos (id, text, completed, created_at)
@@ -45,8 +45,8 @@ pub(super) async fn create(
              SELECT id, text, false, at FROM new
          ), event AS (
              INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
-                                 occurred_at, traceparent)
-             SELECT event_id, 'created', id, text, false, at, at, traceparent
+                                 occurred_at, traceparent, author)
+             SELECT event_id, 'created', id, text, false, at, at, traceparent, author
              FROM new ORDER BY id
          )
          SELECT id FROM new ORDER BY id",
@@ -56,6 +56,7 @@ pub(super) async fn create(
     .bind(column(batch, |_| Uuid::now_v7()))
     .bind(column(batch, |new| new.origin.traceparent.as_deref()))
     .bind(i64::try_from(max).unwrap_or(i64::MAX))
+    .bind(column(batch, |new| new.origin.author.as_deref()))
     .fetch_all(pool)
     .await?;
     let ids = ids.into_iter().map(Some).chain(repeat(None));
@@ -93,8 +94,9 @@ pub(super) async fn create_once(
              RETURNING id
          )
          INSERT INTO outbox
-             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
-         SELECT $3, 'created', id, $1, false, $2, $2, $4 FROM todo
+             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent,
+              author)
+         SELECT $3, 'created', id, $1, false, $2, $2, $4, $8 FROM todo
          RETURNING todo_id",
     )
     .bind(text.as_str())
@@ -104,6 +106,7 @@ pub(super) async fn create_once(
     .bind(i64::try_from(max).unwrap_or(i64::MAX))
     .bind(key)
     .bind(oldest)
+    .bind(&origin.author)
     .fetch_optional(&mut *connection)
     .await?;
     if let Some(id) = id {
@@ -159,10 +162,10 @@ macro_rules! bulk {
             " RETURNING todos.id, todos.text, todos.completed, todos.created_at, todos.version
              ), event AS (
                  INSERT INTO outbox (event_id, kind, todo_id, text, completed, created_at,
-                                     occurred_at, traceparent)
+                                     occurred_at, traceparent, author)
                  SELECT ($5::uuid[])[row_number() OVER (ORDER BY id)], '",
             $kind,
-            "', id, text, completed, created_at, $6, $7
+            "', id, text, completed, created_at, $6, $7, $8
                  FROM changed ORDER BY id
              )
              SELECT id, version FROM changed ORDER BY id"
@@ -203,11 +206,11 @@ pub(super) async fn apply(
         (BulkChange::Toggle, None) => toggle!(""),
         (BulkChange::Delete, None) => delete!(""),
         (BulkChange::Toggle, Some(_)) => toggle!(
-            "AND EXISTS (SELECT FROM unnest($8::bigint[], $9::bigint[]) AS named (id, version)
+            "AND EXISTS (SELECT FROM unnest($9::bigint[], $10::bigint[]) AS named (id, version)
                  WHERE named.id = todos.id AND todos.version = coalesce(named.version, todos.version))"
         ),
         (BulkChange::Delete, Some(_)) => delete!(
-            "AND EXISTS (SELECT FROM unnest($8::bigint[], $9::bigint[]) AS named (id, version)
+            "AND EXISTS (SELECT FROM unnest($9::bigint[], $10::bigint[]) AS named (id, version)
                  WHERE named.id = todos.id AND todos.version = coalesce(named.version, todos.version))"
         ),
     })
@@ -217,7 +220,8 @@ pub(super) async fn apply(
     .bind(i64::from(BULK_ROWS))
     .bind(events)
     .bind(origin.at)
-    .bind(&origin.traceparent);
+    .bind(&origin.traceparent)
+    .bind(&origin.author);
     if let Some(only) = &bulk.only {
         let ids: Vec<_> = only.iter().map(|named: &Named| named.id.0).collect();
         let versions: Vec<_> = only.iter().map(|named| named.version).collect();

@@ -84,7 +84,7 @@ impl SqliteStore {
 impl TodoStore for SqliteStore {
     async fn list(&self, page: &Page, each: Each<'_>) -> Result<List, StoreError> {
         let rows = sqlx::query(
-            "SELECT list.total, list.active, list.version,
+            "SELECT list.total, list.active, list.version AS list_version,
                     todo.id, todo.text, todo.completed, todo.created_at
              FROM todo_counts AS list LEFT JOIN (
                  SELECT id, text, completed, created_at FROM todos
@@ -104,18 +104,18 @@ impl TodoStore for SqliteStore {
         let list = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let list = List {
             count: Count {
-                total: list.try_get::<i64, _>(0)?.unsigned_abs(),
-                active: list.try_get::<i64, _>(1)?.unsigned_abs(),
+                total: list.try_get::<i64, _>("total")?.unsigned_abs(),
+                active: list.try_get::<i64, _>("active")?.unsigned_abs(),
             },
-            version: list.try_get(2)?,
+            version: list.try_get("list_version")?,
         };
         for row in &rows {
-            if let Some(id) = row.try_get(3)? {
+            if let Some(id) = row.try_get("id")? {
                 each(super::Row {
                     id: TodoId(id),
-                    text: row.try_get(4)?,
-                    completed: row.try_get(5)?,
-                    created_at: from_micros(row.try_get(6)?)
+                    text: row.try_get("text")?,
+                    completed: row.try_get("completed")?,
+                    created_at: from_micros(row.try_get("created_at")?)
                         .map_err(|error| sqlx::Error::Decode(error.into()))?,
                 });
             }
@@ -162,7 +162,7 @@ impl TodoStore for SqliteStore {
     ) -> Result<CreatedOnce, StoreError> {
         let mut transaction = self.write().await?;
         let before: Option<Stored> = sqlx::query_as(
-            "SELECT todo_id, text, 0, created_at, 1 FROM idempotency_keys
+            "SELECT todo_id AS id, text, 0 AS completed, created_at, 1 AS version FROM idempotency_keys
              WHERE key = ?1 AND created_at >= ?2",
         )
         .bind(key)
@@ -452,8 +452,9 @@ async fn record(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO outbox
-             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             (event_id, kind, todo_id, text, completed, created_at, occurred_at, traceparent,
+              author)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )
     .bind(Uuid::now_v7())
     .bind(kind.as_str())
@@ -463,6 +464,7 @@ async fn record(
     .bind(micros(todo.created_at))
     .bind(micros(origin.at))
     .bind(&origin.traceparent)
+    .bind(&origin.author)
     .execute(connection)
     .await?;
     Ok(())
@@ -485,13 +487,13 @@ impl FromRow<'_, SqliteRow> for Stored {
     fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         Ok(Self(Versioned {
             todo: Todo {
-                id: TodoId(row.try_get(0)?),
-                text: TodoText::stored(row.try_get(1)?),
-                completed: row.try_get(2)?,
-                created_at: from_micros(row.try_get(3)?)
+                id: TodoId(row.try_get("id")?),
+                text: TodoText::stored(row.try_get("text")?),
+                completed: row.try_get("completed")?,
+                created_at: from_micros(row.try_get("created_at")?)
                     .map_err(|error| sqlx::Error::Decode(error.into()))?,
             },
-            version: row.try_get(4)?,
+            version: row.try_get("version")?,
         }))
     }
 }

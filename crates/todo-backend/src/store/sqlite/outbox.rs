@@ -22,7 +22,7 @@ impl Outbox for SqliteStore {
     ) -> Result<Vec<Result<OutboxRow, Unreadable>>, StoreError> {
         let rows: Vec<Waiting> = sqlx::query_as(
             "SELECT position, event_id, kind, todo_id, text, completed, created_at,
-                    occurred_at, traceparent
+                    occurred_at, traceparent, author
              FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2",
         )
         .bind(progress.after())
@@ -90,23 +90,24 @@ impl Outbox for SqliteStore {
 
 impl FromRow<'_, SqliteRow> for Waiting {
     fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        let todo = TodoId(row.try_get(3)?);
+        let todo = TodoId(row.try_get("todo_id")?);
         let event = || -> Result<TodoEvent, Box<dyn std::error::Error + Send + Sync>> {
             Ok(TodoEvent {
-                id: row.try_get(1)?,
-                kind: row.try_get::<String, _>(2)?.parse()?,
+                id: row.try_get("event_id")?,
+                kind: row.try_get::<String, _>("kind")?.parse()?,
                 todo: Todo {
                     id: todo,
-                    text: TodoText::new(row.try_get::<String, _>(4)?)?,
-                    completed: row.try_get(5)?,
-                    created_at: from_micros(row.try_get(6)?)?,
+                    text: TodoText::new(row.try_get::<String, _>("text")?)?,
+                    completed: row.try_get("completed")?,
+                    created_at: from_micros(row.try_get("created_at")?)?,
                 },
-                occurred_at: from_micros(row.try_get(7)?)?,
-                traceparent: row.try_get(8)?,
+                occurred_at: from_micros(row.try_get("occurred_at")?)?,
+                traceparent: row.try_get("traceparent")?,
+                author: row.try_get("author")?,
             })
         };
         Ok(Self {
-            position: row.try_get(0)?,
+            position: row.try_get("position")?,
             todo,
             event: event().map_err(|error| error.to_string()),
         })

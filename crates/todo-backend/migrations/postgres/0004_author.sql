@@ -1,0 +1,2 @@
+-- Who made the change, as the ingress says.
+ALTER TABLE outbox ADD COLUMN author text;
