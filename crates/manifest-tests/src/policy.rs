@@ -38,6 +38,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("services select pods", services),
     ("routes point to services", routes),
     ("routes require sign-in", edge::sign_in),
+    ("sign-in sets the trusted user header", edge::user_header),
     ("everything is served over HTTPS", edge::https),
     ("environment points to services", environment),
     ("traffic is denied by default", default_deny),

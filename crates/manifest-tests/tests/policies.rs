@@ -326,6 +326,14 @@ const MISTAKES: &[Mistake] = &[
         },
     ),
     (
+        "sign-in sets the trusted user header",
+        "Middleware",
+        "production-sign-in",
+        |object| {
+            object["spec"]["forwardAuth"]["authResponseHeaders"] = json!(["X-Auth-Request-User"]);
+        },
+    ),
+    (
         "everything is served over HTTPS",
         "IngressRoute",
         "production-sign-in",

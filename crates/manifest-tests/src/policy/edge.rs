@@ -47,6 +47,30 @@ pub(super) fn sign_in(manifests: &Manifests) -> Vec<String> {
     found
 }
 
+/// A service trusts a header about who is signed in only if the sign-in overwrites it in every request.
+pub(super) fn user_header(manifests: &Manifests) -> Vec<String> {
+    let mut found = Vec::new();
+    for container in manifests.containers() {
+        let Some(header) = container.environment().remove("USER_HEADER") else {
+            continue;
+        };
+        let mut guards = manifests.of_kind("Middleware").filter(|guard| {
+            guard.namespace() == container.pod.owner.namespace()
+                && guard
+                    .list("/spec/forwardAuth/authResponseHeaders")
+                    .iter()
+                    .any(|set| set == &header)
+        });
+        if guards.next().is_none() {
+            found.push(format!(
+                "{} trusts {header}, which clients can set",
+                container.pod.owner
+            ));
+        }
+    }
+    found
+}
+
 /// If one route uses HTTPS, all do so and set HSTS, and those for plain HTTP only redirect.
 pub(super) fn https(manifests: &Manifests) -> Vec<String> {
     let mut found = Vec::new();
