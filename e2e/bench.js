@@ -1,4 +1,4 @@
-// How quick the page is with few todos and with many: prints a table.
+// Prints a table of how fast the page is with few and with many todos.
 //
 //   node bench.js [rows…]
 
@@ -10,7 +10,7 @@ import { startStandalone } from "./lib/system.js";
 const ROUNDS = 9;
 const sizes = process.argv.slice(2).map(Number);
 
-/** Until the frame after the next one: then what was done is painted. */
+/** Resolves after the next frame is painted. */
 const PAINTED = `new Promise((resolve) => requestAnimationFrame(() => {
   const { port1, port2 } = new MessageChannel();
   port2.onmessage = resolve;
@@ -53,7 +53,7 @@ async function measure(browser, count) {
     await loaded(page, count);
     const todo = new TodoPage(page);
     await todo.newTodo.waitFor();
-    /** `find` is what a person has found already when they begin. */
+    /** `find` is the element that a user has already found before the time starts. */
     const timed = async (act, find = "null") => {
       const times = [];
       for (let round = 0; round < ROUNDS; round += 1) {

@@ -1,4 +1,4 @@
-// Takes a picture of every page in every width and scheme, to be looked at:
+// Takes screenshots of every page in every width and scheme, for review:
 //
 //   node looks.js FOLDER [name…]
 
@@ -31,7 +31,7 @@ const plants = made["Water the plants"];
 
 const edit = (page, text) => page.getByRole("button", { name: `Edit ${text}`, exact: true }).evaluate((button) => button.click());
 
-/** What is on a picture: an address, and what is done there. */
+/** What a screenshot shows: a URL, and the actions on it. */
 const SCENES = {
   list: { path: "/staging/" },
   editing: { path: "/staging/", act: (page) => edit(page, "Water the plants") },
@@ -59,7 +59,7 @@ const SCENES = {
   undo: {
     path: "/staging/",
     act: (page) => page.getByRole("button", { name: "Delete Ask Ming" }).first().evaluate((button) => button.click()),
-    // It is deleted with the page.
+    // Leaving the page deletes the todo.
     after: () => call("POST", "", { text: "Ask Ming about the outbox metrics" }),
   },
   empty: { path: "/staging/?q=nowhere" },

@@ -1,4 +1,4 @@
-// Makes the pictures of the README, under docs/images/.
+// Takes the README's screenshots, under docs/images/.
 
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -18,7 +18,7 @@ async function open(options, path = "/staging/") {
   const page = await context.newPage();
   await page.goto(cluster.url + path);
   await page.waitForFunction(() => [...document.images].every((image) => image.complete));
-  // The first visit may be shown with the fallback of the font.
+  // The first visit may show the fallback font.
   await page.reload();
   await page.waitForFunction(() => document.fonts.check("1rem Figtree"));
   await page.waitForFunction(() => [...document.images].every((image) => image.complete));

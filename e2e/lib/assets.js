@@ -1,5 +1,5 @@
-// Serves the scripts of the working tree in place of those built into the
-// programs, so that a change shows without a build.
+// Serves the working tree's scripts instead of those built into the programs,
+// so that a change shows without a build.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";

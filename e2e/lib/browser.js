@@ -1,4 +1,4 @@
-// The browser, and the page as a person uses it.
+// The browser, and the page as a user operates it.
 
 import { AxeBuilder } from "@axe-core/playwright";
 import { deepEqual } from "node:assert/strict";
@@ -21,7 +21,7 @@ export function launch() {
   });
 }
 
-/** The page, navigated as a person does: by roles and names. */
+/** The page, navigated as a user does: by roles and names. */
 export class TodoPage {
   constructor(page) {
     this.page = page;

@@ -1,4 +1,4 @@
-// The todos of the pictures.
+// The todos in the screenshots.
 
 const TODOS = [
   ["Return the library books", true],

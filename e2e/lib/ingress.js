@@ -1,5 +1,4 @@
-// A stand-in for the cluster's ingress, with a switch that takes the backend
-// down.
+// A fake of the cluster's ingress that can take the backend down.
 
 import http from "node:http";
 

@@ -1,4 +1,4 @@
-// What every test file starts with.
+// The setup that every test file shares.
 
 import { after, before } from "node:test";
 
@@ -133,7 +133,7 @@ export function tryNow(todo) {
   return todo.page.getByRole("button", { name: "Try now" }).evaluateAll((buttons) => buttons[0]?.click());
 }
 
-/** Leaves once the page would let a person go without a warning, as all is stored by then. */
+/** Leaves once the page no longer warns before leaving, as everything is stored by then. */
 export async function leave(page) {
   const asks = () => page.evaluate(() => dispatchEvent(new Event("beforeunload", { cancelable: true })));
   await eventually(asks, (mayGo) => mayGo);

@@ -1,4 +1,4 @@
-// A real standalone process in its own folder, and what it needs.
+// A real standalone process in its own folder, and its dependencies.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";

@@ -1,5 +1,5 @@
-// Three runs of Lighthouse on a page of a fresh standalone process; the median
-// of each score has to reach its limit.
+// Runs Lighthouse three times on a page of a fresh standalone process; the
+// median of each score must reach its limit.
 
 import * as chromeLauncher from "chrome-launcher";
 import lighthouse from "lighthouse";

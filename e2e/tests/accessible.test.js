@@ -79,7 +79,7 @@ describe("axe finds no violation", () => {
   });
 
   test("in the inbox, empty and with events", async () => {
-    // The cluster of the tests has none: it belongs to the standalone process.
+    // The test's cluster has no inbox: it belongs to the standalone process.
     const path = `${world.system.standalone}/production/inbox`;
     const todo = await world.open();
     await todo.page.goto(path);
@@ -148,7 +148,7 @@ describe("axe finds no violation", () => {
 });
 
 describe("axe finds no violation without JavaScript", () => {
-  // axe itself is JavaScript: the pages are as forms made them, then it may run.
+  // axe itself is JavaScript, so it runs once the forms have built the pages.
   const states = {
     "on a list": "/staging/",
     "on an edit": "/staging/?edit=",

@@ -1,5 +1,5 @@
-// An edit never stores over what somebody else wrote, and what was typed is
-// never lost without a word.
+// An edit never overwrites what somebody else wrote, and typed text is never
+// lost silently.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -55,7 +55,7 @@ test("after the focused row is removed, keys act on no other row", async () => {
   equal(await todo.page.evaluate(() => document.activeElement.closest(".todo")), null);
   await todo.page.keyboard.type("dxe");
   deepEqual((await world.api.list()).map(({ text, completed }) => [text, completed]), [["Milk", false]]);
-  // The next step goes on from where the row was.
+  // The next key moves on from where the row was.
   await todo.page.keyboard.press("k");
   ok(await todo.tick("Milk").evaluate((tick) => tick === document.activeElement));
 });
@@ -79,7 +79,7 @@ for (const [choice, kept] of Object.entries({ "Keep mine": "Soy milk", "Take the
     await world.api.update(milk.id, { text: "Oat milk" });
     await todo.alert.filter({ hasText: "Somebody else changed it to “Oat milk”" }).waitFor();
     equal(await editor.inputValue(), "Soy milk");
-    // Neither Enter nor leaving decides by the way.
+    // Neither Enter nor leaving the field resolves the conflict.
     await editor.press("Enter");
     await todo.newTodo.click();
     deepEqual(await world.api.texts(), ["Oat milk"]);
@@ -100,7 +100,7 @@ test("a conflict that only the response reveals opens the editor with both texts
   await todo.alert.filter({ hasText: "Somebody else changed it to “Oat milk”" }).waitFor();
   equal(await todo.list.locator(".edit [name=text]").inputValue(), "Soy milk");
   deepEqual(await world.api.texts(), ["Oat milk"]);
-  // It is still there after a reload: nothing is decided by the way.
+  // A reload does not resolve it either.
   await todo.page.reload();
   await started(todo.page);
   await todo.alert.filter({ hasText: "Somebody else changed it to “Oat milk”" }).waitFor();
@@ -260,7 +260,7 @@ test("undoing an edit restores the text, but never overwrites what somebody else
   await textsBecome(["Milk"]);
   await todo.row("Milk").waitFor();
 
-  // The row moved under a resting pointer: a click there does nothing at first.
+  // The row moved under a resting pointer, where a click does nothing at first.
   await todo.page.mouse.move(1, 1);
   await todo.button("Edit", "Milk").click();
   await editor.fill("Soy milk");

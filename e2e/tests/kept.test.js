@@ -1,5 +1,5 @@
-// What a person did is kept until the server has it, over the life of the page
-// and of the server, and is done once.
+// Changes are kept until the server has them, even if the page or the server
+// dies, and are applied once.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
@@ -20,7 +20,7 @@ const states = async () => (await world.api.list()).map(({ text, completed }) =>
 const statesBecome = (wanted, timeout) => eventually(states, (found) => String(found) === String(wanted), timeout);
 const late = (todo, text) => todo.alert.filter({ hasText: text }).waitFor();
 
-/** Whether everything that was done is in the browser's database. */
+/** Waits until the browser's database has `count` changes. */
 const isWritten = (todo, count) =>
   eventually(
     () =>
@@ -106,7 +106,7 @@ test("fifty changes made offline are all applied, once and in order, despite a c
 
   const again = await world.open({ context });
   up();
-  // The server goes away in the middle of it.
+  // The server dies halfway through.
   await eventually(() => world.api.texts(), (texts) => texts.includes("new 5"), 60_000);
   await world.system.kill();
   await world.system.revive();
@@ -183,7 +183,7 @@ test("a delete is sent when the page is hidden", async () => {
   await world.api.add("Bread");
   await world.api.add("Milk");
   const todo = await world.open({ prepare: withSight });
-  // The time for an Undo is never over.
+  // The time for an Undo never ends.
   await stopClock(todo.page);
   await todo.button("Delete", "Milk").click();
   await setHidden(todo, true);
@@ -196,7 +196,7 @@ test("a delete survives a crash of the browser", async () => {
   const context = other.page.context();
   await other.button("Delete", "Bread").click();
   await isWritten(other, 1);
-  // A killed renderer has no last words.
+  // A killed renderer runs no more handlers.
   const crashed = other.page.waitForEvent("crash");
   await other.page.goto("chrome://crash").catch(() => {});
   await crashed;
@@ -218,7 +218,7 @@ test("a delete of a todo that somebody changed is dropped, and the page says so"
 });
 
 describe("responses to changes", () => {
-  /** Answers changes with `status` for as long as it lasts. */
+  /** Answers changes with `status` until `stop`. */
   async function answering(status, { method = "POST", headers = {}, json = { detail: "Nope" } } = {}) {
     const todo = await world.open();
     let answers = 0;
@@ -282,7 +282,7 @@ describe("responses to changes", () => {
     await isWritten(todo, 0);
   });
 
-  /** What a person can do: the todos before, how they do it, and what is stored then. */
+  /** What a user can do: the method, the action, and the todos stored afterwards. */
   const KINDS = {
     tick: { method: "PUT", act: (todo) => todo.tick("Milk").click(), done: ["Bread ✓", "Milk ✓"] },
     edit: {
@@ -312,7 +312,7 @@ describe("responses to changes", () => {
       await todo.page.route(pattern, (route) => (route.request().method() === method ? route.fulfill(answer) : route.continue()));
       return { todo, stop: () => todo.page.unroute(pattern) };
     };
-    /** Does it, and waits until the time for an Undo is over. */
+    /** Acts, and waits until the time for an Undo is over. */
     const finish = async (todo) => {
       await todo.page.mouse.move(1, 1);
       await todo.page.clock.runFor(500);

@@ -1,5 +1,5 @@
-// Changes of many todos: one request each, with one Undo, and nothing of what
-// others do meanwhile.
+// Changes of many todos: one request each, with one Undo, and without touching
+// what others do meanwhile.
 
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -14,7 +14,7 @@ const states = async () => (await world.api.list()).map(({ text, completed }) =>
 const statesBecome = (wanted) => eventually(states, (found) => String(found) === String(wanted));
 const live = (todo) => todo.page.locator("#live[data-connected=true]").waitFor();
 
-/** The changes that the page asks for, as `METHOD path?query`. */
+/** The changes that the page requests, as `METHOD path?query`. */
 function changesOf(todo) {
   const changes = [];
   todo.page.on("request", (request) => {

@@ -1,5 +1,4 @@
-// The page opens without a connection, can be installed, and is never old while
-// there is one.
+// The page opens offline, can be installed, and is never stale while online.
 
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -15,7 +14,7 @@ beforeEach(async () => {
   await world.clean();
 });
 
-/** A page whose service worker is in charge, and has the page in its store. */
+/** A page whose service worker is active and has cached the page. */
 async function openKept(options = {}) {
   const todo = await world.open({ serviceWorkers: "allow", ...options });
   await isKept(todo);
@@ -33,7 +32,7 @@ const isKept = (todo) =>
     Boolean,
   );
 
-/** A kept page with one todo, whose server is gone since. */
+/** A cached page with one todo, whose server is gone. */
 async function openAndCutOff() {
   await world.api.add("Milk");
   const todo = await openKept();
@@ -75,7 +74,7 @@ test("with a connection the page comes from the server, whatever is cached", asy
   const response = await todo.page.goto(`${world.system.url}/staging/`);
   ok((await response.text()).includes("New"));
   equal(await todo.page.locator("[data-kept]").count(), 0);
-  // A fault of the server is shown as one, not papered over.
+  // The cache does not hide a server error.
   world.system.setDown(true);
   const fault = await todo.page.goto(`${world.system.url}/staging/`);
   equal(fault.status(), 503);
@@ -125,7 +124,7 @@ test("the page can be installed", async () => {
     equal(icon.headers.get("content-type"), type);
   }
   const { installabilityErrors } = await cdp.send("Page.getInstallabilityErrors");
-  // Every test's browser is a private one, in which nothing can be installed.
+  // The tests use private windows, in which nothing can be installed.
   deepEqual(installabilityErrors.filter(({ errorId }) => errorId !== "in-incognito"), []);
 });
 

@@ -1,4 +1,4 @@
-// The backend goes away and comes back, behind the parts of a cluster.
+// The backend becomes unavailable and comes back, in the parts of a cluster.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";

@@ -1,4 +1,4 @@
-// One part of the page that fails ends no other.
+// A part of the page that fails breaks no other.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
@@ -13,7 +13,7 @@ const collectReports = () => {
 };
 const reports = (todo) => todo.page.evaluate(() => window.reports);
 
-/** Everything that a page does for a person, in short. */
+/** Tries everything that the page does for a user, briefly. */
 async function useAll(world, todo, { keys = true, live = true } = {}) {
   await todo.add("Mine");
   await todo.tick("Mine").click();
@@ -30,7 +30,7 @@ async function useAll(world, todo, { keys = true, live = true } = {}) {
   }
 }
 
-describe("with an unreachable origin of pictures", () => {
+describe("with an unreachable picture server", () => {
   const world = suite(() => startStandalone({ IMG_URL: "http://pictures.invalid/" }));
 
   test("a page without a picture does everything else", async () => {
@@ -42,11 +42,11 @@ describe("with an unreachable origin of pictures", () => {
   });
 });
 
-describe("with all that a page needs", () => {
+describe("with a working server", () => {
   const world = suite(startStandalone);
   beforeEach(() => world.clean());
 
-  /** What a browser does to a page whose storage is blocked. */
+  /** Does to a page what a browser with blocked storage does. */
   const blockStorage = () => {
     const refuse = () => {
       throw new DOMException("Access is denied for this document.", "SecurityError");
@@ -59,7 +59,7 @@ describe("with all that a page needs", () => {
     ServiceWorkerContainer.prototype.register = async () => refuse();
   };
 
-  test("with storage blocked, everything works but what needs it", async () => {
+  test("with storage blocked, everything works that does not need it", async () => {
     const todo = await world.open({
       prepare: async (context) => {
         await context.addInitScript(collectReports);
@@ -83,12 +83,12 @@ describe("with all that a page needs", () => {
     });
   }
 
-  /** What a browser may lack, or an extension of it may break. */
+  /** What a browser may lack, or one of its extensions may break. */
   const lacking = {
-    "the formats of dates": () => {
+    "date formats": () => {
       window.Intl = undefined;
     },
-    "the list of what comes into sight": () => {
+    "intersection observers": () => {
       window.IntersectionObserver = undefined;
     },
     "channels between tabs": () => {
@@ -96,7 +96,7 @@ describe("with all that a page needs", () => {
     },
     locks: () => Object.defineProperty(Navigator.prototype, "locks", { get: () => undefined }),
     "service workers": () => Object.defineProperty(Navigator.prototype, "serviceWorker", { get: () => undefined }),
-    "changes of the address": () => {
+    "changes of the URL": () => {
       history.pushState = history.replaceState = () => {
         throw new DOMException("too often", "SecurityError");
       };
@@ -112,7 +112,7 @@ describe("with all that a page needs", () => {
     });
   }
 
-  test("without the stream of changes everything else works", async () => {
+  test("without the event stream everything else works", async () => {
     const todo = await world.open({
       prepare: async (context) => {
         await context.addInitScript(collectReports);

@@ -1,4 +1,4 @@
-// One press does one thing, and what was done can be undone.
+// One press does one thing, and every change can be undone.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -19,7 +19,7 @@ async function openWith(count, options = {}) {
   return world.open(options);
 }
 
-/** A key that is held for as long as it takes to repeat `times`. */
+/** Holds a key down until it has repeated `times`. */
 async function hold(page, key, times = 15) {
   for (let n = 0; n < times; n += 1) await page.keyboard.down(key);
   await page.keyboard.up(key);
@@ -49,7 +49,7 @@ test("x held down under Active ticks one todo", async () => {
   await todo.tick("2").focus();
   await hold(todo.page, "x");
   await statesBecome(["1", "2 ✓", "3", "4"]);
-  // The row went away under the hand: the next press comes too early to be meant.
+  // The row disappeared under the key: the next press comes too early to be intended.
   ok(await isFocused(todo.tick("3")));
 });
 

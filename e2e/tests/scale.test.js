@@ -1,4 +1,4 @@
-// A long list is as quick as a short one.
+// A long list is as fast as a short one.
 
 import { equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -20,7 +20,7 @@ test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async 
   const timing = await todo.page.evaluate(() => performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd);
   ok(timing < 2_000, `the page took ${timing} ms`);
 
-  // Scrolling brings the rest, and the page stays quick.
+  // Scrolling loads the rest, and the page stays fast.
   for (let loaded = 0; loaded < 1_000; ) {
     await todo.page.mouse.wheel(0, 20_000);
     loaded = await eventually(() => todo.list.locator("li").count(), (count) => count > loaded);
@@ -34,7 +34,7 @@ test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async 
   ok(ticked < 500, `a tick took ${ticked} ms`);
   await eventually(() => todo.left.textContent(), (left) => left === "9999 items left");
 
-  // Who looks at another tab for a while finds the place again, and what happened.
+  // After a while in another tab, the page keeps its scroll position and shows what changed.
   for (let loaded = 0; loaded < 2_500; ) {
     await todo.page.mouse.wheel(0, 50_000);
     loaded = await eventually(() => todo.list.locator("li").count(), (count) => count > loaded);
@@ -50,7 +50,7 @@ test("ten thousand todos are shown as fast as ten", { timeout: 300_000 }, async 
   equal(await inSight(), place);
   ok((await todo.list.locator("li").count()) >= 2_499);
 
-  // Changes of all of them, also of what is not loaded, with one Undo.
+  // Changes all of them, even those that are not loaded, with one Undo.
   await todo.page.getByRole("button", { name: "Complete all" }).click();
   await todo.page.locator(".toast").filter({ hasText: "Completed 9998 todos" }).waitFor({ timeout: 60_000 });
   const active = async () => (await world.api.list("?limit=1&completed=false")).length;

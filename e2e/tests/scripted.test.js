@@ -1,4 +1,4 @@
-// What JavaScript adds: at once, live, by single keys.
+// What JavaScript adds: instant and live changes, single keys.
 
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -188,7 +188,7 @@ test("single keys do what the dialog says, and can be switched off", async () =>
 test("a todo that somebody else deletes during an edit can be added again", async () => {
   const milk = await world.api.add("Milk");
   const todo = await world.open();
-  // Without the stream, so that the page learns of it by the answer.
+  // Without the stream, so that the page learns of it from the response.
   await todo.page.route("**/events", (route) => route.abort());
   await todo.page.reload();
   await started(todo.page);

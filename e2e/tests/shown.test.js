@@ -1,4 +1,4 @@
-// What is shown where: found, printed, in the person's own colours, and moving.
+// What the page shows: when searched, printed, in forced colours, and in motion.
 
 import { deepEqual, equal, notEqual, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -112,7 +112,7 @@ test("with forced colours the current filter and a tick stay distinguishable", a
   notEqual(await background(icon("Done")), await background(icon("Open")));
 });
 
-/** How many elements moved or glowed from now on, for as long as `act` and a frame take. */
+/** The elements that move or glow during `act` and the next frame. */
 async function movements(todo, act) {
   await todo.page.evaluate(() => {
     window.moved = [];
@@ -150,7 +150,7 @@ for (const viewport of [{ width: 412, height: 823 }, { width: 1280, height: 800 
     });
     await todo.page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 300)));
     const shift = await todo.page.evaluate(() => window.shift);
-    // A good page has 0.1 at most (web.dev, Cumulative Layout Shift).
+    // A good score is 0.1 at most (web.dev, Cumulative Layout Shift).
     ok(shift < 0.02, `a shift of ${shift}`);
   });
 }

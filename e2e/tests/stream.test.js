@@ -1,4 +1,4 @@
-// The stream of changes is watched, and shared by the tabs of a browser.
+// The event stream is monitored, and shared by the tabs of a browser.
 
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -30,7 +30,7 @@ function requestsOf(context) {
   return requests;
 }
 
-/** The reads of the list without an answer yet. */
+/** The reads of the list without a response yet. */
 function openReads(context) {
   const reads = new Set();
   context.on("request", (request) => /\/todos\/\?/.test(request.url()) && reads.add(request));
@@ -47,7 +47,7 @@ test("a silently dead connection is detected, reported and replaced", async () =
     },
   });
   await live(todo);
-  // A read that is cut off takes 10 s, which the clock of the page does not shorten.
+  // A read that is cut off takes 10 s, which the page's fake clock does not shorten.
   await eventually(() => reads.size, (size) => size === 0);
   world.system.setSilent(true);
   await world.system.add("Missed");
@@ -127,7 +127,7 @@ test("the counts are right while todos are added, ticked and deleted here and el
     await world.api.add(`theirs ${n}`);
   }
   await eventually(() => todo.left.textContent(), (left) => left === "10 items left");
-  // It only ever grew.
+  // The count only grew.
   const numbers = (await wrong.jsonValue()).map((words) => Number.parseInt(words, 10));
   deepEqual(numbers, [...numbers].sort((a, b) => a - b));
   await todo.page.waitForTimeout(1_500);
@@ -147,7 +147,7 @@ test("seven tabs share one connection, and each shows what others do", { timeout
   for (const todo of tabs) await todo.row("For all").waitFor();
   await tabs[6].add("From the seventh");
   await tabs[0].row("From the seventh").waitFor();
-  // The tab that holds it is closed: another one takes over.
+  // When the tab with the connection closes, another takes over.
   await tabs[0].page.close();
   await eventually(() => requests.filter((request) => request.endsWith("/events")).length, (count) => count === 1);
   await world.api.add("After the first");
@@ -210,7 +210,7 @@ test("a list that was loading during a change does not overwrite it", async () =
   deepEqual(await todo.texts(), ["New", "Renamed"]);
 });
 
-/** A page whose stream tells `events`, each `[kind, todo]`, once the list was read. */
+/** A page whose stream sends `events`, each `[kind, todo]`, once the list was read. */
 async function openWithEvents(events, path) {
   let asked;
   const lines = events.map(([kind, todo]) => `event: ${kind}\ndata: ${JSON.stringify(todo)}\n\n`);
@@ -222,14 +222,14 @@ async function openWithEvents(events, path) {
       let connections = 0;
       await context.route("**/todos/events", async (route) => {
         connections += 1;
-        // The page reads the list when it is connected, and here that is when an answer is whole.
+        // The page reads the list once it is connected, which here means once a response is complete.
         if (connections > 1) await listed;
         const body = connections === 1 ? "retry: 50\n\n" : `retry: 1000000\n\n${lines.join("")}`;
         await route.fulfill({ contentType: "text/event-stream", body });
       });
     },
   });
-  // The page asks for it as soon as it has the event, which may be before anybody waits.
+  // The page requests the todo as soon as it gets the event, maybe before anybody awaits it.
   return { todo, asked };
 }
 
@@ -272,7 +272,7 @@ test("an event from before our change that arrives after its response shows no o
   await todo.editor("Milk").fill("Oat milk");
   await todo.page.evaluate(() => window.seen.splice(0));
   await todo.editor("Milk").press("Enter");
-  // The page asks how it is now. Once before the change, to be sure of what it overwrites.
+  // The page requests the current todo once before the change, to be sure of what it overwrites.
   await asked;
   await eventually(() => todo.page.evaluate(() => window.seen.at(-1)), (text) => text === "Oat milk");
   await todo.page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 300)));
@@ -311,22 +311,22 @@ for (const [kind, act, texts, left] of [
         });
       },
     });
-    /** Reads the list, which shows something of somebody else, and gives the rest. */
-    const readAnew = async (text) => {
+    /** Reloads the list, which shows a todo of somebody else, and returns the other texts. */
+    const readAgain = async (text) => {
       await world.api.add(text);
       await todo.page.evaluate(() => dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
       await todo.row(text).waitFor();
       return (await todo.texts()).filter((text) => !text.startsWith("Of somebody"));
     };
     await act(todo);
-    // It is sent at once, also where there would be time for an Undo.
+    // Hiding the page sends the change at once, even during the time for an Undo.
     await setHidden(todo, true);
     await done.promise;
-    deepEqual(await readAnew("Of somebody else"), texts);
+    deepEqual(await readAgain("Of somebody else"), texts);
     equal(parseInt(await todo.left.textContent()), left + 1);
     answer.resolve();
     await eventually(() => todo.left.textContent(), (words) => parseInt(words) === left + 1);
-    deepEqual(await readAnew("Of somebody again"), texts);
+    deepEqual(await readAgain("Of somebody again"), texts);
     await eventually(() => todo.left.textContent(), (words) => parseInt(words) === left + 2);
   });
 }
@@ -345,7 +345,7 @@ test("unreadable events make the page reload the list, one request at a time", a
       await context.route("**/todos/?limit=*", async (route) => {
         lists += 1;
         const response = await route.fetch();
-        // The first list is of before it.
+        // The first list is from before this todo.
         if (lists === 1) await world.api.add("Missed");
         return route.fulfill({ response });
       });

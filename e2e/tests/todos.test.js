@@ -1,4 +1,4 @@
-// What a person does with todos, with JavaScript and without.
+// What a user does with todos, with JavaScript and without.
 
 import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { beforeEach, describe, test } from "node:test";
@@ -25,7 +25,7 @@ for (const javaScriptEnabled of [true, false]) {
       ok(await todo.newTodo.evaluate((field) => field === document.activeElement));
       match(await todo.page.title(), /Staging/);
       ok(await todo.page.getByText("Staging", { exact: true }).first().isVisible());
-      // The events of the list that was emptied just before may come late.
+      // Events from emptying the previous test's list may arrive late.
       await todo.page.getByText("Nothing here yet").waitFor();
       equal(await todo.left.textContent(), "0 items left");
       equal(await todo.clear.count(), 0);
@@ -164,12 +164,12 @@ for (const javaScriptEnabled of [true, false]) {
         const { page } = todo;
         const cdp = await page.context().newCDPSession(page);
         await cdp.send("Animation.enable");
-        /** Presses the same point of this page and of the one that it leads to, however long that takes to come. */
+        /** Presses the same point on this page and on the one that it leads to, however slow that is. */
         const pressTwice = async (button) => {
           await button.click({ trial: true });
           const box = await button.boundingBox();
           const point = [box.x + box.width / 2, box.y + box.height / 2];
-          // What ends after a while stays as it is on a page that comes now.
+          // Stops the animations of the page that loads next, so that nothing timed ends on it.
           await cdp.send("Animation.setPlaybackRate", { playbackRate: 0 });
           const came = page.waitForEvent("load");
           await page.mouse.click(...point);
@@ -195,7 +195,7 @@ for (const javaScriptEnabled of [true, false]) {
       });
     }
 
-    // A browser throws the first answer of a form away when the form is sent again.
+    // A browser discards the response to a form that is sent again.
     for (const [name, done, after] of [
       ["Clear completed", true, ["Bread"]],
       ["Complete all", false, ["Milk ✓", "Jam ✓", "Bread ✓"]],
@@ -239,7 +239,7 @@ for (const javaScriptEnabled of [true, false]) {
       await world.api.add("Milk and honey");
       const todo = await open();
       const box = await todo.page.getByText("Milk and honey").boundingBox();
-      // Playwright's own mouse drags by scripts of the page.
+      // Playwright's own mouse drags with scripts in the page.
       const cdp = await todo.page.context().newCDPSession(todo.page);
       const mouse = (type, x) =>
         cdp.send("Input.dispatchMouseEvent", { type, x: box.x + x, y: box.y + box.height / 2, button: "left", clickCount: 1 });
@@ -346,7 +346,7 @@ for (const javaScriptEnabled of [true, false]) {
 
     test("the picture has an alternative text, and details on request", async () => {
       const todo = await open();
-      // It is fetched in the background: the first page may be too early.
+      // It is fetched in the background, so the first page may be too early.
       await eventually(
         async () => {
           await todo.page.reload();
@@ -376,7 +376,7 @@ for (const javaScriptEnabled of [true, false]) {
         ok(await fits());
         await todo.button("Edit", "Milk").click();
         await todo.editor("Milk").waitFor();
-        // Before its styles are there, nothing of a page fits.
+        // Before its styles are loaded, no page fits.
         await eventually(fits, Boolean);
       });
     }
@@ -409,7 +409,7 @@ for (const javaScriptEnabled of [true, false]) {
         }
         throw new Error(`Tab does not lead to ${locator}`);
       };
-      // The browser gives the focus after the page loads; keys before it are lost.
+      // The browser sets the focus after the page loads; earlier keys are lost.
       await todo.newTodo.and(todo.page.locator(":focus")).waitFor();
       await keyboard.type("Milk");
       await keyboard.press("Enter");

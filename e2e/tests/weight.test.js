@@ -1,4 +1,4 @@
-// How much a browser has to fetch before the page is whole.
+// How much a browser must fetch for a complete page.
 
 import { ok } from "node:assert/strict";
 import { test } from "node:test";
@@ -12,7 +12,7 @@ const world = suite(startStandalone);
 const LIMITS = { "scripts and styles": 60_000, font: 30_000 };
 
 test("scripts and styles are 60 kB at most as they are transferred, and the font is 30 kB", async () => {
-  // The files that are built in: those of a folder would be served without compression.
+  // The built-in files: those from a folder would be served uncompressed.
   const context = await world.browser.newContext({ serviceWorkers: "block" });
   const page = await context.newPage();
   const cdp = await context.newCDPSession(page);
