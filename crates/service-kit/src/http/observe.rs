@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
@@ -121,7 +121,12 @@ struct Route(Option<MatchedPath>);
 
 impl Route {
     fn as_str(&self) -> &str {
-        self.0.as_ref().map_or("unmatched", MatchedPath::as_str)
+        let path = self.0.as_ref().map_or("unmatched", MatchedPath::as_str);
+        // A router below `/staging/` makes `/staging//` of its `/`.
+        match path.strip_suffix('/') {
+            Some(one) if one.ends_with('/') => one,
+            _ => path,
+        }
     }
 }
 
@@ -265,7 +270,9 @@ pub(super) async fn observe(
     let exported = span_of(&request, method, &route);
     let context = RequestContext::of(request.headers(), &exported);
     let trace = context.trace;
-    let uri = request.uri().clone();
+    // With the prefix, if a router of this process stripped it.
+    let original = request.extensions().get::<OriginalUri>();
+    let uri = original.map_or_else(|| request.uri().clone(), |original| original.0.clone());
     let request_id = HeaderValue::from_str(&context.request_id);
     let span = info_span!(
         "request",

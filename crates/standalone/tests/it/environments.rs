@@ -231,6 +231,36 @@ async fn requests_for_other_host_names_are_refused() {
 }
 
 #[tokio::test]
+async fn a_request_is_logged_with_its_whole_path_and_route() {
+    let data = TempDir::new().unwrap();
+    let service = program(&data)
+        .env("LOG_FORMAT", "json")
+        .start()
+        .await
+        .unwrap();
+    let asked = [
+        ("/staging/", "/staging/"),
+        ("/staging/todos/1", "/staging/todos/{id}"),
+        ("/production/inbox", "/production/inbox"),
+        ("/", "/"),
+    ];
+    for (path, _) in asked {
+        let answer = client().get(service.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    }
+    service.terminate(STOP_DEADLINE).await.unwrap();
+    let log = service.stdout();
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lines: Vec<_> = lines.filter(|line| line["message"] == "request").collect();
+    for (path, route) in asked {
+        let line = lines.iter().find(|line| line["path"] == path);
+        assert_eq!(line.expect(path)["route"], route, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_cannot_override_the_prefix() {
     let data = TempDir::new().unwrap();
     let service = start(&data).await;
