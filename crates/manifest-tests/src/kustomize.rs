@@ -66,6 +66,7 @@ pub const MANAGED: &[&str] = &[
     "ephemeral-cache",
     "offsite-backup",
     "cloudnative-pg",
+    "point-in-time",
     "hpa",
     "monitoring",
     "gateway-api",

@@ -37,6 +37,7 @@ fn production_with_components_keeps_every_rule() -> Result<(), Failure> {
         "monitoring",
         "cloudnative-pg",
         "cloudnative-pg-alone",
+        "point-in-time",
         "sign-in",
         "edge-limits",
         "tls",

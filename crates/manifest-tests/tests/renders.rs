@@ -86,9 +86,28 @@ fn argocd() -> Outcome {
         "argocd/notifications.yaml",
         "argocd/argocd-cmd-params-cm.yaml",
         "kustomize/namespaces.yaml",
+        "kustomize/components/point-in-time/recover.yaml",
     ] {
         accepted(&std::fs::read_to_string(tree.path(file))?)?;
     }
+    Ok(())
+}
+
+/// PostgreSQL starts only with the data of its own major version.
+#[test]
+fn a_recovery_runs_the_image_of_the_cluster() -> Outcome {
+    let tree = Tree::repository();
+    let image = |file: &str| -> Result<String, Box<dyn std::error::Error>> {
+        let manifests = Manifests::parse(&std::fs::read_to_string(tree.path(file))?)?;
+        let image = manifests
+            .of_kind("Cluster")
+            .map(|one| one.text("/spec/imageName"));
+        Ok(image.collect())
+    };
+    assert_eq!(
+        image("kustomize/components/point-in-time/recover.yaml")?,
+        image("kustomize/components/cloudnative-pg/cluster.yaml")?
+    );
     Ok(())
 }
 
