@@ -28,6 +28,7 @@ fn without_promotions(render: &str) -> String {
             &format!("{key}: {name}")
         } else if before.ends_with("name: SOURCE_REVISION")
             || ["the-project/release", "the-project/commit"].contains(&key.trim())
+            || key.trim() == "app.kubernetes.io/version" && is_revision(value)
         {
             &format!("{key}: promoted")
         } else {
@@ -38,6 +39,11 @@ fn without_promotions(render: &str) -> String {
         before = line;
     }
     kept
+}
+
+/// Whether `label` is what a promotion writes: the commit that an image was built from.
+fn is_revision(label: &str) -> bool {
+    label == "unknown" || label.len() == 40 && label.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Refuses what an API server would refuse or silently drop.

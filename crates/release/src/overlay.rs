@@ -113,6 +113,7 @@ const CONTAINERS: [(&str, &str, &[&str]); 3] = [
 
 const RELEASE: &str = "the-project/release";
 const COMMIT: &str = "the-project/commit";
+const VERSION: &str = "app.kubernetes.io/version";
 
 impl State {
     /// What the overlay of `environment` says in `commit`.
@@ -253,8 +254,9 @@ impl std::fmt::Display for Revisions {
             }
             write!(
                 f,
-                "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {deployment}\n  annotations:\n    \
-                 {RELEASE}: {release:?}\n    {COMMIT}: {commit:?}\nspec:\n  template:\n    spec:\n      containers:\n"
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {deployment}\n  labels:\n    \
+                 {VERSION}: {revision:?}\n  annotations:\n    {RELEASE}: {release:?}\n    {COMMIT}: {commit:?}\nspec:\n  \
+                 template:\n    metadata:\n      labels:\n        {VERSION}: {revision:?}\n    spec:\n      containers:\n"
             )?;
             for container in *containers {
                 write!(
