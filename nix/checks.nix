@@ -44,7 +44,7 @@ let
     doInstallCargoArtifacts = false;
   };
 
-  # The programs' dependencies are optimised and static; these are neither, for tests and linters need no such wait.
+  # The programs' dependencies are optimised and static; these are neither, so that tests and linters build faster.
   withDependencies = common // {
     cargoArtifacts = craneLib.buildDepsOnly (
       common
@@ -54,7 +54,7 @@ let
     );
   };
 
-  # Pinned here and no input of the flake: nothing but one check reads it.
+  # Pinned here rather than as a flake input: only one check reads it.
   advisories = fetchFromGitHub {
     owner = "rustsec";
     repo = "advisory-db";

@@ -26,7 +26,7 @@ let
   };
   local = port: "127.0.0.1:${toString port}";
 
-  # The part of the ingress: one origin for the pages and the API.
+  # Stands in for the ingress: one origin for the pages and the API.
   ingress = writeText "Caddyfile" ''
     {
       admin off

@@ -1,5 +1,5 @@
 # The release programs. On Linux they are static (musl) and built for both architectures from either; elsewhere they
-# are what cargo makes of the machine itself.
+# are native cargo builds.
 {
   lib,
   stdenv,
@@ -64,9 +64,9 @@ let
         }";
         strictDeps = true;
         CARGO_PROFILE = "image";
-        # Tests have a check of their own.
+        # Tests run in their own check.
         doCheck = false;
-        # Else compiled C differs between the build of the dependencies and that of a program.
+        # Otherwise compiled C differs between the build of the dependencies and that of a program.
         NIX_OUTPATH_USED_AS_RANDOM_SEED = "aaaaaaaaaa";
       }
       // environment;

@@ -27,7 +27,7 @@ let
     cargoVendorDir = craneLib.vendorCargoDeps { cargoLock = ../Cargo.lock; };
     cargoExtraArgs = "--locked --package release";
     strictDeps = true;
-    # Tests have a check of their own.
+    # Tests run in their own check.
     doCheck = false;
   };
 
@@ -89,7 +89,7 @@ let
     kustomize
     skopeo-nix2container
   ];
-  # What needs no image, and works wherever git and kustomize do.
+  # Commands that need no image, and work wherever git and kustomize do.
   anywhere = {
     retag =
       command "retag"

@@ -1,5 +1,5 @@
-//! git, asked for objects and references alone: nothing here reads or writes a
-//! working tree, an index of somebody's, or a branch of the clone.
+//! Runs git on objects and references only: nothing here reads or writes a
+//! working tree, a user's index, or a branch of the clone.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -10,9 +10,9 @@ use tempfile::TempDir;
 
 use crate::Error;
 
-/// What of the environment reaches git: who commits, and how the remote is
-/// reached. Everything else of git's variables is about the repository of
-/// whoever called us, such as `GIT_DIR` and `GIT_INDEX_FILE` in a hook.
+/// Environment variables passed to git: who commits, and how the remote is
+/// reached. Git's other variables describe the caller's repository, such as
+/// `GIT_DIR` and `GIT_INDEX_FILE` in a hook.
 const KEPT: [&str; 14] = [
     "GIT_ALLOW_PROTOCOL",
     "GIT_ASKPASS",
@@ -38,12 +38,12 @@ const KEPT_PREFIXES: [&str; 6] = [
     "GIT_SSL",
 ];
 
-/// What of the configuration must not have a say here: how people like their
-/// output, their index and their pushes.
+/// User configuration that is overridden: preferences for output, the index
+/// and pushes.
 const SETTINGS: [&str; 15] = [
     "color.ui=false",
     "core.fsmonitor=false",
-    // Hooks are for what people do by hand.
+    // Hooks are for manual work.
     "core.hooksPath=/dev/null",
     "core.quotePath=false",
     "core.sparseCheckout=false",
@@ -66,12 +66,12 @@ pub(crate) struct Git {
 }
 
 impl Git {
-    /// The repository that `folder` is in.
+    /// The repository that contains `folder`.
     pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
         let here = Self {
             folder: folder.to_owned(),
         };
-        // Paths are those of the whole tree, and so are relative addresses of remotes.
+        // Paths and relative remote URLs are relative to the root of the tree.
         let bare = here.run(&["rev-parse", "--is-inside-work-tree"])? != "true";
         let top = if bare {
             "--absolute-git-dir"
@@ -82,8 +82,8 @@ impl Git {
         Ok(Self { folder })
     }
 
-    /// Fails where the history does not go back to its start: what is not in it
-    /// could be taken for what never was.
+    /// Fails on a shallow clone: a commit that is missing from it could be
+    /// mistaken for one that never existed.
     pub(crate) fn check_is_whole(&self) -> Result<(), Error> {
         if self.run(&["rev-parse", "--is-shallow-repository"])? == "true" {
             return Err(Error::refused(
@@ -93,7 +93,7 @@ impl Git {
         Ok(())
     }
 
-    /// Fails where git would not know whom a commit is from.
+    /// Fails when git has no identity to commit with.
     pub(crate) fn check_identity(&self) -> Result<(), Error> {
         self.run(&["var", "GIT_COMMITTER_IDENT"]).map_err(|_| {
             Error::refused("git has no identity to commit with: git config --global user.name …, and user.email")
@@ -101,25 +101,25 @@ impl Git {
         Ok(())
     }
 
-    /// What git prints, without the line end.
+    /// Runs git and returns its output without the trailing newline.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String, Error> {
         let output = self.ask(arguments)?;
         checked(arguments, output).map(|bytes| text(&bytes))
     }
 
-    /// What git prints and how it ends, whichever way.
+    /// Runs git and returns its output and exit status, even on failure.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<Output, Error> {
         let mut command = self.command(arguments);
         command.output().map_err(Error::file("git"))
     }
 
-    /// What git prints when it is given `input`.
+    /// Runs git with `input` on stdin and returns its output.
     pub(crate) fn feed(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Error> {
         feed(self.command(arguments), arguments, input)
     }
 
-    /// Whether the answer is yes: git says 0 for yes, 1 for no, and more for
-    /// "cannot tell".
+    /// Runs a git query: exit status 0 means yes, 1 means no, and anything
+    /// higher "cannot tell".
     pub(crate) fn is(&self, arguments: &[&str]) -> Result<bool, Error> {
         let output = self.ask(arguments)?;
         match output.status.code() {
@@ -129,7 +129,7 @@ impl Git {
         }
     }
 
-    /// Whether `older` is in the history of `newer`, or the same.
+    /// Whether `older` is an ancestor of `newer`, or the same commit.
     pub(crate) fn is_in_history(&self, older: &str, newer: &str) -> Result<bool, Error> {
         self.is(&["merge-base", "--is-ancestor", older, newer])
     }
@@ -214,7 +214,7 @@ impl Git {
         Ok(files.map(str::to_owned).collect())
     }
 
-    /// The tree of `commit` with other contents of some files.
+    /// The tree of `commit` with the contents of some files replaced.
     pub(crate) fn tree_with(
         &self,
         commit: &str,
@@ -242,7 +242,7 @@ impl Git {
         Ok(text(&run(&["write-tree"])?))
     }
 
-    /// Makes a commit; it is in no branch yet.
+    /// Creates a commit that is on no branch yet.
     pub(crate) fn make_commit(
         &self,
         tree: &str,
@@ -257,7 +257,7 @@ impl Git {
     }
 
     /// Writes the files below `path` of a tree into `folder`, byte for byte:
-    /// without the line ends and filters of a checkout.
+    /// without a checkout's line-ending conversion and filters.
     pub(crate) fn export(&self, tree: &str, path: &str, folder: &Path) -> Result<(), Error> {
         let listed = self.run(&["ls-tree", "-r", "-z", "--full-tree", tree, "--", path])?;
         let mut paths = Vec::new();
@@ -294,7 +294,7 @@ impl Git {
                 command.env_remove(name);
             }
         }
-        // What git says is read here, so it has to be in one language.
+        // Git's messages are parsed, so they must be in one language.
         command.env("LC_ALL", "C").env_remove("LANGUAGE");
         command.env("GIT_NO_REPLACE_OBJECTS", "1");
         command.env("GIT_LITERAL_PATHSPECS", "1");
@@ -321,9 +321,9 @@ fn feed(mut command: Command, arguments: &[&str], input: &[u8]) -> Result<Vec<u8
     let mut child = command.spawn().map_err(Error::file("git"))?;
     let stdin = child.stdin.take();
     let output = std::thread::scope(|scope| {
-        // Of its own, for git may answer before it has read all.
+        // In its own thread: git may answer before it has read all input.
         scope.spawn(move || {
-            // It ended without reading all, and its own words say why.
+            // A write fails if git exits early; its own message says why.
             stdin.map(|mut stdin| stdin.write_all(input))
         });
         child.wait_with_output()

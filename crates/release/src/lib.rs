@@ -3,8 +3,8 @@
 //! - [`publish()`] pushes the images that Nix has built, [`sign()`] signs them;
 //! - [`promote()`] brings them into an overlay, [`roll_back`] brings back what ran
 //!   before; Argo CD applies what the overlays say;
-//! - [`verify()`] looks from outside whether it works, and keeps what it found;
-//! - [`cluster`] has all of it on one machine.
+//! - [`verify()`] checks from outside whether it works, and records the result;
+//! - [`cluster`] runs all of it on one machine.
 //!
 //! The work is done by the programs that people use for it by hand, which have
 //! to be on `PATH`: git, kustomize, skopeo, diff, and for some commands cosign, syft, gh, docker, k3d,

@@ -14,16 +14,16 @@ use crate::release::Release;
 use crate::remote::{Origin, Remote, with_patience, with_retries};
 use crate::render::Render;
 
-/// What came of it.
+/// The outcome of a promotion.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// The overlay was changed, and the change is pushed.
     Changed,
-    /// The overlay is so already.
+    /// The overlay already has this release.
     Unchanged,
     /// The environment runs this newer tag.
     Newer(String),
-    /// The change waits on this branch for somebody to merge it.
+    /// The change is on this branch, waiting to be merged.
     Proposed(String),
 }
 
@@ -66,12 +66,12 @@ pub struct How {
 /// Staging gets the images alone: its configuration is what main says.
 /// Production gets the whole tree of the commit that has the tag.
 ///
-/// A push that loses a race is made again from where the branch is then, so no
-/// promotion is lost; and an older release never replaces a newer one.
+/// A push that loses a race is retried on the branch's new head, so no
+/// promotion is lost; an older release never replaces a newer one.
 ///
 /// # Errors
-/// Where the registry does not have the release, production is asked for what
-/// staging never ran, was rolled back from or was not verified with, or the
+/// When the registry lacks the release; when staging never ran, was rolled
+/// back from or was not verified with what production should get; or when the
 /// push fails for another reason than a race.
 pub fn promote(
     repository: &Path,
@@ -222,7 +222,7 @@ fn to_production(remote: &Remote, release: &Release, how: &How) -> Result<Outcom
 /// configuration and images together. Gives the tag that it went back to.
 ///
 /// # Errors
-/// Where there is no such promotion, or the push fails.
+/// When there is no such promotion, or the push fails.
 pub fn roll_back(
     repository: &Path,
     origin: &Origin,
@@ -242,8 +242,8 @@ fn back(remote: &Remote, environment: Environment, tag: Option<&str>) -> Result<
     back_from(remote, environment, tag, &base)
 }
 
-/// As [`roll_back`], from the commit `base` and no other. [`Error::Moved`] where
-/// the branch is no longer there.
+/// Like [`roll_back`], but only from the commit `base`: [`Error::Moved`] when
+/// the branch has moved on.
 pub(crate) fn back_from(
     remote: &Remote,
     environment: Environment,
@@ -290,12 +290,12 @@ pub(crate) fn branch_of(remote: &Remote, environment: Environment) -> &str {
     }
 }
 
-/// The message of the commit, by which people read the history.
+/// The commit message, for people who read the history.
 fn subject(environment: Environment, tag: &str) -> String {
     format!("GitOps {} Project {tag}", environment.title())
 }
 
-/// Every image has to be there, under its tag and with its digest.
+/// Every image must be in the registry, under its tag and with its digest.
 fn check_registry(release: &Release, transport: Transport) -> Result<(), Error> {
     for (name, wanted) in &release.digests {
         let image = release.by_tag(name);
@@ -316,8 +316,8 @@ fn check_registry(release: &Release, transport: Transport) -> Result<(), Error> 
     Ok(())
 }
 
-/// The commit that an environment runs. Where it is not known, it cannot be
-/// told what is newer.
+/// The commit that an environment runs. If it is unknown, so is which release
+/// is newer.
 fn known(remote: &Remote, commit: &str, tag: &str) -> Result<String, Error> {
     remote.commit(commit)?.ok_or_else(|| {
         Error::refused(format!(
@@ -338,7 +338,7 @@ fn known_release(remote: &Remote, release: &Release) -> Result<String, Error> {
     })
 }
 
-/// Production gets the bytes that staging ran, and did not go back from.
+/// Production gets only images that staging ran and was not rolled back from.
 fn staged(remote: &Remote, main: &str, release: &Release) -> Result<Past, Error> {
     let past = past::past(remote, main, Environment::Staging)?;
     let wanted: Vec<Option<&str>> = release
@@ -387,7 +387,7 @@ fn source(remote: &Remote, release: &Release, staged: &Past) -> Result<String, E
     if let Some(commit) = remote.tag(&release.tag)? {
         return Ok(commit);
     }
-    // Nobody tagged a commit: what staging ran with these images.
+    // No commit has the tag: use what staging ran with these images.
     Ok(remote
         .commit(&release.tag)?
         .unwrap_or_else(|| staged.commit.clone()))

@@ -1,4 +1,4 @@
-//! Pushes images that are built, as one index for all architectures.
+//! Pushes built images, as one index for all architectures.
 //!
 //! Every image is first laid out on disk (OCI image layout), where the index is
 //! made, and pushed from there with its digests preserved: pushing again pushes
@@ -33,7 +33,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// What the machines of `architectures` have pushed: the tag of each ends with
+    /// The images pushed by the machines of `architectures`: each tag ends with
     /// its architecture.
     #[must_use]
     pub fn joined(registry: &str, tag: &str, architectures: &[String]) -> Vec<Self> {
@@ -67,7 +67,7 @@ impl FromStr for Source {
 /// they were built from.
 ///
 /// # Errors
-/// Where an image is missing, the tag is taken by something else, or a push
+/// When an image is missing, the tag already has another digest, or a push
 /// fails.
 pub fn publish(
     registry: &str,
@@ -99,14 +99,14 @@ pub fn publish(
     Ok(release)
 }
 
-/// Gives what `registry` has for the commit `from` the tag `tag` as well: the
-/// same bytes, with nothing built. A commit that changes nothing of the programs
-/// has no images of its own; then those of the nearest commit before it are
-/// meant. All images get the tag, or none does.
+/// Adds the tag `tag` to the images of the commit `from` in `registry`: the
+/// same bytes, with nothing built. A commit that changes no program has no
+/// images of its own; the tag then goes to those of the nearest commit before
+/// it. All images get the tag, or none does.
 ///
 /// # Errors
-/// [`Error::NotYet`] where the images are not there, for they may still be built;
-/// and where the tag is taken by something else.
+/// [`Error::NotYet`] when the images are missing, as they may still be building;
+/// another error when the tag already has another digest.
 pub fn retag(
     repository: &Path,
     registry: &str,
@@ -118,7 +118,7 @@ pub fn retag(
     let source = published(repository, Release::new(registry, from, from)?, transport)?;
     release.revision.clone_from(&source.tag);
     release.commit = Some(from.to_owned());
-    // All are looked at before the first is tagged.
+    // Check all before tagging the first.
     let mut missing = Vec::new();
     for (name, digest) in &source.digests {
         if is_to_push(&release.by_tag(name), digest, transport)? {
@@ -136,8 +136,8 @@ pub fn retag(
     Ok(release)
 }
 
-/// What an image is built from. A commit that changes none of it has no images
-/// of its own. `staging.yml` goes by the same list.
+/// Paths that images are built from. A commit that changes none of them has no
+/// images of its own. `staging.yml` uses the same list.
 pub const INPUTS: [&str; 8] = [
     ".cargo/",
     "Cargo.lock",
@@ -149,7 +149,7 @@ pub const INPUTS: [&str; 8] = [
     "rust-toolchain.toml",
 ];
 
-/// So many commits that change no program are passed over.
+/// Maximum number of commits without program changes to skip.
 const FAR: usize = 200;
 
 /// `release`, or the one of the nearest commit before it that has images, as
@@ -194,8 +194,8 @@ fn published(
     )))
 }
 
-/// Looks up all images; whether they are there. Some without the others are not:
-/// they are about to come.
+/// Whether all images are in the registry. If only some are, the rest are still
+/// being published.
 fn fill(release: &mut Release, transport: Transport) -> Result<bool, Error> {
     release.digests.clear();
     for name in IMAGES {
@@ -213,7 +213,7 @@ fn fill(release: &mut Release, transport: Transport) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Whether `image` is missing. A tag stands for the same bytes for ever.
+/// Whether `image` is missing. A tag never changes its digest.
 fn is_to_push(image: &str, digest: &str, transport: Transport) -> Result<bool, Error> {
     match registry::digest(image, transport)? {
         None => Ok(true),
@@ -224,8 +224,8 @@ fn is_to_push(image: &str, digest: &str, transport: Transport) -> Result<bool, E
     }
 }
 
-/// Whom to trust is not decided here, and not every machine has a policy for
-/// it: what is copied was built, or is known by its digest.
+/// Trust is not decided here, and not every machine has a signature policy:
+/// what is copied was just built, or is pinned by digest.
 fn copy(from: &str, image: &str, transport: Transport) -> Result<(), Error> {
     let sh = Shell::new()?;
     let tls = transport.tls_verify();
@@ -240,7 +240,7 @@ fn copy(from: &str, image: &str, transport: Transport) -> Result<(), Error> {
 #[derive(Debug)]
 struct Layout {
     folder: TempDir,
-    /// Of the index.
+    /// The digest of the index.
     digest: String,
 }
 
@@ -267,7 +267,7 @@ impl Layout {
         }
         let mut manifests = Vec::new();
         for manifest in read::<Descriptors>(&path.join("index.json"))?.manifests {
-            // What was joined already, as each architecture's own machine pushes it.
+            // Already an index, as each architecture's own machine pushes one.
             if manifest["mediaType"]
                 .as_str()
                 .is_some_and(|kind| INDICES.contains(&kind))

@@ -1,4 +1,4 @@
-//! What `publish` has made and `promote` brings into an overlay.
+//! A release: `publish` writes it, `promote` brings it into an overlay.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// The images of ours, by the names that the overlays know them by.
+/// Our images, by their names in the overlays.
 pub const IMAGES: [&str; 3] = ["broadcaster", "todo-app", "todo-backend"];
 
 /// The images of one tag, with the digests of their indices. As JSON it is the
@@ -20,7 +20,7 @@ pub struct Release {
     pub registry: String,
     /// A commit, or a tag of git.
     pub tag: String,
-    /// What the images were built from, as `/version` tells it: a commit.
+    /// The commit that the images were built from, as `/version` reports it.
     #[serde(default)]
     pub revision: String,
     /// The commit that the tag is on, where that is another one: it has the same
@@ -46,7 +46,7 @@ impl Release {
     /// Reads the file that `publish` wrote.
     ///
     /// # Errors
-    /// Where it cannot be read, or does not name each image with a digest.
+    /// When it cannot be read, or does not name each image with a digest.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let json = fs::read(path).map_err(Error::file(path))?;
         let mut release: Self = serde_json::from_slice(&json)
@@ -68,7 +68,7 @@ impl Release {
     /// Writes it to `path`.
     ///
     /// # Errors
-    /// Where that is not possible.
+    /// When it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|error| Error::malformed(path.display().to_string(), error))?;
@@ -89,7 +89,7 @@ impl Release {
     }
 }
 
-/// A tag of git may hold what a tag of an image may not (OCI distribution
+/// A Git tag may contain characters that an image tag may not (OCI distribution
 /// specification, "Pulling manifests"): `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 fn check_tag(tag: &str) -> Result<(), Error> {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

@@ -1,5 +1,5 @@
 //! Signatures and SBOMs, for those who check what they run. They need the
-//! internet: sigstore knows the workflow by its identity (keyless signing).
+//! internet: sigstore identifies the workflow (keyless signing).
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::release::Release;
 /// syft reads from what cargo-auditable left in the programs.
 ///
 /// # Errors
-/// Where cosign or syft fail.
+/// When cosign or syft fails.
 pub fn sign(release: &Release) -> Result<(), Error> {
     let sh = Shell::new()?;
     let folder = sh.create_temp_dir()?;
@@ -33,7 +33,7 @@ pub fn sign(release: &Release) -> Result<(), Error> {
 /// Writes what is in each image into `folder`, as `NAME.spdx.json`.
 ///
 /// # Errors
-/// Where syft fails.
+/// When syft fails.
 pub fn sbom(release: &Release, folder: &Path) -> Result<(), Error> {
     let sh = Shell::new()?;
     for name in release.digests.keys() {

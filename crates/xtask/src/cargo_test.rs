@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_of_test_programs_are_read_and_other_lines_are_not() {
+    fn only_test_result_lines_are_parsed() {
         let line = "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out";
         assert_eq!(
             sum_of(line),

@@ -26,7 +26,7 @@ fn root() -> PathBuf {
     manifest.ancestors().nth(2).unwrap().to_owned()
 }
 
-/// The files of the repository that are no build products, by their paths in it.
+/// The files of the repository except build products, by path.
 fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut folders = vec![root()];
@@ -70,7 +70,7 @@ fn prose(text: &str) -> String {
         .collect()
 }
 
-/// What stands in backticks, outside of blocks.
+/// Code spans outside of blocks.
 fn spans(text: &str) -> impl Iterator<Item = &str> {
     let blocks = text.split("```").step_by(2);
     blocks.flat_map(|block| block.split('`').skip(1).step_by(2))

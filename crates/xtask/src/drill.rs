@@ -5,7 +5,7 @@ use xshell::cmd;
 use crate::Error;
 use crate::workspace::Workspace;
 
-/// Builds the programs and holds the drill with them.
+/// Builds the programs and runs the drill.
 pub(crate) fn hold(workspace: &Workspace, debug: bool, arguments: &[String]) -> Result<(), Error> {
     let sh = workspace.shell();
     let (profile, folder) = if debug {

@@ -12,7 +12,7 @@ pub(crate) fn test(sh: &Shell) -> Result<(), Error> {
     Ok(cmd!(sh, "npm test").run()?)
 }
 
-/// Prints the scores of Lighthouse, and fails where one is too low.
+/// Prints the Lighthouse scores, and fails if one is too low.
 pub(crate) fn lighthouse(sh: &Shell) -> Result<(), Error> {
     build(sh)?;
     let _folder = sh.push_dir("e2e/lighthouse");
@@ -20,7 +20,7 @@ pub(crate) fn lighthouse(sh: &Shell) -> Result<(), Error> {
     Ok(cmd!(sh, "npm start").run()?)
 }
 
-/// Takes the pictures of the README anew.
+/// Retakes the README's screenshots.
 pub(crate) fn screenshots(sh: &Shell) -> Result<(), Error> {
     build(sh)?;
     let _folder = sh.push_dir("e2e");

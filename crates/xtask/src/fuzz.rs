@@ -1,11 +1,11 @@
-//! What a stranger sends, by the thousand a second: `crates/fuzz`.
+//! Fuzzes the parsers of untrusted input: `crates/fuzz`.
 
 use xshell::cmd;
 
 use crate::Error;
 use crate::workspace::Workspace;
 
-/// Runs each of `targets`, or all, for so many seconds. It ends at the first
+/// Runs each of `targets`, or all, for `seconds` each. It ends at the first
 /// input that breaks one, which cargo-fuzz writes to a file and names.
 pub(crate) fn run(workspace: &Workspace, seconds: u32, targets: &[String]) -> Result<(), Error> {
     let sh = workspace.shell();

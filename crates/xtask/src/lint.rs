@@ -6,8 +6,8 @@ use xshell::{Shell, cmd};
 use crate::Error;
 use crate::report::Report;
 
-/// A check by a tool that one need not have: `nix develop` has all of them, and
-/// so has the flake's check.
+/// A check by an optional tool: `nix develop` and the flake's check have all
+/// of them.
 struct Optional {
     step: &'static str,
     program: &'static str,
@@ -17,7 +17,7 @@ struct Optional {
 }
 
 const OPTIONAL: &[Optional] = &[
-    // But for the advisories: their database may be out of reach.
+    // Except advisories: their database may be unreachable.
     Optional {
         step: "dependencies",
         program: "cargo-deny",

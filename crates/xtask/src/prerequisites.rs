@@ -120,7 +120,7 @@ const PREREQUISITES: &[Prerequisite] = &[
     },
 ];
 
-/// Installs what is lacking where that is possible: on Debian, as root. Else the error lists it.
+/// Installs what is missing where possible: on Debian, as root. Otherwise the error lists it.
 pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
     let sh = workspace.shell();
     let lacking: Vec<_> = PREREQUISITES

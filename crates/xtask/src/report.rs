@@ -43,7 +43,7 @@ impl Report {
             .unwrap_or_default()
     }
 
-    /// What stands below the table.
+    /// The text below the table.
     pub(crate) fn closing_line(&mut self, line: String) {
         self.closing_line = Some(line);
     }

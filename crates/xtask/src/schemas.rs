@@ -23,7 +23,7 @@ struct Schema {
     sha256: String,
 }
 
-/// Fetches the schemas that are not there with their hash.
+/// Fetches the schemas that are missing or have another hash.
 pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
     let sh = workspace.shell();
     if !workspace.has(PINS) {

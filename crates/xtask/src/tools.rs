@@ -73,7 +73,7 @@ const TOOLS: &[Tool] = &[
         is_needed: |workspace| workspace.has("kustomize") && !has_postgresql_18(workspace.shell()),
     },
     Tool {
-        // A server that speaks S3, for the copies of the backups. rclone has it inside since 1.65.
+        // A server that speaks S3, for the copies of the backups. rclone includes one since 1.65.
         name: "gofakes3",
         version: "v1.2.0",
         source: Source::Go {
@@ -83,7 +83,7 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
-/// Installs the tools that are needed and not there at their version.
+/// Installs the needed tools that are missing at their pinned version.
 pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
     for tool in lacking(workspace) {
         tool.install(workspace)?;
@@ -91,13 +91,13 @@ pub(crate) fn install(workspace: &Workspace) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a tool that pip fetches is lacking.
+/// Whether a tool that pip fetches is missing.
 pub(crate) fn needs_pip(workspace: &Workspace) -> bool {
     let from_pip = |tool: &Tool| !matches!(tool.source, Source::Go { .. });
     lacking(workspace).any(from_pip)
 }
 
-/// Whether a tool that Go builds is lacking.
+/// Whether a tool that Go builds is missing.
 pub(crate) fn needs_go(workspace: &Workspace) -> bool {
     lacking(workspace).any(|tool| matches!(tool.source, Source::Go { .. }))
 }
