@@ -111,26 +111,26 @@ let
             gh
           ]
         )
-        "Bring a published release to an environment"
+        "Deploy a published release to an environment"
         ''
           exec release promote "$@"
         '';
 
-    verify = command "verify" gitops "Look from outside whether an environment works" ''
+    verify = command "verify" gitops "Check from outside whether an environment works" ''
       exec release verify "$@"
     '';
 
     rollback =
-      command "rollback" (gitops ++ [ kubectl ]) "Bring an environment back to what it ran before"
+      command "rollback" (gitops ++ [ kubectl ]) "Roll an environment back to what it ran before"
         ''
           exec release rollback "$@"
         '';
 
-    preview = command "preview" gitops "Show what another commit would change in Kubernetes" ''
+    preview = command "preview" gitops "Show what a commit would change in Kubernetes" ''
       exec release preview "$@"
     '';
 
-    sbom = command "sbom" [ syft ] "Write what is in published images, as SPDX" ''
+    sbom = command "sbom" [ syft ] "Write the SBOMs of published images, as SPDX" ''
       exec release sbom "$@"
     '';
 
@@ -141,7 +141,7 @@ let
           skopeo-nix2container
           syft
         ]
-        "Put one index over the images that the machines of the architectures have pushed"
+        "Join the images that each architecture's machine pushed into one index"
         ''
           exec release publish "$@"
         '';
@@ -153,7 +153,7 @@ let
           k3d
           kubectl
         ]
-        "The cluster on this machine with all of it: status"
+        "Everything in a cluster on this machine: status"
         ''
           exec release cluster status "$@"
         '';
@@ -166,7 +166,7 @@ anywhere
 
     publish-native =
       publish "publish-native" native
-        "As publish, for the architecture of this machine alone";
+        "Like publish, only for the architecture of this machine";
   }
   //
     lib.mapAttrs'
@@ -184,7 +184,7 @@ anywhere
                 kubectl
               ]
             )
-            "The cluster on this machine with all of it: ${verb}"
+            "Everything in a cluster on this machine: ${verb}"
             ''
               export ARGOCD_MANIFEST=${argocdManifest}
               exec release cluster ${verb} ${arguments} "$@"

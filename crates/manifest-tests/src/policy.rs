@@ -144,7 +144,7 @@ fn read_only_root(manifests: &Manifests) -> Vec<String> {
         .filter(|container| {
             container.get("/securityContext/readOnlyRootFilesystem") != Some(&json!(true))
         })
-        .map(|container| format!("{container}: its root is writable"))
+        .map(|container| format!("{container}: its root filesystem is writable"))
         .collect()
 }
 
@@ -153,7 +153,7 @@ fn service_account(manifests: &Manifests) -> Vec<String> {
     for pod in manifests.pods() {
         if text(pod.spec(), "/serviceAccountName").is_empty() {
             found.push(format!(
-                "{}: runs as the namespace's default account",
+                "{}: uses the namespace's default service account",
                 pod.owner
             ));
         }
@@ -161,7 +161,10 @@ fn service_account(manifests: &Manifests) -> Vec<String> {
             found.push(format!("{}: gets a token for the API server", pod.owner));
         }
         if pod.spec()["enableServiceLinks"] != false {
-            found.push(format!("{}: gets a variable for each service", pod.owner));
+            found.push(format!(
+                "{}: gets environment variables for each service",
+                pod.owner
+            ));
         }
     }
     found
@@ -278,7 +281,7 @@ fn dumps(manifests: &Manifests) -> Vec<String> {
             let own = version(container.text("/image"));
             servers.iter().any(|server| *server != own)
         })
-        .map(|container| format!("{container}: of another version than {servers:?}"))
+        .map(|container| format!("{container}: differs from the server's version {servers:?}"))
         .collect()
 }
 
@@ -324,7 +327,7 @@ fn selectors(manifests: &Manifests) -> Vec<String> {
         let keys: Vec<_> = labels(selector.get("matchLabels")).into_keys().collect();
         if keys != ["app.kubernetes.io/name"] {
             found.push(format!(
-                "{}: selects by {keys:?}, which can never be changed",
+                "{}: selects by {keys:?}, which cannot be changed later",
                 pod.owner
             ));
         }
@@ -387,7 +390,7 @@ fn drain(manifests: &Manifests) -> Vec<String> {
         let given = container.pod.spec()["terminationGracePeriodSeconds"].as_u64();
         if needed.is_none() || given <= needed {
             found.push(format!(
-                "{container}: needs {needed:?} s to end and gets {given:?} s"
+                "{container}: needs {needed:?} s to stop but gets {given:?} s"
             ));
         }
     }
@@ -447,7 +450,7 @@ fn secret_files(manifests: &Manifests) -> Vec<String> {
                 .any(|variable| variable.pointer("/valueFrom/secretKeyRef").is_some())
         {
             found.push(format!(
-                "{container}: a secret in the environment is seen by every child"
+                "{container}: a secret in the environment is visible to every child process"
             ));
         }
         let files: BTreeSet<_> = container
@@ -492,11 +495,11 @@ fn references(manifests: &Manifests) -> Vec<String> {
         }
         for (kind, name) in wanted.into_iter().filter(|(_, name)| !name.is_empty()) {
             match manifests.find(kind, pod.owner.namespace(), name) {
-                None => found.push(format!("{}: there is no {kind} {name}", pod.owner)),
+                None => found.push(format!("{}: {kind} {name} does not exist", pod.owner)),
                 // Argo CD waits for a wave to be healthy, which it never is if it needs a later one.
                 Some(object) if object.wave() > pod.owner.wave() => {
                     found.push(format!(
-                        "{}: {kind} {name} comes in a later wave",
+                        "{}: {kind} {name} is applied in a later wave",
                         pod.owner
                     ));
                 }

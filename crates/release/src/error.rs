@@ -1,41 +1,41 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why something was not done. The text is for the person who asked for it.
+/// Why a command failed. The text is for the person who ran it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A program that does the work failed; what it said is on the terminal.
+    /// A program failed; its own output is on the terminal.
     #[error(transparent)]
     Program(#[from] xshell::Error),
     /// git failed.
     #[error("git {command} failed: {said}")]
     Git {
-        /// What it was asked.
+        /// Its arguments.
         command: String,
-        /// What it said.
+        /// Its output.
         said: String,
     },
-    /// What was asked for must not be done, or cannot: why, and what to do.
+    /// The request is not allowed or not possible: why, and what to do.
     #[error("{0}")]
     Refused(String),
-    /// What was asked for cannot be done yet, and may be later: why, and what to do if it stays so.
+    /// The request is not possible yet, but may be later: why, and what to do if that does not change.
     #[error("{0}")]
     NotYet(String),
-    /// Somebody else has pushed in between.
-    #[error("{0} kept moving while this was pushed: try again")]
+    /// Another push came first.
+    #[error("{0} kept moving during the push: try again")]
     Moved(String),
     /// A file cannot be used.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// A file or an answer is not what it should be.
+    /// A file or an answer has an unexpected form.
     #[error("{what}: {why}")]
     Malformed {
-        /// Which file, or whose answer.
+        /// The file, or what gave the answer.
         what: String,
         /// What is wrong with it.
         why: String,

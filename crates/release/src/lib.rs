@@ -1,13 +1,13 @@
 //! From a commit to a running environment.
 //!
 //! - [`publish()`] pushes the images that Nix has built, [`sign()`] signs them;
-//! - [`promote()`] brings them into an overlay, [`roll_back`] brings back what ran
-//!   before; Argo CD applies what the overlays say;
+//! - [`promote()`] pins them in an overlay, [`roll_back`] restores what ran
+//!   before; Argo CD applies the overlays;
 //! - [`verify()`] checks from outside whether it works, and records the result;
 //! - [`cluster`] runs all of it on one machine.
 //!
-//! The work is done by the programs that people use for it by hand, which have
-//! to be on `PATH`: git, kustomize, skopeo, diff, and for some commands cosign, syft, gh, docker, k3d,
+//! The work is done by the programs that people would use by hand, which must be
+//! on `PATH`: git, kustomize, skopeo, diff, and for some commands cosign, syft, gh, docker, k3d,
 //! kubectl and curl.
 
 pub mod cluster;

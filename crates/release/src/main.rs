@@ -1,4 +1,4 @@
-//! The commands of a release, as workflows and people call them.
+//! The command line of a release, for workflows and people.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,44 +19,44 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Push the images that are built, and write their digests
+    /// Push built images and write their digests
     Publish(Publish),
-    /// Bring a published release to an environment
+    /// Deploy a published release to an environment
     Promote(Promote),
-    /// Look from outside whether an environment works
+    /// Check from outside whether an environment works
     Verify(Verify),
-    /// Bring an environment back to what it ran before
+    /// Roll an environment back to what it ran before
     Rollback(Rollback),
-    /// Show what another commit would change in Kubernetes, as Markdown
+    /// Show, as Markdown, what a commit would change in Kubernetes
     Preview {
         /// The commit to compare with
         from: String,
-        /// The other one
+        /// The commit that makes the changes
         to: String,
     },
-    /// Write what is in published images, as SPDX: `NAME.spdx.json`
+    /// Write the SBOMs of published images, as SPDX: `NAME.spdx.json`
     Sbom {
-        /// What `publish` wrote
+        /// The file that `publish` wrote
         #[arg(long, default_value = "digests.json")]
         digests: PathBuf,
     },
-    /// A cluster on this machine with all of it
+    /// Run everything in a cluster on this machine
     #[command(subcommand)]
     Cluster(Cluster),
 }
 
 #[derive(Debug, Args)]
 struct Publish {
-    /// Where to push: the part of an image's address before its name
+    /// The registry to push to: the part of an image's address before its name
     #[arg(long)]
     registry: String,
 
-    /// The tag of the images: the commit, or a tag of git
+    /// The tag of the images: a commit or a Git tag
     #[arg(long)]
     tag: String,
 
-    /// An image for an architecture, as `NAME=SOURCE` with a source that skopeo
-    /// reads. `nix run .#publish` gives them all
+    /// An image for one architecture, as `NAME=SOURCE`, with a source that
+    /// skopeo can read. `nix run .#publish` passes all of them
     #[arg(long = "image")]
     images: Vec<Source>,
 
@@ -64,16 +64,16 @@ struct Publish {
     #[arg(long, conflicts_with = "from")]
     revision: Option<String>,
 
-    /// Put one index over the images that were pushed as `TAG-ARCHITECTURE`, as
-    /// the machines of the architectures do
+    /// Join the images that each architecture's machine pushed as
+    /// `TAG-ARCHITECTURE` into one index
     #[arg(long = "join", value_name = "ARCHITECTURE", conflicts_with = "images")]
     architectures: Vec<String>,
 
-    /// Push nothing new: give the images of this commit the tag as well
+    /// Push nothing; add the tag to the images of this commit
     #[arg(long, conflicts_with = "images")]
     from: Option<String>,
 
-    /// For how many minutes to wait for the images of that commit
+    /// Minutes to wait for the images of that commit
     #[arg(long, value_name = "MINUTES", default_value_t = 0, requires = "from")]
     wait: u32,
 
@@ -81,7 +81,7 @@ struct Publish {
     #[arg(long, default_value = "digests.json")]
     digests: PathBuf,
 
-    /// Sign the images and attach their SBOMs; needs the internet
+    /// Sign the images and attach their SBOMs; requires internet access
     #[arg(long)]
     sign: bool,
 
@@ -91,14 +91,14 @@ struct Publish {
 
 #[derive(Debug, Args)]
 struct Promote {
-    /// Which one
+    /// The environment
     environment: Environment,
 
-    /// The tag that was published
+    /// The published tag
     #[arg(long)]
     tag: String,
 
-    /// What `publish` wrote
+    /// The file that `publish` wrote
     #[arg(long, default_value = "digests.json")]
     digests: PathBuf,
 
@@ -114,7 +114,7 @@ struct Promote {
 
 #[derive(Debug, Args)]
 struct Verify {
-    /// Which one
+    /// The environment
     environment: Environment,
 
     #[command(flatten)]
@@ -126,15 +126,15 @@ struct Verify {
 
 #[derive(Debug, Args)]
 struct Rollback {
-    /// Which one
+    /// The environment
     environment: Environment,
 
-    /// Also end the sync that Argo CD runs at the moment in the cluster of this
-    /// context of kubectl, so that the rollback waits for nothing
+    /// Also terminate Argo CD's running sync, in the cluster of this kubectl
+    /// context, so that the rollback starts at once
     #[arg(long)]
     context: Option<String>,
 
-    /// The tag to go back to; without it, to what ran before
+    /// The tag to go back to [default: what ran before]
     #[arg(long)]
     to: Option<String>,
 
@@ -144,11 +144,11 @@ struct Rollback {
 
 #[derive(Debug, Subcommand)]
 enum Cluster {
-    /// Make the cluster, or what of it is missing
+    /// Create the cluster, or whatever part of it is missing
     Up(cluster::Options),
-    /// Remove it
+    /// Remove the cluster
     Down,
-    /// Show how it is
+    /// Show the state of the cluster
     Status,
 }
 
@@ -205,7 +205,7 @@ fn run_publish(options: Publish) -> Result<(), Error> {
         release::sign(&release)?;
     }
     release.write(&digests)?;
-    println!("digests are in {}", digests.display());
+    println!("wrote the digests to {}", digests.display());
     Ok(())
 }
 
@@ -213,7 +213,7 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
     let release = Release::read(&options.digests)?;
     if release.tag != options.tag {
         return Err(Error::Refused(format!(
-            "{} is about {}, not about {}",
+            "{} is for {}, not for {}",
             options.digests.display(),
             release.tag,
             options.tag
@@ -230,7 +230,7 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
     )?;
     let title = environment.title();
     match outcome {
-        Outcome::Changed => println!("{title} is promoted to {}", release.tag),
+        Outcome::Changed => println!("{title} was promoted to {}", release.tag),
         Outcome::Proposed(branch) => {
             println!("{title} gets {} when {branch} is merged", release.tag);
         }
@@ -238,7 +238,9 @@ fn run_promote(options: &Promote) -> Result<(), Error> {
             println!("{title} already has {}: nothing to do", release.tag);
         }
         Outcome::Newer(newer) => {
-            println!("{title} is at {newer}, which is newer: nothing to do. To go back: rollback");
+            println!(
+                "{title} is at {newer}, which is newer: nothing to do. To go back, use `rollback`"
+            );
         }
     }
     Ok(())
@@ -250,7 +252,7 @@ fn run_verify(options: &Verify) -> Result<(), Error> {
     match release::verify(Path::new("."), &options.origin, environment, &options.look)? {
         Verified::Works(tag) => println!("{title} works at {tag}"),
         Verified::Superseded(tag) => {
-            println!("{title} was promoted to {tag} meanwhile: verify that instead");
+            println!("{title} was promoted to {tag} in the meantime: verify that instead");
         }
     }
     Ok(())
@@ -268,7 +270,7 @@ fn run_rollback(options: &Rollback) -> Result<(), Error> {
     match &options.context {
         Some(context) => release::end_running(context, environment)?,
         None => println!(
-            "Argo CD takes it at its next poll, or when the running sync ends; --context ends that sync now"
+            "Argo CD applies it at its next poll, or when the running sync ends; --context terminates that sync now"
         ),
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What was found out about a release, kept in the repository as git notes:
+//! Verification results of releases, kept in the repository as git notes:
 //! `git log --notes=verified`.
 
 use std::collections::BTreeMap;
@@ -13,29 +13,28 @@ use crate::remote::{Remote, with_retries};
 
 const REFERENCE: &str = "refs/notes/verified";
 
-/// How it went.
+/// The result of a verification.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
-    /// Everything was as it should be.
+    /// All checks passed.
     Passed,
-    /// Something was not.
+    /// A check failed.
     Failed,
-    /// Nobody looked, and somebody says why.
+    /// The verification was skipped, for a stated reason.
     Unverified,
 }
 
-/// One line of a note. It speaks of these bytes with this configuration, and of
-/// nothing else.
+/// One line of a note. It holds only for these digests with this configuration.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Entry {
     pub(crate) environment: String,
-    /// What was promoted.
+    /// The promoted tag.
     pub(crate) release: String,
     pub(crate) verdict: Verdict,
-    /// When, as RFC 3339.
+    /// The time, as RFC 3339.
     pub(crate) at: String,
-    /// What was wrong, or why nobody looked.
+    /// Why it failed or was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
     /// The digest of each image.
@@ -64,10 +63,10 @@ impl Entry {
         }
     }
 
-    /// How long ago it was.
+    /// The time since the verification.
     pub(crate) fn age(&self) -> Result<time::Duration, Error> {
         let at = OffsetDateTime::parse(&self.at, &Rfc3339).map_err(|error| {
-            Error::malformed(format!("the time {:?} of a note", self.at), error)
+            Error::malformed(format!("the time {:?} in a note", self.at), error)
         })?;
         Ok(OffsetDateTime::now_utc() - at)
     }
@@ -80,7 +79,7 @@ pub(crate) fn digests(state: &State) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What is known about `commit`, oldest first.
+/// The entries about `commit`, oldest first.
 pub(crate) fn read(remote: &Remote, commit: &str) -> Result<Vec<Entry>, Error> {
     match remote.fetch(REFERENCE)? {
         Some(tip) => Ok(Note::of(remote, &tip, commit)?.entries()),
@@ -88,7 +87,7 @@ pub(crate) fn read(remote: &Remote, commit: &str) -> Result<Vec<Entry>, Error> {
     }
 }
 
-/// Adds to what is known about `commit`.
+/// Adds an entry about `commit`.
 pub(crate) fn add(remote: &Remote, commit: &str, entry: &Entry) -> Result<(), Error> {
     let line = serde_json::to_string(entry).map_err(|error| Error::malformed("a note", error))?;
     with_retries(|| {
@@ -110,7 +109,7 @@ pub(crate) fn add(remote: &Remote, commit: &str, entry: &Entry) -> Result<(), Er
 }
 
 struct Note {
-    /// Where in the tree of the notes.
+    /// The path in the tree of the notes.
     path: String,
     content: String,
 }
@@ -127,7 +126,7 @@ impl Note {
         let listed = remote
             .git
             .run(&["ls-tree", "-r", "-z", "--full-tree", "--name-only", tip])?;
-        // Many notes are kept in folders, whose names are the first digits.
+        // With many notes, git keeps them in folders named by the first digits.
         let path = listed
             .split('\0')
             .find(|path| path.replace('/', "") == commit);
@@ -140,7 +139,7 @@ impl Note {
         })
     }
 
-    /// Lines of somebody else are passed over.
+    /// The entries of the note; lines written by others are ignored.
     fn entries(&self) -> Vec<Entry> {
         let lines = self.content.lines();
         lines

@@ -1,6 +1,6 @@
-//! The overlays, and what of them a promotion writes: the entries of our images
-//! in `kustomization.yaml`, which is otherwise other people's, and
-//! `revision.yaml`, which is a promotion's alone.
+//! The overlays, and the parts of them that a promotion writes: the entries of
+//! our images in `kustomization.yaml`, the rest of which people edit, and all of
+//! `revision.yaml`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,12 +13,12 @@ use crate::Error;
 use crate::git::Git;
 use crate::release::{IMAGES, Release};
 
-/// An environment that is delivered to.
+/// An environment to deliver to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Environment {
     /// Runs what is on the main branch.
     Staging,
-    /// Runs what has a tag of git, after staging ran it.
+    /// Runs what has a Git tag, after staging ran it.
     Production,
 }
 
@@ -37,7 +37,7 @@ impl Environment {
         format!("{}/kustomization.yaml", self.overlay())
     }
 
-    /// The file that tells the programs what they were built from.
+    /// The file that tells each program which commit it was built from.
     pub(crate) fn revisions(self) -> String {
         format!("{}/revision.yaml", self.overlay())
     }
@@ -61,7 +61,7 @@ impl Environment {
     }
 }
 
-/// Where an image is taken from. Before the first promotion there is no digest.
+/// Where an image comes from. Before the first promotion there is no digest.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Pin {
@@ -85,22 +85,22 @@ pub(crate) struct State {
     /// The whole of `kustomization.yaml`.
     pub(crate) kustomization: String,
     pub(crate) pins: Pins,
-    /// What `revision.yaml` says; where there is none, nobody promoted.
+    /// What `revision.yaml` says; without that file, nothing was ever promoted.
     pub(crate) revisions: Revisions,
 }
 
 /// What `revision.yaml` says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Revisions {
-    /// The tag that was promoted.
+    /// The promoted tag.
     pub(crate) release: String,
-    /// The commit whose state it is.
+    /// The promoted commit.
     pub(crate) commit: String,
-    /// What each image was built from, by its name.
+    /// The commit that each image was built from, by image name.
     pub(crate) images: BTreeMap<String, String>,
 }
 
-/// Whose containers run an image: Deployment, image, containers.
+/// Which containers run which image: Deployment, image, containers.
 const CONTAINERS: [(&str, &str, &[&str]); 3] = [
     ("broadcaster-dep", "broadcaster", &["broadcaster"]),
     (
@@ -134,21 +134,21 @@ impl State {
         })
     }
 
-    /// Whether something was ever promoted.
+    /// Whether anything was ever promoted.
     pub(crate) fn is_promoted(&self) -> bool {
         !self.pins.is_empty() && self.pins.values().all(|pin| pin.digest.is_some())
     }
 
-    /// The tag that runs, where somebody promoted one.
+    /// The tag that runs, if one was promoted.
     pub(crate) fn tag(&self) -> &str {
         if self.revisions.release.is_empty() {
-            "what was pinned by hand"
+            "images pinned by hand"
         } else {
             &self.revisions.release
         }
     }
 
-    /// What is pulled, in the order of the images' names.
+    /// The digests, in the order of [`IMAGES`].
     pub(crate) fn digests(&self) -> Vec<Option<&str>> {
         IMAGES
             .iter()
@@ -156,8 +156,8 @@ impl State {
             .collect()
     }
 
-    /// With the images of `release`. An image whose bytes stay keeps its tag and
-    /// its revision too: then nothing of it changes, and its pods are left alone.
+    /// With the images of `release`. An image whose digest stays keeps its tag and
+    /// revision too, so its manifest does not change and its pods do not restart.
     pub(crate) fn with(&self, release: &Release, commit: &str) -> Result<Self, Error> {
         let mut pins = Pins::new();
         let mut images = BTreeMap::new();
@@ -201,7 +201,7 @@ impl State {
         })
     }
 
-    /// The files that say so.
+    /// The files that describe this state.
     pub(crate) fn files(&self, environment: Environment) -> Vec<(String, String)> {
         vec![
             (environment.kustomization(), self.kustomization.clone()),
@@ -240,7 +240,7 @@ impl std::fmt::Display for Revisions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "# Written by `promote`: what runs, and what each program was built from, which its `/version` tells."
+            "# Written by `promote`: the promoted release, and the commit of each program, which its `/version` reports."
         )?;
         for (number, (deployment, image, containers)) in CONTAINERS.iter().enumerate() {
             let Self {
@@ -277,11 +277,11 @@ struct Image {
     pin: Pin,
 }
 
-/// Reads the pins of our images in `yaml`, a kustomization. Others are nothing
-/// of ours.
+/// Reads the pins of our images in `yaml`, a kustomization. Other images are
+/// ignored.
 ///
 /// # Errors
-/// Where it is none.
+/// When `yaml` is not a kustomization.
 pub fn read(yaml: &str) -> Result<Pins, Error> {
     #[derive(Deserialize)]
     struct Kustomization {
@@ -297,12 +297,11 @@ pub fn read(yaml: &str) -> Result<Pins, Error> {
         .collect())
 }
 
-/// `yaml`, a kustomization, with other pins of our images. Every other line,
-/// order and comment stays as it is.
+/// `yaml`, a kustomization, with `pins` for our images. Every other line and
+/// comment, and their order, stays as it is.
 ///
 /// # Errors
-/// Where the list of the images is written in another way than as a list of
-/// lines.
+/// When the list of images is not written as a block, one entry below the other.
 pub fn edit(yaml: &str, pins: &Pins) -> Result<String, Error> {
     let line_end = if yaml.contains("\r\n") { "\r\n" } else { "\n" };
     let lines: Vec<&str> = yaml.split_inclusive('\n').collect();
@@ -315,7 +314,7 @@ pub fn edit(yaml: &str, pins: &Pins) -> Result<String, Error> {
                 .iter()
                 .position(|line| ends_list(line))
                 .unwrap_or(rest.len());
-            // Comments and blank lines before the next key belong to that.
+            // Comments and blank lines before the next key belong to that key.
             let mut own = rest.iter().take(end);
             let end = own
                 .rposition(|line| line.starts_with([' ', '-']))
@@ -374,7 +373,7 @@ pub fn edit(yaml: &str, pins: &Pins) -> Result<String, Error> {
     Ok(edited)
 }
 
-/// A line of the next key.
+/// Whether this line begins the next key.
 fn ends_list(line: &str) -> bool {
     !line.trim().is_empty() && !line.starts_with([' ', '-', '#'])
 }
@@ -402,8 +401,8 @@ fn entry(name: &str, pin: &Pin, indent: usize, line_end: &str) -> String {
     entry
 }
 
-/// Whether YAML, in either version, takes a tag for a text as it is: a commit
-/// such as 1e8… would be a number.
+/// Whether an unquoted tag is a string in both versions of YAML: a commit such
+/// as 1e8… would be a number.
 fn is_text(tag: &str) -> bool {
     const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let tag = tag.to_lowercase();
@@ -417,7 +416,7 @@ fn is_text(tag: &str) -> bool {
     !is_number && !WORDS.contains(&tag.as_str())
 }
 
-/// Nothing but the pins may have changed.
+/// Fails if anything but the pins has changed.
 fn check(before: &str, after: &str, pins: &Pins) -> Result<(), Error> {
     let others = |yaml: &str| -> Result<Value, Error> {
         let mut value: Value = serde_saphyr::from_str(yaml).map_err(|error| {
@@ -445,7 +444,7 @@ fn check(before: &str, after: &str, pins: &Pins) -> Result<(), Error> {
     }
     Err(Error::malformed(
         "kustomization.yaml",
-        "its `images:` cannot be changed without changing something else: write them as one entry below the other",
+        "`images:` cannot be edited without changing something else: write it as one entry below the other",
     ))
 }
 

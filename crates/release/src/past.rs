@@ -1,20 +1,21 @@
-//! What an environment ran: read from the branch that Argo CD follows.
+//! What an environment ran, as the branch that Argo CD follows records it.
 
 use crate::Error;
 use crate::overlay::{Environment, State};
 use crate::remote::Remote;
 
-/// The line in the message of a rollback's commit, before what it left.
+/// The trailer in the commit message of a rollback that names the release it
+/// rolled back from.
 pub(crate) const ROLLBACK: &str = "Rolled-Back-From: ";
 
-/// A state that an environment was brought to.
+/// A state of an environment, past or present.
 #[derive(Clone, Debug)]
 pub(crate) struct Past {
-    /// The commit that brought it.
+    /// The commit that made it.
     pub(crate) commit: String,
     pub(crate) state: State,
-    /// What makes it another state than the one before: for staging the images,
-    /// for production everything.
+    /// What distinguishes it from other states: for staging the images, for
+    /// production the whole tree.
     key: String,
     is_rollback: bool,
 }
@@ -50,7 +51,7 @@ pub(crate) fn past(
         let Some(kustomization) = text(kustomization) else {
             continue;
         };
-        // A state that cannot be read is none that could be gone back to.
+        // Nothing can be rolled back to a state that cannot be read.
         let Ok(state) = State::parse(kustomization, text(revisions).as_deref()) else {
             continue;
         };
@@ -72,15 +73,15 @@ pub(crate) fn past(
     Ok(past)
 }
 
-/// The states that stand, oldest first and the present one last: a rollback
-/// takes back everything after the state that it goes to.
+/// The states that were not rolled back from, oldest first, ending with the
+/// current one. A rollback undoes every state after the one that it restores.
 pub(crate) fn standing(past: &[Past]) -> Vec<&Past> {
     let mut standing: Vec<&Past> = Vec::new();
     for state in past.iter().rev() {
         let before = standing.iter().rposition(|one| one.key == state.key);
         match before {
             Some(position) if state.is_rollback => standing.truncate(position + 1),
-            // Something else of the file was changed.
+            // Something else in the file changed.
             Some(position) if position + 1 == standing.len() => {}
             _ => standing.push(state),
         }
@@ -88,7 +89,7 @@ pub(crate) fn standing(past: &[Past]) -> Vec<&Past> {
     standing
 }
 
-/// The state to go back to: what had `tag`, or what ran before.
+/// The state to roll back to: the newest one with `tag`, or the previous one.
 pub(crate) fn earlier(
     past: &[Past],
     environment: Environment,
@@ -108,7 +109,7 @@ pub(crate) fn earlier(
                     ran.join(", ")
                 )
             }
-            None => format!("{title} ran nothing else before"),
+            None => format!("{title} has no earlier release to go back to"),
         })
     })
 }

@@ -1,4 +1,4 @@
-//! Brings a release into an overlay, which is what Argo CD applies.
+//! Pins a release in an overlay, which Argo CD applies.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,35 +27,35 @@ pub enum Outcome {
     Proposed(String),
 }
 
-/// How a promotion is made.
+/// Options of a promotion.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct How {
-    /// Promote to production what nobody verified in staging, for this reason,
-    /// which is kept
+    /// Promote to production without a verification in staging, for this
+    /// reason, which is recorded
     #[arg(long, value_name = "WHY")]
     pub unverified: Option<String>,
 
-    /// For how many minutes staging has to have been verified before production
-    /// gets the same
+    /// Minutes that must pass between the verification of staging and the
+    /// promotion to production
     #[arg(long, value_name = "MINUTES", default_value_t = 0)]
     pub soak: u32,
 
-    /// For how many minutes to wait for what may still come: staging's run, its
-    /// verification, the time since
+    /// Minutes to wait for what is still missing: staging's run, its
+    /// verification, the soak time
     #[arg(long, value_name = "MINUTES", default_value_t = 0)]
     pub wait: u32,
 
-    /// Promote to production a commit of this branch, which main does not have
+    /// Promote to production a commit of this branch that is not in main
     #[arg(long, value_name = "BRANCH")]
     pub hotfix: Option<String>,
 
-    /// Push to a branch of its own and open a pull request with `gh`, for a
-    /// branch that takes nothing else
+    /// Push to a separate branch and open a pull request with `gh`, for a
+    /// branch that only accepts pull requests
     #[arg(long)]
     pub pull_request: bool,
 
-    /// Take only images that this identity has signed (keyless, by GitHub's
-    /// token): the address of the workflow, as a regular expression
+    /// Accept only images that this identity has signed (keyless, with GitHub's
+    /// token): a regular expression for the URL of the workflow
     #[arg(long, value_name = "IDENTITY")]
     pub signed_by: Option<String>,
 }
@@ -63,7 +63,7 @@ pub struct How {
 /// Pins the images of `release` in the overlay of `environment`, at `origin` of
 /// the clone `repository`. Nothing but the remote is changed.
 ///
-/// Staging gets the images alone: its configuration is what main says.
+/// Staging gets only the images: its configuration is that of main.
 /// Production gets the whole tree of the commit that has the tag.
 ///
 /// A push that loses a race is retried on the branch's new head, so no
@@ -217,9 +217,9 @@ fn to_production(remote: &Remote, release: &Release, how: &How) -> Result<Outcom
     Ok(outcome)
 }
 
-/// Pins again what `environment` ran at an earlier time: with `tag` what had
-/// that tag, else what ran before. Production gets back its whole tree,
-/// configuration and images together. Gives the tag that it went back to.
+/// Pins again what `environment` ran earlier: what had `tag`, or without one the
+/// previous release. Production gets back its whole tree, configuration and
+/// images together. Returns the tag that it went back to.
 ///
 /// # Errors
 /// When there is no such promotion, or the push fails.
@@ -233,12 +233,12 @@ pub fn roll_back(
     with_retries(|| back(&remote, environment, tag))
 }
 
-/// As [`roll_back`], once.
+/// Like [`roll_back`], without retries.
 fn back(remote: &Remote, environment: Environment, tag: Option<&str>) -> Result<String, Error> {
     let branch = branch_of(remote, environment);
-    let base = remote.branch(branch)?.ok_or_else(|| {
-        Error::refused(format!("{} ran nothing else before", environment.title()))
-    })?;
+    let base = remote
+        .branch(branch)?
+        .ok_or_else(|| Error::refused(format!("{} was never promoted", environment.title())))?;
     back_from(remote, environment, tag, &base)
 }
 
@@ -303,7 +303,7 @@ fn check_registry(release: &Release, transport: Transport) -> Result<(), Error> 
             Some(digest) if digest == *wanted => {}
             Some(digest) => {
                 return Err(Error::refused(format!(
-                    "{image} is {digest} in the registry, not {wanted}: publish it again under a tag of its own"
+                    "{image} is {digest} in the registry, not {wanted}: publish it again under a new tag"
                 )));
             }
             None => {
@@ -321,8 +321,8 @@ fn check_registry(release: &Release, transport: Transport) -> Result<(), Error> 
 fn known(remote: &Remote, commit: &str, tag: &str) -> Result<String, Error> {
     remote.commit(commit)?.ok_or_else(|| {
         Error::refused(format!(
-            "{tag} runs, made from {commit}, a commit that neither this clone nor {} has: whether it is newer cannot \
-             be told. `git fetch --all`, or go back first with `rollback`",
+            "the running release {tag} was made from {commit}, a commit that neither this clone nor {} has, so it is \
+             unknown which one is newer. Try `git fetch --all`, or go back first with `rollback`",
             remote.origin.remote
         ))
     })
@@ -331,8 +331,8 @@ fn known(remote: &Remote, commit: &str, tag: &str) -> Result<String, Error> {
 fn known_release(remote: &Remote, release: &Release) -> Result<String, Error> {
     remote.commit(&release.revision)?.ok_or_else(|| {
         Error::refused(format!(
-            "{} was built from {}, which is no commit that this clone or {} has: whether it is older than what runs \
-             cannot be told",
+            "{} was built from {}, a commit that neither this clone nor {} has, so it is unknown whether it is older \
+             than the running release",
             release.tag, release.revision, remote.origin.remote
         ))
     })
@@ -353,7 +353,7 @@ fn staged(remote: &Remote, main: &str, release: &Release) -> Result<Past, Error>
     if past.iter().any(|one| is_wanted(&one)) {
         let now = past.first().map_or("", |one| one.state.tag());
         return Err(Error::refused(format!(
-            "staging was rolled back from these images, to {now}: tag the commit of {now} to release that, or promote a fixed commit to staging first"
+            "staging was rolled back from these images to {now}: tag the commit of {now} to release it, or promote a fixed commit to staging first"
         )));
     }
     if let Some(now) = past.first()
@@ -364,7 +364,7 @@ fn staged(remote: &Remote, main: &str, release: &Release) -> Result<Past, Error>
         && remote.git.is_in_history(&ours, &running)?
     {
         return Err(Error::refused(format!(
-            "staging never ran these images and will not: staging runs a newer commit, {}. Tag that one, or one after it",
+            "staging never ran these images and never will: staging runs a newer commit, {}. Tag that one or a later one",
             now.state.tag()
         )));
     }
@@ -379,7 +379,7 @@ fn source(remote: &Remote, release: &Release, staged: &Past) -> Result<String, E
     if let Some(commit) = &release.commit {
         return remote.commit(commit)?.ok_or_else(|| {
             Error::refused(format!(
-                "{commit} is no commit that this clone or {} has",
+                "neither this clone nor {} has the commit {commit}",
                 remote.origin.remote
             ))
         });
@@ -402,7 +402,7 @@ fn check_branch(remote: &Remote, source: &str, main: &str, how: &How) -> Result<
     match &how.hotfix {
         None if remote.git.is_in_history(source, main)? => Ok(()),
         None => Err(Error::refused(format!(
-            "{source} is not in {branch} of {name}: push it there, or say with --hotfix which branch it is from"
+            "{source} is not in {branch} of {name}: push it there, or name its branch with --hotfix"
         ))),
         Some(hotfix) => {
             let tip = remote
@@ -429,7 +429,7 @@ pub(crate) fn notes_of(staged: &Past) -> String {
     }
 }
 
-/// What is asked for, before it is done.
+/// A requested promotion, before it happens.
 struct Checked<'a> {
     remote: &'a Remote,
     staged: &'a Past,
@@ -440,8 +440,8 @@ struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// Lets through what staging was verified with. Gives what the commit says
-    /// about it.
+    /// Allows only what staging was verified with. Returns the trailer for the
+    /// commit message.
     fn gate(&self, how: &How) -> Result<String, Error> {
         if let Some(why) = &how.unverified {
             return Ok(format!("Unverified: {}\n", why.replace('\n', " ")));
@@ -460,25 +460,27 @@ impl Checked<'_> {
         let otherwise = "or give a reason with --unverified";
         let Some(entry) = found else {
             return Err(Error::NotYet(if of_images.is_empty() {
-                format!("staging was not verified with these images: `verify staging`, {otherwise}")
+                format!(
+                    "staging was not verified with these images: run `verify staging`, {otherwise}"
+                )
             } else {
                 format!(
-                    "staging was verified with these images, but with another configuration than {} has: once staging \
-                     runs that, `verify staging` again (the workflow Staging by hand), tag a commit that was verified, {otherwise}",
+                    "staging was verified with these images, but with another configuration than that of {}: once staging \
+                     runs it, run `verify staging` again (start the workflow Staging by hand), tag a verified commit, {otherwise}",
                     self.source
                 )
             }));
         };
         if entry.verdict != Verdict::Passed {
             return Err(Error::NotYet(format!(
-                "the last verification of staging failed ({}): fix that and `verify staging`, {otherwise}",
-                entry.why.as_deref().unwrap_or("it does not say why")
+                "the last verification of staging failed ({}): fix it and run `verify staging`, {otherwise}",
+                entry.why.as_deref().unwrap_or("no reason recorded")
             )));
         }
         let soaked = entry.age()?.whole_minutes();
         if soaked < i64::from(how.soak) {
             return Err(Error::NotYet(format!(
-                "staging was verified {soaked} minutes ago, and {} are required",
+                "staging was verified {soaked} minutes ago, but {} are required",
                 how.soak
             )));
         }
@@ -496,8 +498,8 @@ impl Checked<'_> {
         Render::of(git, &tree, environment)
     }
 
-    /// Whether production runs this configuration already, with other images: as
-    /// a hotfix of what it runs does.
+    /// Whether production already runs this configuration with other images, as
+    /// for a hotfix of what it runs.
     fn keeps_configuration(&self) -> Result<bool, Error> {
         let Some(tip) = self.production else {
             return Ok(false);
@@ -526,7 +528,7 @@ fn deliver(
     }
     if base.is_none() {
         return Err(Error::refused(format!(
-            "{branch} does not exist yet, and a pull request needs it: make the first promotion without --pull-request"
+            "{branch} does not exist yet, but a pull request needs it: make the first promotion without --pull-request"
         )));
     }
     let (title, body) = message.split_once("\n\n").unwrap_or((message, ""));

@@ -84,7 +84,7 @@ pub fn publish(
             .map(|source| source.location.as_str())
             .collect();
         if locations.is_empty() {
-            return Err(Error::refused(format!("there is no --image {name}=…")));
+            return Err(Error::refused(format!("--image {name}=… is missing")));
         }
         let layout = Layout::new(&locations, transport)?;
         let image = release.by_tag(name);
@@ -184,13 +184,13 @@ fn published(
         String::new()
     } else {
         format!(
-            " for {asked}, which changes no program since {}",
+            " for {asked}, which has the same programs as {}",
             release.tag
         )
     };
     Err(Error::NotYet(format!(
-        "{image} is not in the registry{asked}: is the publishing of that commit done? Where its run failed, run it again; \
-         a commit in the middle of a push, or of another branch, is published by running the workflow for it"
+        "{image} is not in the registry{asked}: has that commit been published? If its run failed, run it again; \
+         for a commit in the middle of a push, or on another branch, run the workflow by hand"
     )))
 }
 
@@ -204,7 +204,7 @@ fn fill(release: &mut Release, transport: Transport) -> Result<bool, Error> {
             None if release.digests.is_empty() => return Ok(false),
             None => {
                 return Err(Error::NotYet(format!(
-                    "{} is not in the registry, where others of that commit are: is the publishing of it done?",
+                    "{} is not in the registry, but other images of that commit are: has publishing finished?",
                     release.by_tag(name)
                 )));
             }
@@ -219,7 +219,7 @@ fn is_to_push(image: &str, digest: &str, transport: Transport) -> Result<bool, E
         None => Ok(true),
         Some(there) if there == digest => Ok(false),
         Some(there) => Err(Error::refused(format!(
-            "{image} already has the digest {there}, and this build is {digest}: use another tag, or find out why the builds differ"
+            "{image} already has the digest {there}, but this build has {digest}: use another tag, or find out why the builds differ"
         ))),
     }
 }
@@ -289,7 +289,7 @@ impl Layout {
         manifests.dedup_by_key(|manifest| sort_key(manifest));
         if manifests.len() != locations.len() {
             return Err(Error::refused(format!(
-                "two of {} are for the same architecture",
+                "{} include two images for the same architecture",
                 locations.join(", ")
             )));
         }
@@ -310,7 +310,7 @@ impl Layout {
     }
 }
 
-/// What the image of `manifest` says of itself.
+/// The platform that the image of `manifest` declares.
 fn platform(layout: &Path, manifest: &Value) -> Result<Value, Error> {
     #[derive(Deserialize)]
     struct Manifest {

@@ -1,5 +1,5 @@
-//! What a registry has. The work is done by skopeo, which knows the credentials
-//! of `docker login`.
+//! Looks up images in a registry, with skopeo, which knows the credentials of
+//! `docker login`.
 
 use sha2::{Digest, Sha256};
 use xshell::{Shell, cmd};
@@ -9,7 +9,7 @@ use crate::Error;
 /// How to reach registries.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Transport {
-    /// Talk plain HTTP to the registry, such as that of a cluster on a laptop
+    /// Use plain HTTP for the registry, such as that of a cluster on a laptop
     #[arg(long)]
     pub insecure: bool,
 }
@@ -20,7 +20,7 @@ impl Transport {
     }
 }
 
-/// The digest of what `image` (`registry/name:tag`) points to, if it is there.
+/// The digest of `image` (`registry/name:tag`), if it exists.
 pub(crate) fn digest(image: &str, transport: Transport) -> Result<Option<String>, Error> {
     let sh = Shell::new()?;
     let tls = transport.tls_verify();
@@ -45,21 +45,21 @@ pub(crate) fn digest(image: &str, transport: Transport) -> Result<Option<String>
     }
 }
 
-/// Why a registry did not give an image.
+/// Why a registry did not return an image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Refusal {
-    /// It does not have it.
+    /// The image does not exist.
     Absent,
-    /// It does not say whether it has it to somebody who may not know.
+    /// Access denied; the image may or may not exist.
     Forbidden,
-    /// It cannot say at the moment.
+    /// The registry is failing or overloaded.
     Broken,
-    /// Something else, which says nothing about the image.
+    /// Another error, which says nothing about the image.
     Other,
 }
 
-/// What skopeo says, in small letters, by version: up to 1.9 the codes of the
-/// distribution specification, later their texts or the bare status.
+/// skopeo's error messages, in lower case. Up to version 1.9 they contain the
+/// codes of the distribution specification, later their texts or the bare status.
 const SAYINGS: [(Refusal, &[&str]); 3] = [
     (
         Refusal::Absent,
@@ -120,9 +120,9 @@ impl Refusal {
     fn advice(self) -> &'static str {
         match self {
             Self::Forbidden => {
-                ". Run `docker login` with an account that may read it; some registries also answer this for an image that does not exist"
+                ". Run `docker login` with an account that may read it; some registries give the same answer for an image that does not exist"
             }
-            Self::Broken => ". The registry itself failed: try again",
+            Self::Broken => ". The registry failed: try again",
             Self::Absent | Self::Other => "",
         }
     }

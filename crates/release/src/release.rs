@@ -1,4 +1,4 @@
-//! A release: `publish` writes it, `promote` brings it into an overlay.
+//! A release: `publish` writes it, `promote` pins it in an overlay.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,13 +18,13 @@ pub const IMAGES: [&str; 3] = ["broadcaster", "todo-app", "todo-backend"];
 pub struct Release {
     /// The part of an image's address before its name: `ghcr.io/team`.
     pub registry: String,
-    /// A commit, or a tag of git.
+    /// A commit or a Git tag.
     pub tag: String,
     /// The commit that the images were built from, as `/version` reports it.
     #[serde(default)]
     pub revision: String,
-    /// The commit that the tag is on, where that is another one: it has the same
-    /// programs, and other manifests or documents.
+    /// The commit that the tag is on, if it differs from `revision`: it has the
+    /// same programs, but other manifests or documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// The digest of each of [`IMAGES`], `sha256:…`.
@@ -100,8 +100,8 @@ fn check_tag(tag: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::refused(format!(
-        "{tag:?} cannot be the tag of an image: that has at most 128 letters, digits, `.`, `_` and `-`, and begins with \
-         neither `.` nor `-`. Tag the commit again with such a name (for a build number `v1.0.1-build.5`, not \
+        "{tag:?} cannot be an image tag: image tags have at most 128 letters, digits, `.`, `_` and `-`, and do not \
+         begin with `.` or `-`. Give the commit a valid tag (for a build number `v1.0.1-build.5`, not \
          `v1.0.1+build.5`)"
     )))
 }

@@ -16,28 +16,28 @@ pub struct Origin {
     #[arg(long, default_value = "origin")]
     pub remote: String,
 
-    /// The branch of staging there, which people push to
+    /// Staging's branch there, which people push to
     #[arg(long, default_value = "main")]
     pub branch: String,
 
-    /// The branch of production there, which promotions alone write
+    /// Production's branch there, which only promotions write
     #[arg(long, default_value = "production")]
     pub production_branch: String,
 }
 
-/// A remote of a clone. Of the clone, only its objects and its credentials are
-/// used: no reference, no index and no working tree of it is touched.
+/// A remote of a clone. Only the clone's objects and credentials are used; its
+/// references, index and working tree stay untouched.
 #[derive(Debug)]
 pub(crate) struct Remote {
     pub(crate) git: Git,
     pub(crate) origin: Origin,
-    /// As it is configured: git applies its rewriting rules to it. By the
-    /// remote's name, every fetch and push would move references of the clone.
+    /// As configured: git applies its rewriting rules to it. With the remote's
+    /// name instead, every fetch and push would move references of the clone.
     url: String,
 }
 
 impl Remote {
-    /// The remote of the clone that `repository` is in.
+    /// The remote of the clone that contains `repository`.
     pub(crate) fn new(repository: &Path, origin: &Origin) -> Result<Self, Error> {
         let git = Git::new(repository)?;
         git.check_is_whole()?;
@@ -50,8 +50,8 @@ impl Remote {
         })
     }
 
-    /// What a reference points to there, with its objects; `None` where it does
-    /// not exist.
+    /// Fetches what a reference of the remote points to; `None` if it does not
+    /// exist.
     pub(crate) fn fetch(&self, reference: &str) -> Result<Option<String>, Error> {
         let listed = self.git.run(&["ls-remote", &self.url, reference])?;
         let exists = listed
@@ -63,7 +63,7 @@ impl Remote {
         self.fetch_object(reference).map(Some)
     }
 
-    /// The tip of a branch there.
+    /// The tip of a branch of the remote.
     pub(crate) fn branch(&self, branch: &str) -> Result<Option<String>, Error> {
         self.fetch(&format!("refs/heads/{branch}"))
     }
@@ -75,8 +75,8 @@ impl Remote {
             .ok_or_else(|| Error::refused(format!("{} has no branch {branch}", self.origin.remote)))
     }
 
-    /// A commit by its full name, or by a name that begins with it, from here
-    /// or from there.
+    /// A commit by its full hash, or by a name that begins with it, from the
+    /// clone or the remote.
     pub(crate) fn commit(&self, name: &str) -> Result<Option<String>, Error> {
         let hash = name.get(..40).filter(|hash| crate::git::is_hash(hash));
         let Some(hash) = hash else {
@@ -85,11 +85,11 @@ impl Remote {
         if let Some(commit) = self.git.commit(hash)? {
             return Ok(Some(commit));
         }
-        // Not every server gives what no branch names.
+        // Not every server serves commits that no branch contains.
         Ok(self.fetch_object(hash).ok())
     }
 
-    /// The commit of a tag there.
+    /// The commit of a tag of the remote.
     pub(crate) fn tag(&self, tag: &str) -> Result<Option<String>, Error> {
         match self.fetch(&format!("refs/tags/{tag}"))? {
             Some(object) => self.git.commit(&object),
@@ -99,7 +99,7 @@ impl Remote {
 
     fn fetch_object(&self, what: &str) -> Result<String, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // Into a name of its own: two of us may fetch at the same time.
+        // A unique name: several fetches may run at the same time.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("refs/release/{}-{number}", std::process::id());
         self.git.run(&[
@@ -116,7 +116,7 @@ impl Remote {
         Ok(found)
     }
 
-    /// Brings `commit` to a branch of ours, whatever that pointed to.
+    /// Points one of our branches at `commit`, whatever it pointed to before.
     pub(crate) fn replace(&self, commit: &str, reference: &str) -> Result<(), Error> {
         let target = format!("+{commit}:{reference}");
         self.git
@@ -124,7 +124,7 @@ impl Remote {
         Ok(())
     }
 
-    /// Brings `commit` to a branch that was at `base`. [`Error::Moved`] where it
+    /// Pushes `commit` to a branch that was at `base`: [`Error::Moved`] when it
     /// no longer is.
     pub(crate) fn push(
         &self,
@@ -144,8 +144,8 @@ impl Remote {
         match pushed {
             Ok(_) if arrived => Ok(()),
             Ok(_) => Err(Error::refused(format!(
-                "the push went through, but {reference} of {} does not show it: do `url.*.pushInsteadOf` and the \
-                 addresses of {} lead to the same repository?",
+                "the push succeeded, but {reference} of {} does not show it: do `url.*.pushInsteadOf` and the \
+                 URLs of {} lead to the same repository?",
                 self.url, self.origin.remote
             ))),
             Err(_) if there.as_deref() != base => Err(Error::Moved(reference.to_owned())),
@@ -154,7 +154,7 @@ impl Remote {
     }
 }
 
-/// The one address that is pushed to.
+/// The one URL to push to.
 fn address(git: &Git, remote: &str) -> Result<String, Error> {
     for key in ["pushurl", "url"] {
         let key = format!("remote.{remote}.{key}");
@@ -166,7 +166,7 @@ fn address(git: &Git, remote: &str) -> Result<String, Error> {
             [url] => return Ok(url.to_owned()),
             _ => {
                 return Err(Error::refused(format!(
-                    "{key} has {} addresses, and a promotion pushes to one: add a remote for that one and pass --remote",
+                    "{key} has {} URLs, but a promotion pushes to one: add a remote for it and pass --remote",
                     urls.len()
                 )));
             }
@@ -175,16 +175,16 @@ fn address(git: &Git, remote: &str) -> Result<String, Error> {
     let remotes = git.run(&["remote"])?;
     let known: Vec<&str> = remotes.lines().collect();
     Err(Error::refused(format!(
-        "there is no remote {remote}, but {}: choose one with --remote",
+        "there is no remote {remote}: choose one with --remote (this clone has {})",
         if known.is_empty() {
-            "none at all".to_owned()
+            "none".to_owned()
         } else {
             known.join(", ")
         }
     )))
 }
 
-/// Makes a change again while somebody else was faster.
+/// Retries a change while other pushes win the race.
 pub(crate) fn with_retries<T>(attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     let patience = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(200))
@@ -196,16 +196,16 @@ pub(crate) fn with_retries<T>(attempt: impl FnMut() -> Result<T, Error>) -> Resu
         .when(|error| matches!(error, Error::Moved(_)))
         .notify(|error, _| {
             if let Error::Moved(branch) = error {
-                eprintln!("{branch} moved meanwhile: retrying on top of it");
+                eprintln!("{branch} has moved: retrying on its new head");
             }
         })
         .call()
 }
 
-/// Makes an attempt again while it says [`Error::NotYet`], for at most `patience`.
+/// Retries while the result is [`Error::NotYet`], for at most `patience`.
 ///
 /// # Errors
-/// Those of the last attempt.
+/// The error of the last attempt.
 pub fn with_patience<T>(
     patience: Duration,
     attempt: impl FnMut() -> Result<T, Error>,

@@ -1,5 +1,5 @@
-//! What Kubernetes would be told: the render of an overlay, in an order of its
-//! own, to be compared and to be known by its hash.
+//! The render of an overlay, which is what Kubernetes gets: sorted, so that
+//! renders can be compared and hashed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,27 +13,28 @@ use crate::git::Git;
 use crate::overlay::Environment;
 use crate::registry::sha256;
 
-/// The objects of an overlay, sorted, so that two renders can be compared.
+/// The objects of an overlay, sorted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Render(Vec<(String, String)>);
 
 /// How two renders differ.
 #[derive(Clone, Debug)]
 pub(crate) struct Difference {
-    /// For the message of a commit: an object in a line.
+    /// One line per object, for a commit message.
     pub(crate) short: String,
-    /// For whoever decides.
+    /// The whole diff, for reviewers.
     pub(crate) whole: String,
 }
 
-/// So many objects are named in a commit.
+/// Maximum number of objects that a commit message names.
 const SHORT: usize = 30;
 
-/// GitHub takes comments of 65 536 characters, and there are two environments.
+/// Maximum length of one environment's diff: GitHub limits comments to 65 536
+/// characters, and there are two environments.
 const COMMENT: usize = 25_000;
 
 impl Render {
-    /// What kustomize makes of the overlay of `environment` in `tree`.
+    /// What kustomize renders from the overlay of `environment` in `tree`.
     pub(crate) fn of(git: &Git, tree: &str, environment: Environment) -> Result<Self, Error> {
         let folder = TempDir::new().map_err(Error::file(std::env::temp_dir()))?;
         git.export(tree, "kustomize", folder.path())?;
@@ -48,12 +49,11 @@ impl Render {
         Ok(Self(objects))
     }
 
-    /// Before anything was promoted.
+    /// The render before the first promotion.
     pub(crate) fn nothing() -> Self {
         Self(Vec::new())
     }
 
-    /// What it is known by.
     pub(crate) fn hash(&self) -> String {
         sha256(self.text().as_bytes())
     }
@@ -70,7 +70,7 @@ impl Render {
         Some(object)
     }
 
-    /// What changes from this to `new`.
+    /// What changes from this render to `new`.
     pub(crate) fn difference(&self, new: &Self) -> Result<Difference, Error> {
         let mut lines = Vec::new();
         for (name, object) in &new.0 {
@@ -91,7 +91,7 @@ impl Render {
             lines.push(format!("and {more} more"));
         }
         if lines.is_empty() {
-            lines.push("nothing that Kubernetes sees".to_owned());
+            lines.push("no change in Kubernetes".to_owned());
         }
         Ok(Difference {
             short: lines.join("\n"),
@@ -100,11 +100,11 @@ impl Render {
     }
 }
 
-/// What both environments would be told otherwise by the manifests of `to` than
-/// by those of `from`, as Markdown for a comment on a pull request.
+/// What changes in both environments between the manifests of `from` and `to`,
+/// as Markdown for a comment on a pull request.
 ///
 /// # Errors
-/// Where one of them is no commit here, or cannot be rendered.
+/// When one of them is not a commit of the clone, or cannot be rendered.
 pub fn preview(repository: &Path, from: &str, to: &str) -> Result<String, Error> {
     let git = Git::new(repository)?;
     let tree = |name: &str| {
@@ -125,7 +125,7 @@ pub fn preview(repository: &Path, from: &str, to: &str) -> Result<String, Error>
         if whole.len() > COMMENT {
             let end = whole.floor_char_boundary(COMMENT);
             whole.truncate(end);
-            whole.push_str("\n… and more: `nix run .#preview` shows all of it\n");
+            whole.push_str("\n… truncated: `nix run .#preview` shows all of it\n");
         }
         let _ = writeln!(
             markdown,

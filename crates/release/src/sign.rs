@@ -1,4 +1,4 @@
-//! Signatures and SBOMs, for those who check what they run. They need the
+//! Signatures and SBOMs, for people who check what they run. Signing needs the
 //! internet: sigstore identifies the workflow (keyless signing).
 
 use std::path::Path;
@@ -8,8 +8,8 @@ use xshell::{Shell, cmd};
 use crate::Error;
 use crate::release::Release;
 
-/// Signs the index of each image, and attaches the SBOM of what is in it, which
-/// syft reads from what cargo-auditable left in the programs.
+/// Signs the index of each image and attaches its SBOM, which syft reads from
+/// the data that cargo-auditable embedded in the programs.
 ///
 /// # Errors
 /// When cosign or syft fails.
@@ -30,7 +30,7 @@ pub fn sign(release: &Release) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes what is in each image into `folder`, as `NAME.spdx.json`.
+/// Writes the SBOM of each image to `folder`, as `NAME.spdx.json`.
 ///
 /// # Errors
 /// When syft fails.
@@ -47,11 +47,11 @@ pub fn sbom(release: &Release, folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses a release that `identity`, a regular expression for the address of a
-/// workflow, did not sign.
+/// Refuses a release that was not signed by `identity`, a regular expression for
+/// the URL of a workflow.
 ///
 /// # Errors
-/// Where an image has no signature, or somebody else's.
+/// When an image has no signature, or only one of another identity.
 pub(crate) fn check(release: &Release, identity: &str) -> Result<(), Error> {
     const ISSUER: &str = "https://token.actions.githubusercontent.com";
     let sh = Shell::new()?;

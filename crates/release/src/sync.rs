@@ -1,15 +1,15 @@
-//! Argo CD's running operation: while there is one, no newer commit is looked at.
+//! Terminates Argo CD's running sync: until it ends, Argo CD ignores newer commits.
 
 use xshell::{Shell, cmd};
 
 use crate::{Environment, Error};
 
-/// Ends the syncs of `environment` that are running, its database's included,
-/// and has Argo CD look at the branch at once. `context` names the cluster: which
-/// one kubectl would pick by default is anybody's guess.
+/// Terminates the running syncs of `environment`, including its database's, and
+/// has Argo CD check the branch at once. `context` names the cluster, because
+/// kubectl's default could be any cluster.
 ///
 /// # Errors
-/// Where the cluster does not answer, or refuses.
+/// When the cluster does not answer, or refuses.
 pub fn end_running(context: &str, environment: Environment) -> Result<(), Error> {
     const NOW: &str = "argocd.argoproj.io/refresh=normal";
     const END: &str = r#"{"status":{"operationState":{"phase":"Terminating"}}}"#;
@@ -21,7 +21,7 @@ pub fn end_running(context: &str, environment: Environment) -> Result<(), Error>
         let kubectl = || cmd!(sh, "kubectl --context {context} -n argocd").quiet();
         let get = ["get", "application", application, "--output", PHASE];
         if kubectl().args(get).read()? == "Running" {
-            println!("ending the running sync of {application}");
+            println!("terminating the running sync of {application}");
             let end = [
                 "patch",
                 "application",

@@ -1,4 +1,5 @@
-//! Whether what was promoted works: looked at from outside, and kept as a note.
+//! Checks from outside whether the promoted release works, and records the
+//! result as a git note.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,44 +14,44 @@ use crate::remote::{Origin, Remote};
 use crate::render::Render;
 use crate::{Error, git};
 
-/// What is looked at, and what follows from it.
+/// What to check, and what to do on failure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Look {
-    /// Where people reach the environment
+    /// The public URL of the environment
     /// [default: the cluster on this machine]
     #[arg(long)]
     pub url: Option<String>,
 
-    /// For how many seconds to wait for the promoted programs to answer
+    /// Seconds to wait for the promoted programs to answer
     #[arg(long, default_value_t = 600)]
     pub within: u64,
 
-    /// Leave production as it is where it fails, in place of rolling back
+    /// Do not roll production back on failure
     #[arg(long)]
     pub no_rollback: bool,
 
-    /// The header `Authorization`, for an environment with a sign-in in front
+    /// The `Authorization` header, for an environment behind a sign-in
     #[arg(long, env = "VERIFY_AUTHORIZATION", hide_env_values = true)]
     pub authorization: Option<String>,
 }
 
-/// What came of it.
+/// The outcome of a verification.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verified {
     /// This tag works.
     Works(String),
-    /// Something else was promoted meanwhile, which is to be looked at instead.
+    /// This tag was promoted in the meantime and must be verified instead.
     Superseded(String),
 }
 
-/// How often it looks again because the configuration changed meanwhile.
+/// Maximum number of verifications when the configuration changes during each.
 const MAX_LOOKS: u32 = 5;
 
-/// Looks at `environment` from outside and keeps what it found as a git note.
-/// Production goes back to what ran before where it fails.
+/// Checks `environment` from outside and records the result as a git note. On
+/// failure, production is rolled back.
 ///
 /// # Errors
-/// What is wrong, and what was done about it.
+/// When the environment does not work: why, and what was done about it.
 pub fn verify(
     repository: &Path,
     origin: &Origin,
@@ -68,7 +69,7 @@ pub fn verify(
     target.authorization.clone_from(&look.authorization);
     if target.pages_revision.is_none() {
         return Err(Error::refused(format!(
-            "{} does not say what its images were built from: promote again",
+            "{} does not say which commit the images were built from: promote again",
             environment.revisions()
         )));
     }
@@ -78,7 +79,7 @@ pub fn verify(
         let rendered = Render::of(&remote.git, &tip, environment)?.hash();
         let outcome = look_at(&target, Duration::from_secs(look.within))?;
         let (tip_after, state_after) = now(&remote, environment)?;
-        // The branch production moves by promotions and rollbacks alone.
+        // Only promotions and rollbacks move the branch of production.
         let is_production = environment == Environment::Production;
         if state_after.pins != state.pins || is_production && tip_after != tip {
             return Ok(Verified::Superseded(state_after.tag().to_owned()));
@@ -91,17 +92,17 @@ pub fn verify(
         match outcome {
             Ok(()) => {
                 if Render::of(&remote.git, &tip_after, environment)?.hash() != rendered {
-                    println!("the configuration changed meanwhile: verifying again");
+                    println!("the configuration changed during the verification: verifying again");
                     tip = tip_after;
                     continue;
                 }
                 keep(Verdict::Passed, None)?;
                 return Ok(Verified::Works(tag));
             }
-            // It may be the way from here, so nothing is known about the environment.
+            // The network on this side may be at fault, so the state of the environment is unknown.
             Err(failure @ Failure::Unreachable(_)) => {
                 return Err(Error::refused(format!(
-                    "{failure}. That says nothing about {tag}, and nothing was changed. If {} is down: rollback {}",
+                    "{failure}. This says nothing about {tag}, so nothing was changed. If {} is down: `rollback {}`",
                     environment.name(),
                     environment.name()
                 )));
@@ -113,7 +114,7 @@ pub fn verify(
         }
     }
     Err(Error::refused(format!(
-        "the configuration of {} changed during each of {MAX_LOOKS} verifications: try again when main is quiet",
+        "the configuration of {} changed during each of {MAX_LOOKS} verifications: try again when main has settled",
         environment.name()
     )))
 }
@@ -122,7 +123,7 @@ fn now(remote: &Remote, environment: Environment) -> Result<(String, State), Err
     let branch = branch_of(remote, environment);
     let nothing = || {
         Error::refused(format!(
-            "nothing was promoted to {} yet",
+            "nothing has been promoted to {} yet",
             environment.name()
         ))
     };
@@ -162,7 +163,7 @@ fn record(
     notes::add(remote, commit.as_deref().unwrap_or(tip), entry)
 }
 
-/// What a failure leads to, as an error.
+/// Rolls production back unless told not to, and returns the error to report.
 fn failed(
     remote: &Remote,
     environment: Environment,
@@ -179,11 +180,11 @@ fn failed(
     }
     let said = match back_from(remote, environment, None, tip) {
         Ok(before) => format!("rolled back to {before}"),
-        Err(Error::Moved(_)) => "not rolled back: something else was promoted meanwhile".to_owned(),
+        Err(Error::Moved(_)) => "not rolled back: another promotion came first".to_owned(),
         Err(Error::Refused(nothing)) => format!("not rolled back: {nothing}"),
         Err(error) => return Err(error),
     };
     Ok(Error::refused(format!(
-        "Production at {tag} does not work, {said}. What was wrong: {why}"
+        "Production at {tag} does not work ({said}): {why}"
     )))
 }

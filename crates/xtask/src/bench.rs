@@ -1,4 +1,4 @@
-//! The speed of the release programs: `crates/bench`.
+//! Measures the speed of the optimized programs: `crates/bench`.
 
 use xshell::cmd;
 

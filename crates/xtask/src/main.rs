@@ -1,4 +1,4 @@
-//! What contributors and CI run: `cargo xtask test`.
+//! The commands for contributors and CI, such as `cargo xtask test`.
 
 mod bench;
 mod cargo_test;
@@ -22,7 +22,7 @@ use xshell::{Shell, cmd};
 use crate::report::Report;
 use crate::workspace::Workspace;
 
-/// Checks the workspace.
+/// Builds, checks and measures the workspace.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -32,73 +32,73 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Everything that CI checks: setup, lint, and all tests
+    /// Run everything that CI checks: setup, lint, and all tests
     Test,
-    /// Formatting, clippy and documentation, with warnings denied; scripts, workflows, Nix and TOML where the tools are there
+    /// Check formatting, clippy and documentation, with warnings denied; also scripts, workflows, Nix and TOML if the tools are installed
     Lint,
-    /// The pages in a real browser alone
+    /// Test only the pages, in a real browser
     E2e,
-    /// The system on this machine, with open pages that follow each change of the source
+    /// Run the system on this machine and reload open pages when the source changes
     Dev {
         /// Options, such as --port 8082
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// How fast the API is beside pgbench with the same statements; needs wrk and an idle machine
+    /// Compare the speed of the API with pgbench running the same statements; needs wrk and an idle machine
     Bench {
-        /// Options of the bench, such as --rounds 5; `bench -- --help` lists them
+        /// Options of the benchmark, such as --rounds 5; `bench -- --help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Breaks the whole system in every way and counts what is lost: about a quarter of an hour
+    /// Break the whole system in every way and count what is lost; takes about 15 minutes
     Drill {
-        /// Use programs that are built for debugging
+        /// Use debug builds
         #[arg(long)]
         debug: bool,
         /// Options of the drill, such as --soak; `drill -- --help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Plays the delivery of events on a clock of its own, with everything around it failing
+    /// Simulate the delivery of events on a simulated clock while everything around it fails
     Simulate {
         /// Options of the simulation, such as --seed 7; `simulate -- --help` lists them
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Sends what strangers may send to everything that parses it; needs nightly and cargo-fuzz
+    /// Fuzz everything that parses untrusted input; needs nightly and cargo-fuzz
     Fuzz {
-        /// For how long each target runs
+        /// Seconds to run each target
         #[arg(long, default_value_t = 600)]
         seconds: u32,
-        /// Only these; `ls crates/fuzz/fuzz/fuzz_targets` lists them
+        /// The targets to run [default: all]; `ls crates/fuzz/fuzz/fuzz_targets` lists them
         targets: Vec<String>,
     },
-    /// The scores of Lighthouse for the page, median of three runs
+    /// Measure the Lighthouse scores of the page: the median of three runs
     Lighthouse,
-    /// The pictures of the README, taken anew
+    /// Take the screenshots of the README again
     Screenshots,
-    /// Installs what the tests need, where that is possible, else says what to install
+    /// Install what the tests need; list what must be installed by hand
     Setup,
 }
 
-/// Why a step failed. The program that ran in it has said more.
+/// Why a step failed. The output of the program says more.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// A program could not be run, or failed.
     #[error(transparent)]
     Shell(#[from] xshell::Error),
-    /// A program could not be run, or its output not be read.
+    /// A program could not be run, or its output could not be read.
     #[error("cannot run {program}: {source}")]
     Io {
-        /// Which program.
+        /// The program.
         program: String,
-        /// The refusal of the operating system.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A program failed.
     #[error("{0}")]
     Failed(String),
-    /// A tool is missing and cannot be installed from here.
+    /// Tools are missing that `xtask` cannot install.
     #[error("please install:{0}")]
     Missing(String),
 }
@@ -144,7 +144,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Stops at the first step that fails: what comes after it builds on it.
+/// Stops at the first step that fails: later steps build on it.
 fn test(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     setup(workspace, report)?;
     lint::run(workspace.shell(), report)?;
@@ -153,7 +153,7 @@ fn test(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     report.step("browser", || e2e::test(workspace.shell()))
 }
 
-/// Something that needs a browser, and nothing that needs the rest.
+/// Runs a step that needs a browser.
 fn browser(
     workspace: &Workspace,
     report: &mut Report,
@@ -171,7 +171,7 @@ fn setup(workspace: &Workspace, report: &mut Report) -> Result<(), Error> {
     })
 }
 
-/// Builds the simulation and plays.
+/// Builds and runs the simulation.
 fn simulate(sh: &Shell, arguments: &[String]) -> Result<(), Error> {
     let simulation = cmd!(
         sh,

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use xshell::Shell;
 
-/// The checkout, and a shell in its root that finds the tools of `target/tools/bin` first.
+/// The checkout, and a shell in its root whose `PATH` begins with `target/tools/bin`.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     root: PathBuf,
@@ -21,25 +21,23 @@ impl Workspace {
         let tools = workspace.tools().join("bin");
         let path = env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(tools).chain(env::split_paths(&path));
-        // A folder whose name holds a colon cannot be on PATH; the tools are then found where PATH
-        // says.
+        // A folder with a colon in its name cannot be on PATH: then only the original PATH is used.
         workspace
             .shell
             .set_var("PATH", env::join_paths(folders).unwrap_or(path));
         Ok(workspace)
     }
 
-    /// The shell for every command.
     pub(crate) fn shell(&self) -> &Shell {
         &self.shell
     }
 
-    /// Where everything goes that is downloaded: `cargo clean` removes it.
+    /// The folder for all downloads; `cargo clean` removes it.
     pub(crate) fn tools(&self) -> PathBuf {
         self.root.join("target/tools")
     }
 
-    /// Whether a part of the repository is there.
+    /// Whether a path of the repository exists.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.root.join(path).exists()
     }

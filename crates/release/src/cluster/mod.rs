@@ -1,8 +1,8 @@
-//! A cluster on this machine with all of it: k3d, a registry,
-//! Argo CD, and a Git repository that it follows.
+//! A complete cluster on this machine: k3d, a registry, Argo CD, and a Git
+//! repository that it follows.
 //!
-//! Every step looks at what is there and does what is missing, so that a run
-//! that was interrupted is made again, and a second run changes nothing.
+//! Every step does only what is missing: after an interruption, run it again; a
+//! second run changes nothing.
 
 mod argocd;
 mod k3d;
@@ -27,49 +27,49 @@ pub const NAME: &str = "dwk-local";
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Follow the repository that argocd/root.yaml names, with the images that
-    /// its overlays pin, in place of a repository and a registry on this machine
+    /// its overlays pin, instead of a repository and a registry on this machine
     #[arg(long)]
     pub from_github: bool,
 
-    /// The images to run, as `publish` takes them. `nix run .#cluster-up` gives
-    /// them all
+    /// The images to run, in the form that `publish` takes. `nix run
+    /// .#cluster-up` passes all of them
     #[arg(long = "image", conflicts_with = "from_github")]
     pub images: Vec<Source>,
 
-    /// Argo CD's install.yaml. `nix run .#cluster-up` gives it, by its hash
+    /// Argo CD's install.yaml. `nix run .#cluster-up` passes it, pinned by hash
     #[arg(long, env = "ARGOCD_MANIFEST")]
     pub argocd_manifest: PathBuf,
 
-    /// A file with the address that production posts to; without it nothing
-    /// arrives anywhere, and events of production become dead letters
+    /// A file with the URL that production posts to; without it nothing is
+    /// delivered, and production's events become dead letters
     #[arg(long)]
     pub slack_webhook_url_file: Option<PathBuf>,
 
-    /// For how many seconds to wait for the environments
+    /// Seconds to wait for the environments
     #[arg(long, default_value_t = 900)]
     pub wait_seconds: u64,
 
-    /// Where the environments answer
+    /// Local port of the environments
     #[arg(long, default_value_t = 8081)]
     pub port: u16,
 
-    /// Where the registry is pushed to
+    /// Local port of the registry
     #[arg(long, default_value_t = 5000)]
     pub registry_port: u16,
 
-    /// Where the Git repository is pushed to
+    /// Local port of the Git repository
     #[arg(long, default_value_t = 9418)]
     pub git_port: u16,
 }
 
-/// Makes the cluster, or what of it is missing, and waits until both
+/// Creates the cluster, or whatever part of it is missing, and waits until both
 /// environments answer.
 ///
 /// # Errors
-/// What is missing on this machine, with what to do; or the step that failed,
-/// after which a second run goes on.
+/// When this machine lacks something, with what to do; or when a step fails,
+/// where another run resumes.
 pub fn up(options: &Options) -> Result<(), Error> {
-    step("Looking at this machine");
+    step("Checking this machine");
     let exists = k3d::exists()?;
     preflight::check(options, exists)?;
 
@@ -81,7 +81,7 @@ pub fn up(options: &Options) -> Result<(), Error> {
     k3d::ensure(options, exists)?;
     step("Installing Argo CD");
     argocd::install(&options.argocd_manifest)?;
-    step("Making secrets");
+    step("Creating secrets");
     secrets::ensure(options.slack_webhook_url_file.as_deref())?;
 
     let repository = if options.from_github {
@@ -96,7 +96,7 @@ pub fn up(options: &Options) -> Result<(), Error> {
     argocd::follow(repository)?;
     step("Waiting for staging and production");
     argocd::wait(options.port, options.wait_seconds)?;
-    say_what_now(options);
+    print_next_steps(options);
     Ok(())
 }
 
@@ -120,7 +120,7 @@ fn deliver(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn say_what_now(options: &Options) {
+fn print_next_steps(options: &Options) {
     let Options { port, .. } = options;
     println!(
         "
@@ -134,7 +134,7 @@ fn say_what_now(options: &Options) {
     );
     if !options.from_github {
         println!(
-            "  Next: change something and commit it, then
+            "  Next: commit a change, then
     nix run .#publish-native -- --insecure --registry localhost:{0} --tag \"$(git rev-parse HEAD)\"
     nix run .#promote -- staging --insecure --remote {1} --tag \"$(git rev-parse HEAD)\"
 ",
@@ -142,13 +142,15 @@ fn say_what_now(options: &Options) {
             repository::REMOTE
         );
     }
-    println!("  nix run .#cluster-status shows how it is, nix run .#cluster-down removes it.");
+    println!(
+        "  nix run .#cluster-status shows the state of the cluster, nix run .#cluster-down removes it."
+    );
 }
 
-/// Removes the cluster with everything in it, its registry too.
+/// Removes the cluster with everything in it, including its registry.
 ///
 /// # Errors
-/// Where k3d fails.
+/// When k3d fails.
 pub fn down() -> Result<(), Error> {
     if k3d::exists()? {
         k3d::delete()?;
@@ -158,14 +160,14 @@ pub fn down() -> Result<(), Error> {
     repository::forget()
 }
 
-/// Shows the nodes, the applications and the pods that are not well.
+/// Shows the nodes, the applications and the pods.
 ///
 /// # Errors
-/// Where there is no cluster, or it does not answer.
+/// When there is no cluster, or it does not answer.
 pub fn status() -> Result<(), Error> {
     if !k3d::exists()? {
         return Err(Error::refused(format!(
-            "there is no cluster {NAME}: nix run .#cluster-up makes it"
+            "there is no cluster {NAME}: nix run .#cluster-up creates it"
         )));
     }
     kubectl(&["get", "nodes"])?;
@@ -180,7 +182,7 @@ fn step(what: &str) {
     println!("==> {what}");
 }
 
-/// Runs kubectl on this cluster, whatever the current context is.
+/// Runs kubectl on this cluster, regardless of the current context.
 fn kubectl(arguments: &[&str]) -> Result<(), Error> {
     let sh = Shell::new()?;
     let context = format!("k3d-{NAME}");
@@ -191,7 +193,7 @@ fn kubectl(arguments: &[&str]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What kubectl prints; `None` where it fails.
+/// The output of kubectl; `None` if it fails.
 fn ask_kubectl(arguments: &[&str]) -> Result<Option<String>, Error> {
     let sh = Shell::new()?;
     let context = format!("k3d-{NAME}");
@@ -204,8 +206,8 @@ fn ask_kubectl(arguments: &[&str]) -> Result<Option<String>, Error> {
     Ok(output.status.success().then_some(text))
 }
 
-/// Applies `manifest`. It goes through a pipe: a secret in it is seen by nobody
-/// who lists processes.
+/// Applies `manifest`, through a pipe: secrets must not show up in the process
+/// list.
 fn apply(manifest: &str) -> Result<(), Error> {
     let run = || -> std::io::Result<bool> {
         let mut child = Command::new("kubectl")
@@ -225,7 +227,7 @@ fn apply(manifest: &str) -> Result<(), Error> {
             .map_or(Ok(()), |mut input| input.write_all(manifest.as_bytes()));
         let applied = child.wait()?.success();
         match sent {
-            // It ended without reading all, and its own words say why.
+            // kubectl exited early; its own output says why.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
             sent => sent.map(|()| applied),
         }

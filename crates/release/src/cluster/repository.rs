@@ -1,5 +1,5 @@
-//! The Git repository of the cluster: what Argo CD follows where no account
-//! anywhere is wanted.
+//! The Git repository in the cluster, which Argo CD follows. It needs no account
+//! anywhere.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::remote::{Origin, Remote, with_retries};
 
 const MANIFEST: &str = include_str!("git-server.yaml");
 
-/// Its address in the cluster.
+/// Its URL in the cluster.
 pub(super) const INSIDE: &str = "git://git-server.argocd.svc.cluster.local/todo.git";
 
-/// What the clone calls it.
+/// Its name among the clone's remotes.
 pub(super) const REMOTE: &str = "local";
 
-/// Starts the server and tells the clone about it.
+/// Starts the server and adds it to the clone as a remote.
 pub(super) fn serve(port: u16) -> Result<(), Error> {
     apply(MANIFEST)?;
     kubectl(&[
@@ -43,14 +43,13 @@ pub(super) fn serve(port: u16) -> Result<(), Error> {
     Ok(())
 }
 
-/// Pushes what is committed, and gives the tag of the images: the commit, and
-/// something of its own where not all is committed.
+/// Pushes the commits of the clone and returns the tag for the images: the
+/// commit, plus a unique suffix if there are uncommitted changes.
 ///
-/// Promotions that are in the repository already stay: where the clone lacks
-/// them, nothing is pushed.
+/// Promotions that the repository already has are kept.
 pub(super) fn push() -> Result<String, Error> {
     let sh = Shell::new()?;
-    // The port of a node answers a moment after the pod is ready.
+    // The node port answers a moment after the pod is ready.
     let patience = ConstantBuilder::new()
         .with_delay(Duration::from_secs(1))
         .with_max_times(60);
@@ -84,8 +83,8 @@ pub(super) fn push() -> Result<String, Error> {
     Ok(format!("{commit}-dirty-{short}-{now}"))
 }
 
-/// Brings the commits of the clone to the repository, below the promotions that
-/// are there.
+/// Merges the commits of the clone into the repository and keeps the promotions
+/// there.
 fn merge(sh: &Shell) -> Result<(), Error> {
     cmd!(sh, "git fetch --quiet {REMOTE} main").quiet().run()?;
     let is_there = cmd!(sh, "git merge-base --is-ancestor HEAD FETCH_HEAD")
@@ -100,7 +99,7 @@ fn merge(sh: &Shell) -> Result<(), Error> {
     with_retries(|| {
         let base = remote.main()?;
         let head = remote.git.run(&["rev-parse", "--verify", "HEAD"])?;
-        // What people changed, with what promotions changed since: nothing else is written there.
+        // The tree of the clone, with the images that were promoted since: nothing else is written there.
         let staging = State::at(&remote.git, &head, Environment::Staging)?
             .with_images_of(&State::at(&remote.git, &base, Environment::Staging)?)?;
         let tree = remote
@@ -114,7 +113,7 @@ fn merge(sh: &Shell) -> Result<(), Error> {
     })
 }
 
-/// The branch that promotions go to.
+/// The branches that promotions go to.
 pub(super) fn origin() -> Origin {
     Origin {
         remote: REMOTE.to_owned(),
@@ -123,7 +122,7 @@ pub(super) fn origin() -> Origin {
     }
 }
 
-/// Takes the server out of the clone.
+/// Removes the server from the clone's remotes.
 pub(super) fn forget() -> Result<(), Error> {
     let sh = Shell::new()?;
     if has_remote(&sh)? {

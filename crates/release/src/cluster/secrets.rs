@@ -1,5 +1,5 @@
-//! The Secrets that are never in git: docs/kubernetes.md lists them. What exists
-//! stays; what is missing gets a random value.
+//! The Secrets that are never in git; docs/kubernetes.md lists them. Existing
+//! ones stay; missing ones get random values.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,11 @@ use crate::Error;
 
 const ENVIRONMENTS: [&str; 2] = ["staging", "production"];
 
-/// Where production posts until somebody says where: nowhere (RFC 6761).
+/// Where production posts if no webhook is given: `.invalid` never resolves
+/// (RFC 6761).
 const NO_WEBHOOK: &str = "https://slack.invalid/";
 
-/// Makes what is missing.
+/// Creates the missing Secrets.
 pub(super) fn ensure(webhook: Option<&Path>) -> Result<(), Error> {
     kubectl(&[
         "apply",
@@ -53,7 +54,7 @@ pub(super) fn ensure(webhook: Option<&Path>) -> Result<(), Error> {
     }
 }
 
-/// Server and clients have to agree, so they are made together.
+/// Server and clients must agree, so their Secrets are created together.
 fn ensure_nats() -> Result<(), Error> {
     let mut complete = exists("default", "nats-accounts")?;
     for environment in ENVIRONMENTS {
@@ -65,7 +66,7 @@ fn ensure_nats() -> Result<(), Error> {
     let mut accounts = String::new();
     for environment in ENVIRONMENTS {
         let password = password();
-        // In quotes: the file is configuration, where some passwords would be numbers.
+        // Quoted: in NATS's configuration, an unquoted password could be a number.
         accounts.extend([environment, "_password: \"", &password, "\"\n"]);
         create(environment, "nats-client-secret", "password", &password)?;
     }
@@ -85,7 +86,7 @@ fn create(namespace: &str, name: &str, key: &str, value: &str) -> Result<(), Err
     apply(&secret.to_string())
 }
 
-/// 24 bytes of chance as hexadecimal digits, after a letter.
+/// 24 random bytes as hexadecimal digits, after a letter.
 fn password() -> String {
     let bytes: [u8; 24] = rand::random();
     let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,5 +1,5 @@
-//! Clones as people have them: no setting, hook or variable of theirs, and no
-//! lack in their history, is taken for something that it is not.
+//! Promotion from users' clones: their settings, hooks, environment variables and
+//! incomplete histories must not change the result.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::world::{World, printed, refused, succeeded};
 
-/// A clone at a commit, with a promoted newer and an older release to promote.
+/// A newer release that was promoted, and an older one still to promote.
 struct Two {
     world: World,
     older: String,
@@ -31,7 +31,7 @@ impl Two {
 }
 
 #[test]
-fn a_shallow_clone_is_refused_where_history_decides() {
+fn shallow_clones_are_refused_when_history_matters() {
     let two = Two::new();
     let world = &two.world;
     let before = world.subjects();
@@ -71,7 +71,7 @@ fn promotion_keeps_other_images_comments_and_order() {
     assert!(position("Until 17.13") < position("name: postgres"));
     assert!(position("by hand") < position("name: broadcaster"));
 
-    // And it is no state of ours: an older release does not replace a newer one for it.
+    // The other image does not count: an older release still does not replace a newer one.
     let next = world.commit("a change");
     let (next_digests, _) = world.publish(&next, "next");
     succeeded(&world.promote("staging", &next, &next_digests));
@@ -99,7 +99,7 @@ fn promotion_from_a_hook_in_a_linked_worktree_leaves_branch_and_index_alone() {
     ]);
     fs::write(linked.join("README.md"), "under work").unwrap();
     world.run_in(&linked, &["add", "README.md"]);
-    // What git sets for hooks.
+    // The variables that git sets for hooks.
     let git_dir = world.run_in(&linked, &["rev-parse", "--absolute-git-dir"]);
     let index = format!("{git_dir}/index");
     let environment = [
@@ -151,7 +151,7 @@ fn promotions_go_to_the_push_url_of_the_clone() {
         format!("GitOps Staging Project {commit}")
     );
 
-    // A rule of the user is applied, and once.
+    // The user's rewriting rule is applied exactly once.
     world.git(&["config", "--unset", "remote.origin.pushurl"]);
     world.git(&["remote", "set-url", "origin", "short:origin.git"]);
     let folder = format!("{}/", origin.parent().unwrap().display());
@@ -164,11 +164,11 @@ fn promotions_go_to_the_push_url_of_the_clone() {
         format!("GitOps Staging Project {next}")
     );
 
-    // Two places to push to are one too many.
+    // Two push URLs are refused.
     world.git(&["remote", "set-url", "--add", "--push", "origin", paths[0]]);
     world.git(&["remote", "set-url", "--add", "--push", "origin", paths[1]]);
     let said = refused(&world.promote("staging", &next, &digests));
-    assert!(said.contains("has 2 addresses"), "{said}");
+    assert!(said.contains("has 2 URLs"), "{said}");
 }
 
 #[test]
@@ -196,12 +196,15 @@ fn an_unknown_remote_is_reported_with_the_known_ones() {
     let (digests, _) = world.publish(&commit, "first");
     world.git(&["remote", "rename", "origin", "upstream"]);
     let said = refused(&world.promote("staging", &commit, &digests));
-    assert!(said.contains("no remote origin, but upstream"), "{said}");
+    assert!(
+        said.contains("no remote origin") && said.contains("has upstream"),
+        "{said}"
+    );
     succeeded(&world.promote_with("staging", &commit, &digests, &["--remote", "upstream"]));
 }
 
 #[test]
-fn git_settings_of_the_user_change_nothing() {
+fn user_git_configuration_has_no_effect() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
@@ -235,7 +238,7 @@ fn git_settings_of_the_user_change_nothing() {
     ] {
         world.git(&["config", name, value]);
     }
-    // A tag that is nowhere else, a branch that is behind, and no branch at all.
+    // A local tag, and a detached HEAD behind the branch.
     world.git(&["-c", "tag.gpgSign=false", "tag", "mine"]);
     world.git(&["checkout", "--quiet", "--detach", "HEAD~1"]);
     let hooks = world.checkout().join(".git/hooks");
@@ -330,7 +333,7 @@ fn a_missing_git_identity_is_reported_with_the_fix() {
 fn an_unknown_commit_is_not_treated_as_older() {
     let two = Two::new();
     let world = &two.world;
-    // What runs came from a history that is gone.
+    // The running release was made from a commit that no longer exists.
     let file = "kustomize/overlays/staging/revision.yaml";
     let gone = "1234567890123456789012345678901234567890";
     let yaml: String = world
@@ -344,7 +347,7 @@ fn an_unknown_commit_is_not_treated_as_older() {
     world.commit_file(file, &yaml);
     let said = refused(&world.promote("staging", &two.older, &two.older_digests));
     assert!(
-        said.contains(gone) && said.contains("cannot be told"),
+        said.contains(gone) && said.contains("unknown which one is newer"),
         "{said}"
     );
 }

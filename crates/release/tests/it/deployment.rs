@@ -1,5 +1,5 @@
-//! An environment that answers as a test tells it: pages, and an API with todos
-//! that are followed live.
+//! A fake environment: pages, and an API with todos and an event stream, with
+//! the faults that a test chooses.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 
-/// It ends when it is dropped.
+/// Dropping this value stops the server.
 pub(crate) struct Deployment {
     url: String,
     inner: Arc<Inner>,
@@ -34,15 +34,15 @@ struct Inner {
     changes: broadcast::Sender<String>,
 }
 
-/// What does not work.
+/// A fault of the environment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
     None,
-    /// The pages.
+    /// Pages answer 502.
     Page,
-    /// Followers see nothing.
+    /// The event stream is silent.
     Silence,
-    /// Todos are made and not found.
+    /// Todos are created but not found.
     Lost,
 }
 
@@ -96,12 +96,15 @@ impl Deployment {
     pub(crate) fn until_asked(&self) {
         let start = Instant::now();
         while !self.inner.was_asked.load(Ordering::SeqCst) {
-            assert!(start.elapsed() < Duration::from_mins(1), "nobody asks");
+            assert!(
+                start.elapsed() < Duration::from_mins(1),
+                "nobody asked for a version"
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// How many todos there are.
+    /// The number of todos.
     pub(crate) fn todos(&self) -> usize {
         lock(&self.inner.todos).len()
     }
@@ -150,7 +153,7 @@ async fn create(State(inner): Shared, Json(todo): Json<Value>) -> (StatusCode, J
     lock(&inner.todos).insert(id, text.clone());
     let made = json!({"id": id, "text": text});
     if *lock(&inner.fault) != Fault::Silence {
-        // Nobody may follow.
+        // There may be no subscribers.
         let _ = inner.changes.send(made.to_string());
     }
     (StatusCode::CREATED, Json(made))

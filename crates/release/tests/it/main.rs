@@ -1,4 +1,4 @@
-//! The commands with real git, real kustomize and a real registry.
+//! Tests the commands with real git, real kustomize and a real registry.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! Production gets what staging ran, configuration and images together, and goes
-//! back to it together.
+//! Production gets the configuration and images that staging ran together, and
+//! is rolled back to both together.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::world::{World, printed, refused, succeeded};
 
 const BASE: &str = "kustomize/base/todo-app/deployment.yaml";
 
-/// A world in which staging runs a commit.
+/// A [`World`] in which staging runs a commit.
 struct Staged {
     world: World,
     commit: String,
@@ -29,7 +29,7 @@ impl Staged {
         }
     }
 
-    /// Publishes another commit of this content and promotes it to staging.
+    /// Publishes another commit with this content and promotes it to staging.
     fn next(&self, content: &str) -> String {
         let commit = self.world.commit(content);
         let (digests, _) = self.world.publish(&commit, content);
@@ -37,15 +37,15 @@ impl Staged {
         commit
     }
 
-    /// Tags a commit and brings its images under the tag.
+    /// Adds a tag to the images of a commit.
     fn tag(&self, commit: &str, tag: &str) -> String {
         let digests = format!("{}.{tag}", self.digests);
         succeeded(&self.world.retag(commit, tag, &digests));
         digests
     }
 
-    /// Brings a first commit to production as v1 and a second one, which is the
-    /// result, as v2.
+    /// Promotes the first commit to production as v1 and a second one, which is
+    /// returned, as v2.
     fn two_releases(&self) -> String {
         let first = self.tag(&self.commit, "v1");
         succeeded(&self.world.promote("production", "v1", &first));
@@ -55,7 +55,7 @@ impl Staged {
         next
     }
 
-    /// Commits another memory limit to main; the images stay.
+    /// Commits another memory limit to main, which leaves the images unchanged.
     fn change_base(&self) -> String {
         let more = self
             .world
@@ -71,7 +71,7 @@ impl Staged {
 }
 
 #[test]
-fn a_change_of_the_base_reaches_production_with_the_next_promotion_and_goes_with_its_rollback() {
+fn configuration_reaches_production_with_a_promotion_and_leaves_with_its_rollback() {
     let staged = Staged::new();
     let world = &staged.world;
     let first = staged.tag(&staged.commit, "v1");
@@ -112,7 +112,7 @@ fn a_change_of_the_base_reaches_production_with_the_next_promotion_and_goes_with
     assert_eq!(world.show("production", BASE), before);
     assert!(world.overlay("prod").contains("newTag: v1"));
     assert!(world.message("production").contains("Rolled-Back-From: v2"));
-    // Main is as it was: the next promotion brings it all again.
+    // Main is unchanged: the next promotion brings the change again.
     assert!(world.show("main", BASE).contains("96Mi"));
 }
 
@@ -137,7 +137,7 @@ fn a_second_rollback_goes_further_back() {
         );
     }
     let said = refused(&world.release(&["rollback", "production"]));
-    assert!(said.contains("ran nothing else before"), "{said}");
+    assert!(said.contains("no earlier release"), "{said}");
     let said = printed(&world.release(&["rollback", "production", "--to", "v3"]));
     assert!(said.contains("back at v3"), "{said}");
 }
@@ -155,10 +155,13 @@ fn images_rolled_back_from_staging_do_not_reach_production() {
         let digests = staged.tag(commit, &tag);
         let said = refused(&world.promote("production", &tag, &digests));
         assert!(said.contains("rolled back from these images"), "{said}");
-        assert!(said.contains(&staged.commit), "it says what runs: {said}");
+        assert!(
+            said.contains(&staged.commit),
+            "it does not name the running commit: {said}"
+        );
     }
     assert!(world.subjects_of("production").is_empty());
-    // What staging went back to may go on.
+    // The images that staging went back to may be promoted.
     let digests = staged.tag(&staged.commit, "v9");
     succeeded(&world.promote("production", "v9", &digests));
 }
@@ -175,7 +178,11 @@ fn production_requires_a_verification_of_the_same_images_and_configuration() {
     deployment.has(Fault::Lost);
     let said = refused(&staged.verify("staging", deployment.url(), "0"));
     assert!(said.contains("does not work"), "{said}");
-    assert_eq!(deployment.todos(), 0, "the todo of the verification stays");
+    assert_eq!(
+        deployment.todos(),
+        0,
+        "the todo of the verification was not deleted"
+    );
     let said = refused(&world.promote_with("production", "v1", &digests, &[]));
     assert!(
         said.contains("the last verification of staging failed"),
@@ -186,16 +193,20 @@ fn production_requires_a_verification_of_the_same_images_and_configuration() {
     let said = printed(&staged.verify("staging", deployment.url(), "0"));
     assert!(said.contains("it arrived on the event stream"), "{said}");
     assert!(said.contains("Staging works at"), "{said}");
-    assert_eq!(deployment.todos(), 0, "the todo of the verification stays");
+    assert_eq!(
+        deployment.todos(),
+        0,
+        "the todo of the verification was not deleted"
+    );
     let said = refused(&world.promote_with("production", "v1", &digests, &["--soak", "30"]));
-    assert!(said.contains("verified 0 minutes ago, and 30"), "{said}");
+    assert!(said.contains("verified 0 minutes ago, but 30"), "{said}");
 
-    // One byte of one image.
+    // Other images.
     let (flipped, _) = world.publish("v1-flipped", "other");
     let said = refused(&world.promote_with("production", "v1-flipped", &flipped, &[]));
     assert!(said.contains("staging never ran"), "{said}");
 
-    // Other configuration with the same images.
+    // The same images with another configuration.
     let other = staged.change_base();
     let changed = staged.tag(&other, "v2");
     let said = refused(&world.promote_with("production", "v2", &changed, &[]));
@@ -208,11 +219,11 @@ fn production_requires_a_verification_of_the_same_images_and_configuration() {
             .contains("Verified-In-Staging: 20")
     );
 
-    // When staging was looked at with it, it may go on.
+    // Once staging is verified with it, it may be promoted.
     succeeded(&staged.verify("staging", deployment.url(), "0"));
     succeeded(&world.promote_with("production", "v2", &changed, &[]));
     assert!(world.show("production", BASE).contains("96Mi"));
-    // The programs are the same bytes: nothing of them changes, so no pod restarts.
+    // The images are the same, so their tags stay and no pod restarts.
     assert!(world.overlay("prod").contains("newTag: v1"));
     assert!(
         world
@@ -249,11 +260,11 @@ fn broken_production_is_rolled_back_and_unreachable_production_is_not() {
     assert!(said.contains("says nothing about v2"), "{said}");
     assert!(world.overlay("prod").contains("newTag: v2"));
 
-    // The old programs still answer: the promotion did not take.
+    // The old programs still answer: the promotion had no effect.
     let deployment = Deployment::start(&staged.commit);
     let said = refused(&staged.verify("production", deployment.url(), "1"));
     assert!(
-        said.contains("Production at v2 does not work, rolled back to v1"),
+        said.contains("Production at v2 does not work (rolled back to v1)"),
         "{said}"
     );
     assert!(said.contains(&format!("expected {next}")), "{said}");
@@ -261,12 +272,12 @@ fn broken_production_is_rolled_back_and_unreachable_production_is_not() {
     let said = printed(&staged.verify("production", deployment.url(), "0"));
     assert!(said.contains("Production works at v1"), "{said}");
 
-    // There is nothing before v1.
+    // There is no release before v1.
     for fault in [Fault::Page, Fault::Lost] {
         deployment.has(fault);
         let said = refused(&staged.verify("production", deployment.url(), "0"));
         assert!(
-            said.contains("not rolled back: Production ran nothing else before"),
+            said.contains("not rolled back: Production has no earlier release"),
             "{said}"
         );
     }
@@ -296,7 +307,7 @@ fn a_rollback_during_a_verification_is_not_followed_by_another() {
     let said = printed(&world.release(&["rollback", "production"]));
     assert!(said.contains("Production is back at v2"), "{said}");
     let said = printed(&verification.wait_with_output().unwrap());
-    assert!(said.contains("promoted to v2 meanwhile"), "{said}");
+    assert!(said.contains("promoted to v2 in the meantime"), "{said}");
     let runs = world.overlay_file("prod", "revision.yaml");
     assert!(runs.contains("the-project/release: \"v2\""), "{runs}");
 }
@@ -326,13 +337,13 @@ fn configuration_that_arrives_during_a_verification_is_verified_too() {
 }
 
 #[test]
-fn a_tag_that_staging_passed_over_is_refused_at_once() {
+fn a_tag_that_staging_skipped_is_refused_at_once() {
     let staged = Staged::new();
     let world = &staged.world;
-    let passed = world.commit("passed over");
-    let (_, _) = world.publish(&passed, "passed over");
+    let skipped = world.commit("skipped");
+    let (_, _) = world.publish(&skipped, "skipped");
     staged.next("newer");
-    let digests = staged.tag(&passed, "v1");
+    let digests = staged.tag(&skipped, "v1");
     let said = refused(&world.promote_with("production", "v1", &digests, &["--wait", "60"]));
     assert!(said.contains("staging runs a newer commit"), "{said}");
 }
@@ -391,10 +402,7 @@ fn a_tag_waits_for_the_run_of_its_commit_until_the_deadline() {
     );
 
     let said = refused(&world.retag(&world.commit("never published"), "v2", digests));
-    assert!(
-        said.contains("is the publishing of that commit done?"),
-        "{said}"
-    );
+    assert!(said.contains("has that commit been published?"), "{said}");
 }
 
 #[test]
@@ -434,13 +442,13 @@ fn a_late_older_tag_does_not_replace_a_newer_one() {
 }
 
 #[test]
-fn a_hotfix_comes_from_a_branch_that_is_named() {
+fn a_hotfix_requires_the_name_of_its_branch() {
     let staged = Staged::new();
     let world = &staged.world;
     let first = staged.tag(&staged.commit, "v1");
     succeeded(&world.promote("production", "v1", &first));
     staged.next("second");
-    // From what production runs, not from main.
+    // The branch starts at what production runs, not at main.
     world.git(&["checkout", "--quiet", "-B", "hotfix/one", &staged.commit]);
     fs::write(world.checkout().join("crates/program.rs"), "mended").unwrap();
     world.git(&["commit", "--quiet", "--all", "--message", "Mend it"]);
@@ -450,7 +458,7 @@ fn a_hotfix_comes_from_a_branch_that_is_named() {
     succeeded(&world.promote("staging", &hotfix, &digests));
     let tagged = staged.tag(&hotfix, "v1.0.1");
     let said = refused(&world.promote_with("production", "v1.0.1", &tagged, &[]));
-    assert!(said.contains("say with --hotfix"), "{said}");
+    assert!(said.contains("name its branch with --hotfix"), "{said}");
     let more = ["--hotfix", "hotfix/one"];
     let said = refused(&world.promote_with("production", "v1.0.1", &tagged, &more));
     assert!(said.contains("was not verified"), "{said}");
@@ -550,7 +558,7 @@ fn unsigned_images_are_refused_when_signatures_are_required() {
 }
 
 #[test]
-fn a_rollback_ends_the_sync_that_runs_in_the_named_cluster_and_in_no_other() {
+fn rollback_terminates_the_running_sync_only_in_the_named_cluster() {
     let staged = Staged::new();
     let world = &staged.world;
     staged.next("second");
@@ -561,12 +569,12 @@ fn a_rollback_ends_the_sync_that_runs_in_the_named_cluster_and_in_no_other() {
     let path = [("PATH", programs.as_str())];
     let said = printed(&world.release_in(&world.checkout(), &["rollback", "staging"], &path));
     assert!(said.contains("--context"), "{said}");
-    assert!(!log.exists(), "a cluster that nobody named was asked");
+    assert!(!log.exists(), "kubectl was called without --context");
     staged.next("third");
     let rollback = ["rollback", "staging", "--context", "k3d-dwk-local"];
     let said = printed(&world.release_in(&world.checkout(), &rollback, &path));
     for application in ["the-project-staging", "the-project-staging-database"] {
-        let ending = format!("ending the running sync of {application}\n");
+        let ending = format!("terminating the running sync of {application}\n");
         assert!(said.contains(&ending), "{said}");
     }
     let asked = fs::read_to_string(log).unwrap();
@@ -577,7 +585,7 @@ fn a_rollback_ends_the_sync_that_runs_in_the_named_cluster_and_in_no_other() {
         "{asked}"
     );
     let ended = asked.matches("\"phase\":\"Terminating\"").count();
-    assert_eq!(ended, 2, "the services' sync and the database's: {asked}");
+    assert_eq!(ended, 2, "not both syncs were terminated: {asked}");
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::process::Stdio;
 use crate::world::{World, printed, refused, succeeded};
 
 #[test]
-fn a_promotion_pins_tag_and_digest_and_touches_nobodys_working_tree() {
+fn a_promotion_pins_tag_and_digest_and_leaves_the_working_tree_alone() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, release) = world.publish(&commit, "first");
     fs::write(world.checkout().join("README.md"), "under work").unwrap();
     let said = printed(&world.promote("staging", &commit, &digests));
     assert!(
-        said.contains("+    newTag: ") && said.contains("is promoted to"),
+        said.contains("+    newTag: ") && said.contains("was promoted to"),
         "{said}"
     );
     let overlay = world.overlay("staging");
@@ -64,7 +64,7 @@ fn an_image_that_is_missing_or_differs_in_the_registry_is_refused() {
     let commit = world.commit("a change");
     let (digests, mut release) = world.publish(&commit, "first");
     let said = refused(&world.promote("staging", "other", &digests));
-    assert!(said.contains("not about other"), "{said}");
+    assert!(said.contains("not for other"), "{said}");
     release.tag = "never-pushed".to_owned();
     release.write(digests.as_ref()).unwrap();
     let said = refused(&world.promote("staging", "never-pushed", &digests));
@@ -87,7 +87,7 @@ fn production_gets_only_the_bytes_that_staging_ran() {
     let said = refused(&world.promote("production", "v1", &production));
     assert!(said.contains("staging never ran"), "{said}");
     succeeded(&world.promote("staging", &commit, &staging));
-    // Staging may have gone on since.
+    // Staging may run a newer release by then.
     let next = world.commit("the next");
     let (next_digests, _) = world.publish(&next, "second");
     succeeded(&world.promote("staging", &next, &next_digests));
@@ -104,7 +104,7 @@ fn a_push_that_loses_a_race_is_retried_on_the_winner() {
     let world = World::new();
     let commit = world.commit("a change");
     let (digests, _) = world.publish(&commit, "first");
-    // While the first push is under way, somebody else's arrives.
+    // Another push arrives during the first one.
     world.git(&[
         "commit",
         "--quiet",
@@ -114,7 +114,7 @@ fn a_push_that_loses_a_race_is_retried_on_the_winner() {
     ]);
     world.git(&["push", "--quiet", "origin", "HEAD:refs/heads/theirs"]);
     let hook = world.origin().join("hooks/pre-receive");
-    // The quarantine of a push forbids changes of refs, which is meant for this push alone.
+    // Git forbids ref updates during a push's quarantine, so the hook leaves it.
     let script = "#!/bin/sh\n[ -e moved ] && exit 0\ntouch moved\nunset GIT_QUARANTINE_PATH\n\
         exec git update-ref refs/heads/main refs/heads/theirs\n";
     fs::write(&hook, script).unwrap();
@@ -136,7 +136,7 @@ fn concurrent_promotions_lose_nothing() {
     let (production, _) = world.publish("v1", "first");
     let next = world.commit("the next");
     let (second, _) = world.publish(&next, "second");
-    // Two have a clone of their own, as runners have; two share one, as people do.
+    // Two have their own clone, like CI runners; two share one, like people.
     let other = world.clone_again();
     let start = |clone: &Path, environment: &str, tag: &str, digests: &str| {
         let arguments = [
@@ -204,5 +204,5 @@ fn a_rollback_pins_the_previous_release_or_a_given_tag() {
     let said = refused(&world.release(&["rollback", "staging", "--to", "v9"]));
     assert!(said.contains("never ran v9"), "{said}");
     let said = refused(&world.release(&["rollback", "production"]));
-    assert!(said.contains("ran nothing else before"), "{said}");
+    assert!(said.contains("was never promoted"), "{said}");
 }

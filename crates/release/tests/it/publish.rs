@@ -1,7 +1,7 @@
 use crate::world::{World, printed, refused, succeeded};
 
 #[test]
-fn every_image_is_one_index_for_both_architectures_and_its_digest_is_written() {
+fn each_image_is_one_index_for_both_architectures_with_its_digest_recorded() {
     let world = World::new();
     let (_, release) = world.publish("v1", "first");
     assert_eq!(release.tag, "v1");
@@ -32,7 +32,7 @@ fn publishing_again_pushes_nothing_and_gives_the_same_digests() {
 }
 
 #[test]
-fn a_tag_never_becomes_other_bytes() {
+fn a_tag_never_changes_its_digest() {
     let world = World::new();
     let (digests, first) = world.publish("v1", "first");
     let said = refused(&world.try_publish("v1", "second", digests.as_ref()));
@@ -62,7 +62,7 @@ fn a_missing_image_is_reported_before_anything_is_pushed() {
         &image,
     ]);
     let said = refused(&output);
-    assert!(said.contains("there is no --image todo-app="), "{said}");
+    assert!(said.contains("--image todo-app=… is missing"), "{said}");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_second_tag_gets_the_same_bytes_and_builds_nothing() {
     let commit = world.commit("a change");
     let (digests, first) = world.publish(&commit, "first");
     succeeded(&world.promote("staging", &commit, &digests));
-    // What people tag is usually the commit of the promotion.
+    // People usually tag the commit of the promotion.
     world.git(&["pull", "--quiet", "origin", "main"]);
     let head = world.git(&["rev-parse", "HEAD"]);
     assert_ne!(head, commit);
@@ -118,7 +118,7 @@ fn a_tag_on_a_commit_that_changes_no_program_uses_the_images_before_it() {
     assert_eq!(tagged.revision, commit);
     assert_eq!(tagged.commit, Some(merge));
 
-    // A merge that brings a program has to be built.
+    // A merge that changes a program must be built.
     world.git(&["checkout", "--quiet", "theirs"]);
     std::fs::write(world.checkout().join("crates/program.rs"), "theirs").unwrap();
     world.git(&["commit", "--quiet", "--all", "--message", "theirs"]);
@@ -134,7 +134,7 @@ fn all_images_are_tagged_or_none() {
     let world = World::new();
     let commit = world.commit("a change");
     let registry = world.registry();
-    // One of three is there, as while they are pushed.
+    // Only one of three images exists, as during a push.
     let source = world.image("only", "amd64").replace("oci:", "");
     let target = format!("docker://{registry}/broadcaster:{commit}");
     world.skopeo(&[
@@ -147,7 +147,7 @@ fn all_images_are_tagged_or_none() {
     let digests = world.checkout().join("../tagged.json");
     let said = refused(&world.retag(&commit, "v1", digests.to_str().unwrap()));
     assert!(
-        said.contains("is not in the registry, where others of that commit are"),
+        said.contains("is not in the registry, but other images of that commit are"),
         "{said}"
     );
     assert!(!world.has(&format!("{registry}/broadcaster:v1")));
@@ -192,7 +192,7 @@ fn a_git_tag_that_cannot_be_an_image_tag_is_refused_with_a_suggestion() {
             "--digests",
             &digests,
         ]));
-        assert!(said.contains("cannot be the tag of an image"), "{said}");
+        assert!(said.contains("cannot be an image tag"), "{said}");
         assert!(said.contains("v1.0.1-build.5"), "{said}");
     }
 }

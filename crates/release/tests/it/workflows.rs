@@ -1,5 +1,5 @@
-//! What of the workflows can be tried without GitHub: which runs of several at
-//! once come to their end, and which commits get images.
+//! The parts of the workflows that can be tested without GitHub: which of several
+//! concurrent runs complete, and which commits get images.
 
 use std::fs;
 use std::path::Path;
@@ -14,11 +14,11 @@ fn workflow(name: &str) -> Value {
     serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Which of some runs, started one after the other while the first is still at
-/// work, come to their end. GitHub's documentation, "Control the concurrency of
-/// workflows and jobs": one run of a group works and one waits; a new one takes
-/// the place of the one that waits, and of the one that works where
-/// `cancel-in-progress` says so.
+/// Which runs complete, if they start one after the other while the first is
+/// still in progress. GitHub's documentation, "Control the concurrency of
+/// workflows and jobs": in a group, one run is in progress and one is pending. A
+/// new run cancels the pending one, and with `cancel-in-progress` also the
+/// running one.
 fn ended(groups: &[String], cancels: bool) -> Vec<usize> {
     let mut working: Vec<usize> = Vec::new();
     let mut waiting: Vec<usize> = Vec::new();
@@ -61,14 +61,14 @@ fn no_push_and_no_tag_is_lost_in_a_queue() {
             assert!(about["concurrency"].is_null(), "{name}: {job}");
         }
     }
-    // The model is one in which something can get lost.
+    // The model itself can lose runs.
     let one = vec!["production".to_owned(); 3];
     assert_eq!(ended(&one, false), [0, 2]);
     assert_eq!(ended(&one, true), [2]);
 }
 
 #[test]
-fn nothing_is_published_that_was_not_tested() {
+fn nothing_untested_is_published() {
     let staging = workflow("staging.yml");
     let jobs = staging["jobs"].as_object().unwrap();
     let needs = |job: &str| -> Vec<String> {
@@ -95,7 +95,7 @@ fn nothing_is_published_that_was_not_tested() {
         }
         assert!(
             !writes || before.contains(&"checks".to_owned()),
-            "{job} waits for no test"
+            "{job} does not wait for the tests"
         );
     }
 }
@@ -124,7 +124,7 @@ fn a_push_builds_images_or_is_skipped_by_the_same_list_as_tags() {
         (&manifests, &program, true),
         (&program, &flake, true),
         (&flake, &after, false),
-        // A push of several commits, one of them of a program.
+        // A push of several commits, one of which changes a program.
         (&start, &after, true),
         (&unknown, &documents, true),
         (&String::new(), &documents, true),

@@ -17,7 +17,7 @@ use testkit::ReservedPort;
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Everything that a delivery has to do with.
+/// Everything that a delivery involves.
 pub(crate) struct World {
     folder: TempDir,
     port: ReservedPort,
@@ -34,7 +34,7 @@ impl World {
             port.address()
         );
         fs::write(folder.path().join("registry.yml"), configuration).unwrap();
-        // Debian has a name of its own for it.
+        // Debian calls it `docker-registry`.
         let registry = ["docker-registry", "registry"].iter().find_map(|program| {
             Command::new(program)
                 .arg("serve")
@@ -91,7 +91,7 @@ impl World {
         self.commit("the start");
     }
 
-    /// Ends the registry, so that somebody else may start one on its port.
+    /// Stops the registry, so that another one can start on its port.
     pub(crate) fn stop_registry(&mut self) {
         self.registry.kill().unwrap();
         self.registry.wait().unwrap();
@@ -121,18 +121,18 @@ impl World {
         clone
     }
 
-    /// `host:port/team`, as in the address of an image.
+    /// The registry and namespace of the images: `host:port/team`.
     pub(crate) fn registry(&self) -> String {
         format!("{}/team", self.port.address())
     }
 
-    /// Commits a change of a program in the checkout, pushes it, and gives the
+    /// Commits a change of a program in the checkout, pushes it, and returns the
     /// commit.
     pub(crate) fn commit(&self, text: &str) -> String {
         self.commit_as("crates/program.rs", text, text)
     }
 
-    /// Commits another content of a file, likewise.
+    /// Like [`World::commit`], with this content of a file.
     pub(crate) fn commit_file(&self, file: &str, content: &str) -> String {
         self.commit_as(file, content, &format!("another {file}"))
     }
@@ -160,13 +160,13 @@ impl World {
         self.run(&self.checkout(), "git", arguments)
     }
 
-    /// What `kustomization.yaml` of an overlay says at the remote, in the branch
-    /// that Argo CD follows for it.
+    /// The `kustomization.yaml` of an overlay at the remote, in the branch that
+    /// Argo CD follows.
     pub(crate) fn overlay(&self, name: &str) -> String {
         self.overlay_file(name, "kustomization.yaml")
     }
 
-    /// A file of an overlay, likewise.
+    /// Like [`World::overlay`], for any file.
     pub(crate) fn overlay_file(&self, name: &str, file: &str) -> String {
         let branch = if name == "prod" { "production" } else { "main" };
         self.show(branch, &format!("kustomize/overlays/{name}/{file}"))
@@ -186,8 +186,8 @@ impl World {
         self.subjects_of("main")
     }
 
-    /// The subjects of the commits that a branch itself got, newest first; none
-    /// where it does not exist.
+    /// The subjects of a branch's own commits (first parents), newest first; empty
+    /// if it does not exist.
     pub(crate) fn subjects_of(&self, branch: &str) -> Vec<String> {
         let arguments = ["log", "--first-parent", "--format=%s", branch];
         let output = self
@@ -203,7 +203,7 @@ impl World {
         self.run(&self.origin(), "git", &["log", "-1", "--format=%B", branch])
     }
 
-    /// An image for `architecture` that has `content` in it, as a source.
+    /// An image for `architecture` with this content, as a source for `publish`.
     pub(crate) fn image(&self, content: &str, architecture: &str) -> String {
         let layout = self.folder.path().join(format!("{content}-{architecture}"));
         fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
@@ -212,7 +212,7 @@ impl World {
             fs::write(layout.join("blobs/sha256").join(&hex), content).unwrap();
             json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": content.len()})
         };
-        // Two blocks of zeros: an archive of nothing. The content is in the configuration.
+        // Two blocks of zeros are an empty archive. The content is in the configuration.
         let layer = blob(&[0; 1024], "application/vnd.oci.image.layer.v1.tar");
         let config = json!({
             "architecture": architecture, "os": "linux",
@@ -246,7 +246,7 @@ impl World {
         self.release_in(&self.checkout(), arguments, &[])
     }
 
-    /// Runs `release` in another folder, with this in its environment.
+    /// Runs `release` in another folder, with these environment variables.
     pub(crate) fn release_in(
         &self,
         folder: &Path,
@@ -259,7 +259,7 @@ impl World {
             .unwrap()
     }
 
-    /// Starts `release` in another folder, to be waited for.
+    /// Starts `release` in another folder, without waiting for it.
     pub(crate) fn start(&self, folder: &Path, arguments: &[&str]) -> Child {
         self.command(folder, env!("CARGO_BIN_EXE_release"), arguments)
             .stdout(Stdio::piped())
@@ -268,12 +268,12 @@ impl World {
             .unwrap()
     }
 
-    /// The folder that programs take for the user's.
+    /// The home folder for all programs.
     pub(crate) fn home(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A `PATH` on which this script goes by the name of a program.
+    /// A `PATH` on which this script replaces a program.
     pub(crate) fn stand_in(&self, program: &str, script: &str) -> String {
         let folder = TempDir::new_in(self.folder.path()).unwrap().keep();
         let file = folder.join(program);
@@ -286,7 +286,7 @@ impl World {
         env::join_paths(folders).unwrap().into_string().unwrap()
     }
 
-    /// A clone that knows the newest commit alone.
+    /// A clone with only the newest commit.
     pub(crate) fn shallow_clone(&self) -> PathBuf {
         let clone = TempDir::new_in(self.folder.path()).unwrap().keep();
         let origin = format!("file://{}", self.origin().display());
@@ -303,8 +303,8 @@ impl World {
         self.run(folder, "git", arguments)
     }
 
-    /// Publishes images of this content for both architectures; `tag` may be a
-    /// commit. Gives the file of the digests.
+    /// Publishes images with this content for both architectures; `tag` may be a
+    /// commit. Returns the file with the digests.
     pub(crate) fn publish(&self, tag: &str, content: &str) -> (String, Release) {
         let digests = self.folder.path().join(format!("{tag}.json"));
         let output = self.try_publish(tag, content, &digests);
@@ -328,7 +328,7 @@ impl World {
         self.release(&arguments)
     }
 
-    /// Gives what was published for the commit `from` another tag.
+    /// Adds a tag to the images of the commit `from`.
     pub(crate) fn retag(&self, from: &str, tag: &str, digests: &str) -> Output {
         let registry = self.registry();
         let publish = [
@@ -342,7 +342,7 @@ impl World {
         self.release(&[&publish[..], &["--from", from, "--digests", digests]].concat())
     }
 
-    /// Every image with this content for both architectures, as arguments.
+    /// Arguments for every image with this content, for both architectures.
     pub(crate) fn images(&self, content: &str) -> Vec<String> {
         let images = ["todo-app", "todo-backend", "broadcaster"]
             .iter()
@@ -385,7 +385,7 @@ impl World {
         self.release(&[&promote[..], more].concat())
     }
 
-    /// `GET` from the registry: the raw answer.
+    /// The raw manifest of an image in the registry.
     pub(crate) fn raw(&self, image: &str) -> Value {
         let image = format!("docker://{image}");
         let raw = self.run(
@@ -401,7 +401,7 @@ impl World {
         self.run(self.folder.path(), "skopeo", &all);
     }
 
-    /// Whether the registry has it.
+    /// Whether the registry has this image.
     pub(crate) fn has(&self, image: &str) -> bool {
         let image = format!("docker://{image}");
         let inspect = ["inspect", "--raw", "--tls-verify=false", &image];
@@ -417,8 +417,8 @@ impl World {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// With the tools that the tests install, and without the git configuration
-    /// of whoever runs them.
+    /// A command that finds the tools of `cargo xtask setup` and ignores the
+    /// user's git configuration.
     pub(crate) fn command(&self, folder: &Path, program: &str, arguments: &[&str]) -> Command {
         let tools = Path::new(ROOT).join("target/tools/bin");
         let on_path = env::var_os("PATH").unwrap_or_default();
@@ -453,7 +453,7 @@ fn copy_folder(from: &Path, to: &Path) {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // It may have ended already, which is as good.
+        // It may have exited already.
         let _ = self.registry.kill();
         let _ = self.registry.wait();
     }
@@ -463,7 +463,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Fails with what was said where `output` is that of a failure.
+/// Panics with the output if the command failed.
 pub(crate) fn succeeded(output: &Output) {
     assert!(
         output.status.success(),
@@ -473,13 +473,13 @@ pub(crate) fn succeeded(output: &Output) {
     );
 }
 
-/// What was said by a command that was refused.
+/// The error output of a command that must fail.
 pub(crate) fn refused(output: &Output) -> String {
-    assert!(!output.status.success(), "it was not refused");
+    assert!(!output.status.success(), "the command succeeded");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What a command printed.
+/// The output of a command that must succeed.
 pub(crate) fn printed(output: &Output) -> String {
     succeeded(output);
     String::from_utf8_lossy(&output.stdout).into_owned()
