@@ -1,4 +1,4 @@
-//! Argo CD, and the branches it follows.
+//! Installs Argo CD and points it at the branches to follow.
 
 use std::fs;
 use std::path::Path;
@@ -10,16 +10,16 @@ use xshell::{Shell, cmd};
 use super::{apply, ask_kubectl, kubectl};
 use crate::Error;
 
-/// How often Argo CD looks at the repository: nobody calls it on a laptop.
-const LOOK_EVERY: &str =
+/// How often Argo CD polls the repository: no webhook reaches a laptop.
+const POLL_INTERVAL: &str =
     r#"{"data":{"timeout.reconciliation":"15s","timeout.reconciliation.jitter":"0s"}}"#;
 
-/// Ends a sync that hangs.
+/// Makes a hanging sync time out.
 const PARAMETERS: &str = "argocd/argocd-cmd-params-cm.yaml";
 
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Applies `manifest`, Argo CD's own, and waits until it runs.
+/// Applies Argo CD's own `manifest` and waits until it runs.
 pub(super) fn install(manifest: &Path) -> Result<(), Error> {
     let manifest = manifest.display().to_string();
     if ask_kubectl(&["get", "namespace", "argocd"])?.is_none() {
@@ -33,7 +33,7 @@ pub(super) fn install(manifest: &Path) -> Result<(), Error> {
         "--force-conflicts",
     ];
     for file in [manifest.as_str(), "argocd/argocd-cm.yaml"] {
-        // Its lines are as many as its objects, and nobody reads them.
+        // The output is dropped: one line for each of many objects.
         let applied = ask_kubectl(&[&quietly[..], &["--filename", file]].concat())?;
         if applied.is_none() {
             return Err(Error::refused(format!("kubectl could not apply {file}")));
@@ -41,7 +41,7 @@ pub(super) fn install(manifest: &Path) -> Result<(), Error> {
     }
     let mut is_changed = false;
     for (map, patch) in [
-        ("argocd-cm", ["--patch", LOOK_EVERY]),
+        ("argocd-cm", ["--patch", POLL_INTERVAL]),
         ("argocd-cmd-params-cm", ["--patch-file", PARAMETERS]),
     ] {
         let asked = ["-n", "argocd", "patch", "configmap", map, "--type=merge"];
@@ -50,7 +50,7 @@ pub(super) fn install(manifest: &Path) -> Result<(), Error> {
         is_changed |= !said.contains("no change");
     }
     if is_changed {
-        // It is read at the start alone.
+        // The controller reads it only at startup.
         kubectl(&[
             "-n",
             "argocd",
@@ -69,7 +69,7 @@ pub(super) fn install(manifest: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Applies the root application: of `repository`, or of the one that its file
+/// Applies the root application, for `repository` or for the one that its file
 /// names.
 pub(super) fn follow(repository: Option<&str>) -> Result<(), Error> {
     let path = "argocd/root.yaml";
@@ -82,7 +82,7 @@ pub(super) fn follow(repository: Option<&str>) -> Result<(), Error> {
     apply(&root.to_string())
 }
 
-/// Waits until both environments answer, and says how it goes.
+/// Waits until both environments answer, and prints the progress.
 pub(super) fn wait(port: u16, seconds: u64) -> Result<(), Error> {
     let sh = Shell::new()?;
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -92,7 +92,7 @@ pub(super) fn wait(port: u16, seconds: u64) -> Result<(), Error> {
         loop {
             let answers = cmd!(
                 sh,
-                "curl --fail --silent --max-time 5 --output /dev/null {url}"
+                "curl --fail --silent --noproxy * --max-time 5 --output /dev/null {url}"
             )
             .quiet()
             .ignore_stderr()
@@ -110,7 +110,7 @@ pub(super) fn wait(port: u16, seconds: u64) -> Result<(), Error> {
             if Instant::now() >= end {
                 return Err(Error::refused(format!(
                     "{environment} does not answer after {seconds} s. `nix run .#cluster-status` shows what it waits for; \
-                     docs/runbooks/failed-sync.md says what to do; run this again to go on waiting"
+                     docs/runbooks/failed-sync.md says what to do; run this again to keep waiting"
                 )));
             }
             pause();
@@ -124,13 +124,13 @@ fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// The applications in a line: name, whether in sync, whether well.
+/// The applications on one line: name, sync status, health.
 fn applications() -> Result<String, Error> {
     let columns = "jsonpath={range .items[*]}{.metadata.name} {.status.sync.status} {.status.health.status}, {end}";
     let listed = ask_kubectl(&["-n", "argocd", "get", "applications", "--output", columns])?;
     let listed = listed.unwrap_or_default();
     Ok(match listed.trim_end_matches([' ', ',']) {
-        "" => "no application yet".to_owned(),
+        "" => "no applications yet".to_owned(),
         listed => listed.to_owned(),
     })
 }

@@ -1,11 +1,12 @@
-//! The cluster, with stand-ins for k3d, docker and kubectl that record what
-//! they are asked for. Git, the registry, kustomize and skopeo are real.
+//! Tests the cluster commands with fakes of k3d, docker and kubectl that record
+//! their calls. Git, the registry, kustomize and skopeo are real.
 
 use std::env;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 use testkit::ReservedPort;
@@ -54,8 +55,12 @@ impl Laptop {
         fs::read_to_string(self.file(name)).unwrap_or_default()
     }
 
-    /// Runs `release cluster …`; curl says that the environments answer.
+    /// Runs `release cluster …`; a fake curl makes the environments answer.
     fn cluster(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let all = [&["cluster"], arguments].concat();
         let stand_ins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/stand-ins");
         let mut command =
@@ -74,10 +79,14 @@ impl Laptop {
             .env("GIT_PORT", self.git_port.number().to_string())
             .env("REGISTRY_PORT", self.world.registry_port().to_string())
             .env("ARGOCD_MANIFEST", "install.yaml");
-        command.output().unwrap()
+        command
     }
 
     fn up(&self, more: &[&str]) -> Output {
+        self.up_command(more).output().unwrap()
+    }
+
+    fn up_command(&self, more: &[&str]) -> Command {
         let (port, git, registry) = (
             self.port.number().to_string(),
             self.git_port.number().to_string(),
@@ -91,7 +100,7 @@ impl Laptop {
             "--registry-port",
             &registry,
         ];
-        self.cluster(&[&["up"], &ports[..], more].concat())
+        self.command(&[&["up"], &ports[..], more].concat())
     }
 
     fn up_with_images(&self) -> Output {
@@ -116,7 +125,7 @@ impl Laptop {
 impl Drop for Laptop {
     fn drop(&mut self) {
         for pid in self.read("pids").lines() {
-            // The shell's children are the servers.
+            // The servers are children of the shell.
             let _ = Command::new("pkill").args(["-P", pid]).status();
             let _ = Command::new("kill")
                 .arg(pid)
@@ -201,7 +210,7 @@ fn secrets_are_random_and_never_printed() {
         ));
         let nats = value(environment, "nats-client-secret", "password");
         let account = format!("{environment}_password: \\\"{nats}\\\"");
-        assert!(accounts.contains(&account), "server and client agree");
+        assert!(accounts.contains(&account), "server and client disagree");
         passwords.push(nats);
     }
     let shown = said + &laptop.read("calls") + &String::from_utf8_lossy(&output.stderr);
@@ -222,7 +231,7 @@ fn a_second_run_creates_nothing() {
         .matches("\"kind\":\"Secret\"")
         .count();
     fs::remove_file(laptop.file("calls")).unwrap();
-    // It is the cluster that took the disk.
+    // The disk is full because of the cluster itself, so this must not fail.
     fs::write(laptop.file("disk"), "100").unwrap();
     let said = printed(&laptop.up_with_images());
     let calls = laptop.read("calls");
@@ -262,7 +271,7 @@ fn preflight_reports_every_problem_before_anything_is_created() {
     assert!(said.contains("Docker does not answer"), "{said}");
     let port = format!("port {} is in use", laptop.port.number());
     assert!(said.contains(&port), "{said}");
-    assert!(said.contains("there are no images"), "{said}");
+    assert!(said.contains("no images were given"), "{said}");
     assert!(!laptop.read("calls").contains("create"));
 
     fs::remove_file(laptop.file("no-docker")).unwrap();
@@ -274,13 +283,101 @@ fn preflight_reports_every_problem_before_anything_is_created() {
 }
 
 #[test]
+fn preflight_names_what_kubernetes_or_git_would_fail_on_later() {
+    let laptop = Laptop::new();
+    fs::write(laptop.file("cgroups"), "1").unwrap();
+    let said = refused(&laptop.up_with_images());
+    assert!(said.contains("cgroup v1"), "{said}");
+    fs::remove_file(laptop.file("cgroups")).unwrap();
+
+    let images = laptop.world.images("first");
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    let shallow = laptop.world.shallow_clone();
+    let mut up = laptop.up_command(&images);
+    let said = refused(&up.current_dir(shallow).output().unwrap());
+    assert!(said.contains("git fetch --unshallow"), "{said}");
+    assert!(!laptop.read("calls").contains("create"));
+}
+
+#[test]
+fn the_nodes_use_the_proxy_of_the_machine_but_not_among_themselves() {
+    let laptop = Laptop::new();
+    let images = laptop.world.images("first");
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    let mut up = laptop.up_command(&images);
+    up.env("https_proxy", "http://proxy.example:3128");
+    let said = refused(&up.output().unwrap());
+    assert!(said.contains("0.0.0.0"), "{said}");
+    assert!(!laptop.read("calls").contains("create"));
+
+    succeeded(&up.env("NO_PROXY", "0.0.0.0").output().unwrap());
+    let calls = laptop.read("calls");
+    let nodes = "@server:*;agent:*";
+    let proxy = format!("--env HTTPS_PROXY=http://proxy.example:3128{nodes}");
+    assert!(calls.contains(&proxy), "{calls}");
+    let exempt = format!(
+        "--env NO_PROXY=0.0.0.0,dwk-local-registry,localhost,127.0.0.0/8,10.42.0.0/16,10.43.0.0/16,.svc,.cluster.local{nodes}"
+    );
+    assert!(calls.contains(&exempt), "{calls}");
+}
+
+#[test]
+fn other_ports_for_an_existing_cluster_are_refused_at_once() {
+    let laptop = Laptop::new();
+    succeeded(&laptop.up_with_images());
+    let ports = format!(
+        "k3d-dwk-local-serverlb 80/tcp 127.0.0.1:{}\n",
+        laptop.port.number()
+    );
+    fs::write(laptop.file("ports"), ports).unwrap();
+    succeeded(&laptop.up_with_images());
+    fs::remove_file(laptop.file("calls")).unwrap();
+    fs::write(
+        laptop.file("ports"),
+        "k3d-dwk-local-serverlb 80/tcp 127.0.0.1:1\n",
+    )
+    .unwrap();
+    let said = refused(&laptop.up_with_images());
+    assert!(said.contains("created with --port 1,"), "{said}");
+    assert!(!laptop.read("calls").contains("cluster start"));
+}
+
+#[test]
+fn an_interrupted_creation_leaves_no_cluster() {
+    let laptop = Laptop::new();
+    laptop.touch("hang-create");
+    let images = laptop.world.images("first");
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    let mut up = laptop.up_command(&images);
+    let up = up
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut up = up.spawn().unwrap();
+    while !laptop.file("cluster").exists() {
+        assert!(up.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::yield_now();
+    }
+    let group = format!("-{}", up.id());
+    let kill = Command::new("kill").args(["-INT", "--", &group]).status();
+    assert!(kill.unwrap().success());
+    assert!(!up.wait().unwrap().success());
+    assert!(
+        laptop
+            .read("calls")
+            .contains("k3d cluster delete dwk-local")
+    );
+    assert!(!laptop.file("cluster").exists());
+}
+
+#[test]
 fn a_failed_step_ends_the_run_and_the_next_run_resumes() {
     let laptop = Laptop::new();
     laptop.touch("fail-create");
     refused(&laptop.up_with_images());
     assert!(
         !laptop.read("calls").contains("kubectl"),
-        "nothing is asked of no cluster"
+        "kubectl was called without a cluster"
     );
     fs::remove_file(laptop.file("fail-create")).unwrap();
     laptop.touch("fail-apply");
@@ -324,12 +421,12 @@ fn waiting_for_environments_times_out_with_the_next_step() {
 }
 
 #[test]
-fn down_removes_the_cluster_and_its_remote_and_nothing_when_there_is_none() {
+fn down_removes_the_cluster_and_its_remote_if_they_exist() {
     let laptop = Laptop::new();
     let said = printed(&laptop.cluster(&["down"]));
     assert!(said.contains("there is no cluster"), "{said}");
     let said = refused(&laptop.cluster(&["status"]));
-    assert!(said.contains("cluster-up makes it"), "{said}");
+    assert!(said.contains("cluster-up creates it"), "{said}");
     succeeded(&laptop.up_with_images());
     assert!(laptop.world.git(&["remote"]).contains("local"));
     succeeded(&laptop.cluster(&["status"]));
