@@ -25,6 +25,7 @@ let
     manifests = call ./manifests.nix;
     format = call ./format.nix;
     dev = call ./dev.nix;
+    releaseProgram = call ./release-program.nix;
     release = call ./release.nix;
   };
 in

@@ -6,6 +6,7 @@
   linkFarm,
   manifests,
   programs,
+  releaseProgram,
   runCommandLocal,
 }:
 let
@@ -42,5 +43,6 @@ programs.native
 // manifests
 // {
   default = programs.native.standalone;
+  release = releaseProgram;
 }
 // (if stdenv.hostPlatform.isLinux then onLinux else elsewhere)

@@ -114,6 +114,11 @@ if stdenv.hostPlatform.isLinux then
   {
     inherit byArchitecture;
     native = byArchitecture.${stdenv.hostPlatform.go.GOARCH};
+    # What makes any cargo build for this machine static.
+    static = static architectures.${stdenv.hostPlatform.go.GOARCH};
   }
 else
-  { native = build { }; }
+  {
+    native = build { };
+    static = { };
+  }

@@ -4,7 +4,6 @@
   stdenv,
   argocd,
   cosign,
-  craneLib,
   curl,
   diffutils,
   docker-client,
@@ -15,41 +14,17 @@
   k3d,
   kubectl,
   kustomize,
+  releaseProgram,
   skopeo-nix2container,
-  sources,
   syft,
   writeShellApplication,
 }:
 let
-  common = {
-    pname = "release";
-    inherit ((lib.importTOML ../Cargo.toml).workspace.package) version;
-    cargoVendorDir = craneLib.vendorCargoDeps { cargoLock = ../Cargo.lock; };
-    cargoExtraArgs = "--locked --package release";
-    strictDeps = true;
-    # Tests run in their own check.
-    doCheck = false;
-  };
-
-  program = craneLib.buildPackage (
-    common
-    // {
-      src = sources.program "release";
-      cargoArtifacts = craneLib.buildDepsOnly (
-        common
-        // {
-          dummySrc = sources.dummy;
-          cargoCheckCommand = "true";
-        }
-      );
-    }
-  );
-
   command =
     name: runtimeInputs: description: text:
     writeShellApplication {
       inherit name text;
-      runtimeInputs = [ program ] ++ runtimeInputs;
+      runtimeInputs = [ releaseProgram ] ++ runtimeInputs;
       meta = { inherit description; };
     };
 

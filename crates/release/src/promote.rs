@@ -1,5 +1,6 @@
 //! Pins a release in an overlay, which Argo CD applies.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -446,8 +447,9 @@ impl Checked<'_> {
         if let Some(why) = &how.unverified {
             return Ok(format!("Unverified: {}\n", why.replace('\n', " ")));
         }
-        let rendered = self.staging_render()?.hash();
         let digests = notes::digests(self.wanted);
+        self.check_earlier_failure(&digests)?;
+        let rendered = self.staging_render()?.hash();
         let all = notes::read(self.remote, &notes_of(self.staged))?;
         let of_images: Vec<&Entry> = all
             .iter()
@@ -485,6 +487,23 @@ impl Checked<'_> {
             )));
         }
         Ok(format!("Verified-In-Staging: {}\n", entry.at))
+    }
+
+    /// Refuses what production has run and failed with, under whatever tag.
+    fn check_earlier_failure(&self, digests: &BTreeMap<String, String>) -> Result<(), Error> {
+        let entries = notes::read(self.remote, self.source)?;
+        let last = entries.iter().rev().find(|one| {
+            one.environment == Environment::Production.name() && one.digests == *digests
+        });
+        match last {
+            Some(entry) if entry.verdict == Verdict::Failed => Err(Error::refused(format!(
+                "production failed with this commit as {} ({}): promote a commit that fixes it, or give a reason with \
+                 --unverified",
+                entry.release,
+                entry.why.as_deref().unwrap_or("no reason recorded")
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// What staging renders with the configuration of the tagged commit and

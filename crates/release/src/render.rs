@@ -156,7 +156,7 @@ fn compare(old: &str, new: &str) -> Result<String, Error> {
     }
     let sh = Shell::new()?;
     sh.change_dir(folder.path());
-    let output = cmd!(sh, "diff -U 3 now then")
+    let output = cmd!(sh, "diff -U 3 --label now --label then now then")
         .quiet()
         .ignore_status()
         .output()?;

@@ -1,7 +1,6 @@
 //! Installs Argo CD and points it at the branches to follow.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -20,8 +19,7 @@ const PARAMETERS: &str = "argocd/argocd-cmd-params-cm.yaml";
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Applies Argo CD's own `manifest` and waits until it runs.
-pub(super) fn install(manifest: &Path) -> Result<(), Error> {
-    let manifest = manifest.display().to_string();
+pub(super) fn install(manifest: &str) -> Result<(), Error> {
     if ask_kubectl(&["get", "namespace", "argocd"])?.is_none() {
         kubectl(&["create", "namespace", "argocd"])?;
     }
@@ -32,7 +30,7 @@ pub(super) fn install(manifest: &Path) -> Result<(), Error> {
         "--server-side",
         "--force-conflicts",
     ];
-    for file in [manifest.as_str(), "argocd/argocd-cm.yaml"] {
+    for file in [manifest, "argocd/argocd-cm.yaml"] {
         // The output is dropped: one line for each of many objects.
         let applied = ask_kubectl(&[&quietly[..], &["--filename", file]].concat())?;
         if applied.is_none() {

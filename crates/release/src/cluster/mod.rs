@@ -36,9 +36,14 @@ pub struct Options {
     #[arg(long = "image", conflicts_with = "from_github")]
     pub images: Vec<Source>,
 
-    /// Argo CD's install.yaml. `nix run .#cluster-up` passes it, pinned by hash
-    #[arg(long, env = "ARGOCD_MANIFEST")]
-    pub argocd_manifest: PathBuf,
+    /// Argo CD's install.yaml, a file or a URL. `nix run .#cluster-up` passes
+    /// one that is pinned by hash
+    #[arg(
+        long,
+        env = "ARGOCD_MANIFEST",
+        default_value = "https://raw.githubusercontent.com/argoproj/argo-cd/v3.5.1/manifests/install.yaml"
+    )]
+    pub argocd_manifest: String,
 
     /// A file with the URL that production posts to; without it nothing is
     /// delivered, and production's events become dead letters

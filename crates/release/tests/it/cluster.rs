@@ -179,6 +179,19 @@ fn cluster_up_runs_every_step_in_order() {
     assert!(said.contains("nix run .#cluster-down"), "{said}");
 }
 
+/// With Nix it comes by its hash, without Nix by its address.
+#[test]
+fn both_ways_install_the_same_argo_cd() {
+    let version = |text: &str| {
+        let (_, rest) = text.split_once("argoproj/argo-cd/").unwrap();
+        rest.split('/').next().unwrap().to_owned()
+    };
+    let root = Path::new(ROOT);
+    let nix = fs::read_to_string(root.join("nix/release.nix")).unwrap();
+    let code = fs::read_to_string(root.join("crates/release/src/cluster/mod.rs")).unwrap();
+    assert_eq!(version(&nix), version(&code));
+}
+
 #[test]
 fn secrets_are_random_and_never_printed() {
     let laptop = Laptop::new();

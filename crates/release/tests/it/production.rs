@@ -272,6 +272,15 @@ fn broken_production_is_rolled_back_and_unreachable_production_is_not() {
     let said = printed(&staged.verify("production", deployment.url(), "0"));
     assert!(said.contains("Production works at v1"), "{said}");
 
+    // Another tag does not make the same commit work.
+    succeeded(&staged.verify("staging", Deployment::start(&next).url(), "0"));
+    let again = staged.tag(&next, "v3");
+    let said = refused(&world.promote_with("production", "v3", &again, &["--wait", "60"]));
+    assert!(
+        said.contains("production failed with this commit as v2"),
+        "{said}"
+    );
+
     // There is no release before v1.
     for fault in [Fault::Page, Fault::Lost] {
         deployment.has(fault);
