@@ -247,7 +247,11 @@ async fn custody(
                 world.server().reset();
             } else {
                 let event = event(&message, number);
-                if arrivals.send(Arrival::Event(event)).await.is_err() {
+                if arrivals
+                    .send(Arrival::Event(Arc::new(event)))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

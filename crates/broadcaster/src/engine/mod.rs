@@ -157,7 +157,7 @@ impl<Q: Queue, P: Post> Running<Q, P> {
         wake_at
     }
 
-    fn arrive(&mut self, event: Event<Q::Receipt>) {
+    fn arrive(&mut self, event: Arc<Event<Q::Receipt>>) {
         let age = OffsetDateTime::now_utc() - event.published;
         let age = age.try_into().unwrap_or(Duration::ZERO);
         let size = self.post.messages.size(&event);

@@ -188,8 +188,13 @@ impl<R> Schedule<R> {
 
     /// Adds `event`, published `age` ago, which takes up `size` of a post with
     /// several.
-    pub(crate) fn arrive(&mut self, event: Event<R>, age: Duration, size: usize, now: Instant) {
-        let event = Arc::new(event);
+    pub(crate) fn arrive(
+        &mut self,
+        event: Arc<Event<R>>,
+        age: Duration,
+        size: usize,
+        now: Instant,
+    ) {
         if let Some(held) = self.held.get_mut(&event.position) {
             // A redelivery; the newer receipt is just as good.
             if !held.is_busy {

@@ -83,7 +83,7 @@ pub type Events<R> = Vec<Arc<Event<R>>>;
 #[derive(Debug)]
 pub enum Arrival<R> {
     /// The next event. Those of a todo come in the order of its changes.
-    Event(Event<R>),
+    Event(Arc<Event<R>>),
     /// Everything handed out so far is void; unsettled events are redelivered,
     /// oldest first.
     StartOver,

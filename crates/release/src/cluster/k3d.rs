@@ -124,6 +124,10 @@ fn proxies() -> Vec<String> {
 }
 
 /// The value of an environment variable in upper or lower case, if it is set.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "every program knows these variables, in either case; they are no options of ours"
+)]
 pub(super) fn variable(name: &str) -> Option<String> {
     [name.to_owned(), name.to_ascii_lowercase()]
         .iter()

@@ -67,7 +67,7 @@ impl Queue for InboxQueue {
         loop {
             if let Some(entry) = self.read.pop_front() {
                 self.desk.held.fetch_add(1, Ordering::Relaxed);
-                return Some(Arrival::Event(event(entry)));
+                return Some(Arrival::Event(Arc::new(event(entry))));
             }
             self.changes.borrow_and_update();
             let room = HELD.saturating_sub(self.desk.held.load(Ordering::Relaxed));

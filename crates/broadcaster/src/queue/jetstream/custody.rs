@@ -181,7 +181,7 @@ impl Custody<'_> {
         }
         if matches!(taken, Taken::First | Taken::Next) {
             let event = event(&message, &delivery, term);
-            return self.send(Arrival::Event(event)).await;
+            return self.send(Arrival::Event(Arc::new(event))).await;
         }
         // Some events in flight are not held here.
         if let Err(error) = self.shared.reset().await {
