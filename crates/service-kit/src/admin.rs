@@ -1,7 +1,7 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`, `/version`.
 //!
-//! It is a listener of its own, so that no ingress ever shows it and no load
-//! on the service keeps a probe waiting.
+//! It has its own port, so that no ingress exposes it and load on the service
+//! never delays a probe.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// metrics and the checks of its readiness.
 ///
 /// # Errors
-/// Where the port is taken.
+/// If the port is taken.
 pub fn start(
     address: SocketAddr,
     build: BuildInfo,
@@ -42,7 +42,7 @@ pub fn start(
     let readiness = readiness.check("budget", move || std::future::ready(budget.check()));
     let listener = listen(address)?;
     let router = router(build, readiness, registry);
-    // A budget of its own: probes are answered whatever clients do elsewhere.
+    // Its own budget: probes are answered whatever clients do on the other port.
     let budget = Budget::new(Limits::ADMIN);
     let shutdown = lifecycle.support_shutdown();
     lifecycle.spawn_support(

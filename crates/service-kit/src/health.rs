@@ -1,8 +1,7 @@
-//! Readiness: may this process be sent work?
+//! Readiness: whether this process can accept work.
 //!
-//! Liveness is something else, and needs no code: a process that answers
-//! `/livez` at all is alive. A dependency that is down makes a process not
-//! ready; it must never get it restarted.
+//! Liveness needs no code: a process that answers `/livez` is alive. A dependency
+//! that is down makes a process unready, but must never get it restarted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +20,7 @@ type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Syn
 
 /// The named checks that decide whether a process is ready.
 ///
-/// There is always one of its own, `shutdown`, which fails as soon as the
-/// process is told to stop.
+/// The built-in check `shutdown` fails as soon as the process is told to stop.
 #[derive(Clone)]
 pub struct Readiness {
     checks: BTreeMap<&'static str, Check>,
@@ -39,8 +37,8 @@ impl Readiness {
         }
     }
 
-    /// Adds a check. It runs at each question, side by side with the others;
-    /// its error is shown to whoever asks, so it must hold no secret.
+    /// Adds a check. It runs on each request, concurrently with the others. Its
+    /// error is shown to the client, so it must contain no secret.
     #[must_use]
     pub fn check<F, Fut, E>(mut self, name: &'static str, check: F) -> Self
     where
@@ -57,7 +55,7 @@ impl Readiness {
         self
     }
 
-    /// Asks every check.
+    /// Runs every check.
     pub async fn report(&self) -> Report {
         let mut checks: BTreeMap<_, Outcome> =
             join_all(self.checks.iter().map(async |(name, check)| {
@@ -90,7 +88,7 @@ impl fmt::Debug for Readiness {
     }
 }
 
-/// What the checks said, as `/readyz` shows it.
+/// The results of the checks, as `/readyz` shows them.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Whether every check passed.
@@ -99,12 +97,12 @@ pub struct Report {
     pub checks: BTreeMap<&'static str, Outcome>,
 }
 
-/// What one check said.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
     /// Whether it passed.
     pub ok: bool,
-    /// Why it did not.
+    /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

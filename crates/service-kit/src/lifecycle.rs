@@ -1,4 +1,4 @@
-//! Who owns the tasks of a process, and how they end.
+//! Ownership of the tasks of a process, and its shutdown.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::config::RuntimeConfig;
 use crate::http::Budget;
 use crate::{limits, telemetry, trace};
 
-/// What a task or a start-up may end with.
+/// Why a task or the start failed.
 pub type TaskError = Box<dyn Error + Send + Sync>;
 
 /// The exit code of a process that a signal cut short: 128 + SIGINT.
@@ -132,8 +132,8 @@ impl Lifecycle {
         self.shutdown.clone()
     }
 
-    /// Cancelled when all tasks of [`Lifecycle::spawn`] have ended; the sign
-    /// for those of [`Lifecycle::spawn_support`].
+    /// Cancelled when all tasks of [`Lifecycle::spawn`] have ended; the signal
+    /// for those of [`Lifecycle::spawn_support`] to stop.
     #[must_use]
     pub fn support_shutdown(&self) -> CancellationToken {
         self.support_shutdown.clone()
@@ -145,7 +145,7 @@ impl Lifecycle {
         self.delay
     }
 
-    /// What the clients of this process may use up, all together.
+    /// The limits on what all clients of this process may use together.
     #[must_use]
     pub fn budget(&self) -> Budget {
         self.budget.clone()
@@ -226,7 +226,7 @@ impl Lifecycle {
     }
 }
 
-/// Waits for all tasks; `false` where one failed or the time is up.
+/// Waits for all tasks; `false` if one failed or the deadline passed.
 async fn drain(tasks: &mut JoinSet<Ended>, limit: Duration) -> bool {
     let all = async {
         let mut clean = true;
@@ -266,7 +266,7 @@ fn report(ended: Result<Ended, JoinError>, stopping: bool) {
 }
 
 fn aborted() -> ExitCode {
-    warn!("second signal received, aborting what is in flight");
+    warn!("second signal received, aborting work in flight");
     ExitCode::from(EXIT_ABORTED)
 }
 

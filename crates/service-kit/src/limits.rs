@@ -1,12 +1,12 @@
-//! What the process may use, by what its surroundings say at the start.
+//! The memory and open-file limits of the process.
 
 use std::path::Path;
 use std::{fs, io};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// The memory that the process may use before the kernel ends it, in bytes;
-/// `None` where nothing limits it.
+/// The memory that the process may use before the kernel kills it, in bytes;
+/// `None` if there is no limit.
 ///
 /// It is the tightest limit of the process's control group and of those above
 /// it: `memory.max` of version 2 (kernel documentation, `cgroup-v2.rst`), else
@@ -52,7 +52,7 @@ fn tightest(mount: &Path, group: &str, file: &str) -> Option<u64> {
 /// Raises the soft limit of open files to the hard one, and returns it.
 ///
 /// # Errors
-/// Where the kernel refuses; the limit is then what it was.
+/// If the kernel refuses; the limit is then unchanged.
 pub(crate) fn raise_files() -> io::Result<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -66,14 +66,14 @@ pub(crate) fn raise_files() -> io::Result<u64> {
 /// heaps, which are mostly empty: three times the memory of an idle service.
 ///
 /// # Errors
-/// Where the kernel does not know of huge pages.
+/// If the kernel does not support huge pages.
 pub(crate) fn use_small_pages() -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     rustix::thread::disable_transparent_huge_pages(true)?;
     Ok(())
 }
 
-/// How many files the process may have open.
+/// Maximum number of open files.
 pub(crate) fn files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

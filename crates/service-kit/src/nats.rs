@@ -1,4 +1,4 @@
-//! Where NATS is, who the process is to it, and the connection.
+//! The address of NATS, the credentials, and the connection.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,19 +19,18 @@ use crate::config::{Faults, non_empty_path};
 /// that can be reset with 2.14 (ADR-60).
 pub const OLDEST_SERVER: (u64, u64) = (2, 14);
 
-/// How long the server may take to answer a request.
+/// Deadline of a request to the server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often an idle connection is asked for a sign of life. Two that stay
-/// without an answer end it, so a server that vanished is noticed within three
-/// times as long, where TCP alone would take minutes.
+/// How often an idle connection is pinged. Two unanswered pings close it, so a
+/// vanished server is noticed within three intervals; TCP alone would take
+/// minutes.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the version of the server is looked at: it may be another one
-/// after each reconnect.
+/// How often the server's version is checked: it may change with each reconnect.
 const VERSION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Who the process is to NATS.
+/// The credentials for NATS.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[expect(clippy::struct_field_names, reason = "each is the name of its option")]
 pub struct NatsArgs {
@@ -97,8 +96,8 @@ impl NatsConfig {
         })
     }
 
-    /// Connects as `name`, and again whenever the connection is lost. A server
-    /// that is not there is no error: it may come later.
+    /// Connects as `name`, and reconnects whenever the connection is lost. An
+    /// unreachable server is not an error: it may come up later.
     ///
     /// Whoever owns the connection runs [`Connection::require_version`] too.
     ///
@@ -167,7 +166,7 @@ fn reconnect_delay(attempts: usize) -> Duration {
     Duration::from_millis(longest).mul_f64(rand::random_range(0.5..=1.0))
 }
 
-/// A connection that comes back by itself. Cheap to clone.
+/// A connection that reconnects by itself. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connection {
     client: Client,
@@ -175,7 +174,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// What sends and receives.
+    /// Sends and receives.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
@@ -212,7 +211,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Says yes where there was no server yet.
+    /// Returns `true` if no server was seen yet.
     fn check_version(&self) -> Result<(), TooOld> {
         match self.client.try_server_info() {
             Some(server) if !is_supported(&server) => Err(TooOld {

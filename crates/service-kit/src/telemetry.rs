@@ -1,4 +1,4 @@
-//! Log lines for people and for machines.
+//! Logging, for people or for machines.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -11,11 +11,10 @@ use crate::config::{LogFormat, RuntimeConfig};
 use crate::log_json::JsonLines;
 use crate::log_lines::{Flush, Lines};
 
-/// Starts logging. Lines that are still unwritten are written when the guard is
-/// dropped.
+/// Starts logging. Dropping the guard writes the remaining lines.
 ///
 /// # Errors
-/// Where the process logs already, or the log has no thread.
+/// If the process already has a logger, or the log's thread cannot start.
 pub fn init(config: &RuntimeConfig) -> Result<Guard, InitError> {
     let mut guard = Guard::default();
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
@@ -36,7 +35,7 @@ pub fn init(config: &RuntimeConfig) -> Result<Guard, InitError> {
     Ok(guard)
 }
 
-/// Writes what is left of the log when dropped.
+/// Writes the remaining lines on drop.
 #[derive(Default)]
 pub struct Guard {
     flush: Option<Flush>,

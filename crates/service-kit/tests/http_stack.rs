@@ -193,7 +193,7 @@ async fn large_text_responses_are_compressed() {
 }
 
 #[tokio::test]
-async fn an_event_is_sent_as_soon_as_it_is_there() {
+async fn events_are_sent_without_buffering() {
     let server = Server::new();
     let ask = request("/events").header("accept-encoding", "gzip");
     let ask = ask.body(Body::empty()).unwrap();
@@ -255,7 +255,7 @@ async fn a_connection_is_closed_once_the_process_stops() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_the_id_that_it_came_with() {
+async fn an_incoming_request_id_is_kept() {
     let server = Server::new();
     let ask = async |id: &str| {
         let request = request("/any").header("x-request-id", id);
@@ -285,7 +285,7 @@ async fn an_entity_tag_with_a_blank_is_refused() {
 }
 
 #[tokio::test]
-async fn without_an_exporter_a_trace_is_passed_on_as_it_came() {
+async fn without_an_exporter_the_traceparent_is_forwarded_unchanged() {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let server = Server::new();
     let ask = async |traceparent: &str| {

@@ -1,5 +1,5 @@
-//! What strangers may use up, all together: connections, event streams, the
-//! bytes that wait in memory for a slow client, and requests at work.
+//! Limits on what clients may use together: connections, event streams, bytes
+//! buffered for slow clients, and requests in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,42 +19,41 @@ use crate::limits;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// The memory to plan with where nothing limits it: that of a pod.
+/// The memory to plan for if there is no limit: that of a pod.
 const USUAL_MEMORY: u64 = 64 * MIB;
 
-/// The open files that are not for clients: the database, the broker, the
-/// admin listener, pictures, the logs, and connections above the limit that
-/// are about to be closed.
+/// Open files reserved for the database, the broker, the admin listener,
+/// pictures, logs, and connections above the limit that are about to close.
 const OWN_FILES: u64 = 256;
 
-/// How long to wait for room in memory before a client gets 503.
+/// How long a client waits for buffer space before it gets 503.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a request may wait for others to be done. Together with what those
-/// take it keeps an answer within 100 ms, however many clients there are.
+/// How long a request may wait for a permit. With the time that the requests in
+/// flight take, responses stay within 100 ms however many clients there are.
 const QUEUE: Duration = Duration::from_millis(50);
 
-/// For how long after it turned a client away a process counts as exhausted.
+/// How long a process counts as exhausted after it rejected a client.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(5);
 
-/// The budgets of a process. Cheap to clone; all clones are one account.
+/// The budgets of a process. Cheap to clone; all clones share them.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     limits: Limits,
-    /// In KiB: a semaphore has no room for all bytes of a large machine.
+    /// In KiB: a semaphore cannot count the bytes of a large machine.
     memory: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     changes: Arc<Semaphore>,
-    /// Requests and answers that wait for memory.
+    /// Requests and responses that wait for memory.
     waiting: AtomicUsize,
-    /// Somebody began to wait for memory.
+    /// Notified when a request or response begins to wait for memory.
     pressure: Notify,
     started: Instant,
-    /// When a client was last turned away, in milliseconds after `started`.
+    /// When a client was last rejected, in milliseconds after `started`.
     turned_away: AtomicU64,
     metrics: Metrics,
 }
@@ -66,27 +65,26 @@ pub struct Limits {
     pub connections: usize,
     /// Open event streams of the process.
     pub event_streams: usize,
-    /// Bytes of bodies and answers that may be in memory at once.
+    /// Maximum bytes of request and response bodies in memory.
     pub buffered_bytes: u64,
-    /// Requests that only read, and are worked on at once.
+    /// Reads in flight.
     pub reads: usize,
-    /// Requests that may change something, and are worked on at once.
+    /// Changes in flight.
     pub changes: usize,
 }
 
 impl Limits {
-    /// What fits a process that may use `memory` bytes and open `files`.
+    /// The limits for a process with `memory` bytes and `files` open files.
     ///
     /// A connection costs up to 24 KiB (the head of its request, its task), an
     /// event stream half of that. With 64 MiB this makes 1024 connections, 512
-    /// event streams and 8 MiB of bodies: together less than what the
-    /// process leaves of its memory. More memory does not make them grow: it
-    /// takes more replicas, not more clients of one, to use it.
+    /// event streams and 8 MiB of bodies, which together fit into what the
+    /// process itself leaves free. The limits do not grow with more memory: to
+    /// serve more clients, add replicas.
     ///
-    /// Of the requests, 128 that read are at work, and 128 that change something:
-    /// more than what the database does at once, so that it never waits, and
-    /// few enough that all are done soon. A flood of the one kind leaves the
-    /// other its places.
+    /// At most 128 reads and 128 changes are in flight: more than the database
+    /// runs concurrently, so that it never idles, and few enough that all finish
+    /// soon. A flood of one kind does not block the other.
     #[must_use]
     pub fn of(memory: u64, files: u64) -> Self {
         let for_clients = files.saturating_sub(OWN_FILES).max(24);
@@ -102,7 +100,7 @@ impl Limits {
         }
     }
 
-    /// Enough for probes and for those who scrape metrics.
+    /// Enough for probes and metrics scrapers.
     pub(crate) const ADMIN: Self = Self {
         connections: 64,
         event_streams: 0,
@@ -124,7 +122,7 @@ impl Default for Budget {
     }
 }
 
-/// Why a client is turned away.
+/// Why a client is rejected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the budget is exhausted")]
 pub struct Exhausted;
@@ -148,9 +146,8 @@ impl Budget {
         }))
     }
 
-    /// The budget of this process, by the memory and the files that it may
-    /// use. Raises the soft limit of open files to the hard one and logs what
-    /// was found.
+    /// The budget of this process, from its memory and open-file limits. Raises
+    /// the soft limit of open files to the hard one and logs the result.
     #[must_use]
     pub fn of_process() -> Self {
         let files = limits::raise_files().unwrap_or_else(|error| {
@@ -172,7 +169,7 @@ impl Budget {
         Self::new(limits)
     }
 
-    /// Registers the size of each budget, its use and how often it was used up.
+    /// Registers the size and use of each budget, and how often it was exhausted.
     pub fn register(&self, registry: &mut Registry) {
         let metrics = &self.0.metrics;
         registry.register(
@@ -192,10 +189,10 @@ impl Budget {
         );
     }
 
-    /// Whether the process can take more clients.
+    /// Whether the process can accept more clients.
     ///
     /// # Errors
-    /// Where it had to turn one away within the last seconds.
+    /// If it rejected a client within the last 5 s.
     pub fn check(&self) -> Result<(), Exhausted> {
         let last = Duration::from_millis(self.0.turned_away.load(Ordering::Relaxed));
         let recent = !last.is_zero() && self.0.started.elapsed() < last + EXHAUSTED_FOR;
@@ -208,8 +205,8 @@ impl Budget {
         self.0.limits
     }
 
-    /// Room for `bytes` until the permit is dropped. Waits for a moment, in
-    /// which the servers let go of clients that do not read or write.
+    /// Reserves `bytes` until the permit is dropped. Waits briefly while the
+    /// servers disconnect clients that do not read or write.
     pub(super) async fn reserve(&self, bytes: u64) -> Result<Held, Exhausted> {
         let kib = bytes.div_ceil(KIB).min(self.0.limits.buffered_bytes / KIB);
         let kib = u32::try_from(kib).unwrap_or(u32::MAX);
@@ -230,16 +227,15 @@ impl Budget {
         Ok(Held::new(permit, bytes, &self.0.metrics.bytes))
     }
 
-    /// The right to one event stream.
+    /// A permit for one event stream.
     pub(super) fn event_stream(&self) -> Result<Held, Exhausted> {
         let permit = self.0.streams.clone().try_acquire_owned();
         let permit = permit.map_err(|_| self.count(Resource::EventStreams, Outcome::Refused))?;
         Ok(Held::new(permit, 1, &self.0.metrics.streams))
     }
 
-    /// The right to work on a request of `method`, until it is dropped. Who gets
-    /// none within 50 ms is to be turned away: there is more to do than can be
-    /// done.
+    /// A permit to handle a request with `method`, until it is dropped. A request
+    /// that gets none within 50 ms must be rejected: the process is overloaded.
     ///
     /// # Errors
     /// [`Exhausted`] after the 50 ms.
@@ -262,29 +258,28 @@ impl Budget {
         Ok(Held::new(permit, 1, gauge))
     }
 
-    /// Notes an open connection until the value is dropped.
+    /// Counts an open connection until the value is dropped.
     pub(super) fn connection(&self) -> Counted {
         self.0.metrics.connections.inc();
         Counted(self.0.metrics.connections.clone())
     }
 
-    /// Waits until memory is wanted.
+    /// Waits until a request or response needs memory.
     pub(super) async fn pressure(&self) {
         self.0.pressure.notified().await;
     }
 
-    /// Whether somebody waits for memory.
+    /// Whether any request or response waits for memory.
     pub(super) fn is_pressed(&self) -> bool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts that `resource` was used up, and what came of it.
+    /// Counts that `resource` was exhausted, and the outcome.
     pub(super) fn count(&self, resource: Resource, outcome: Outcome) -> Exhausted {
         let labels = ExhaustedLabels::of(resource, outcome);
         self.0.metrics.exhausted.get_or_create(&labels).inc();
-        // A page without its event stream still works, and too many requests are
-        // too many for the other replicas, too: no reasons to send everybody
-        // elsewhere.
+        // A page works without its event stream, and too many requests would be
+        // too many for the other replicas, too: neither makes the process unready.
         let is_local = matches!(resource, Resource::Connections | Resource::BufferedBytes);
         if outcome == Outcome::Refused && is_local {
             let now = self.0.started.elapsed().as_millis();
@@ -295,7 +290,7 @@ impl Budget {
     }
 }
 
-/// A part of a budget that is given back when dropped.
+/// A share of a budget, released on drop.
 #[derive(Debug)]
 pub struct Held {
     amount: i64,
@@ -338,7 +333,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What can be used up.
+/// A resource with a limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Resource {
     Connections,
@@ -360,12 +355,12 @@ impl Resource {
     }
 }
 
-/// What comes of a budget that is used up.
+/// What happens when a budget is exhausted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
-    /// Who asked for more was turned away.
+    /// The client was rejected.
     Refused,
-    /// The connection that waited longest for its client was closed.
+    /// The connection that had waited longest for its client was closed.
     Closed,
 }
 
@@ -410,7 +405,7 @@ impl Metrics {
         let used = Family::<ResourceLabel, Gauge>::default();
         let exhausted = Family::<ExhaustedLabels, Counter>::default();
         let add = |resource: Resource, most: u64| {
-            // From 0, so that the first of them is an increase.
+            // Starts at 0, so that the first event shows as an increase.
             for outcome in [Outcome::Refused, Outcome::Closed] {
                 drop(exhausted.get_or_create(&ExhaustedLabels::of(resource, outcome)));
             }
@@ -488,7 +483,7 @@ mod tests {
             drop(first);
         });
         drop(second.unwrap());
-        // More than all of it is as much as all of it.
+        // A request for more than all of it gets all of it.
         budget.reserve(MIB).await.unwrap();
         assert!(!budget.is_pressed());
     }

@@ -1,4 +1,4 @@
-//! Calls to others.
+//! Clients for outgoing calls.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -15,13 +15,13 @@ use super::address::is_public;
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The most redirects that are followed.
+/// Maximum number of redirects to follow.
 const MAX_REDIRECTS: usize = 3;
 
 /// Makes `ring` the TLS provider of the process. The static binaries are built
 /// for musl, where `ring` is the one that builds without a C++ toolchain.
 pub fn install_tls_provider() {
-    // An error means that a provider is there already: nothing to do.
+    // An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -30,7 +30,7 @@ pub fn install_tls_provider() {
 /// elsewhere is the answer.
 ///
 /// # Errors
-/// Where the roots of trust cannot be loaded.
+/// If the roots of trust cannot be loaded.
 pub fn client(user_agent: &'static str, timeout: Duration) -> reqwest::Result<reqwest::Client> {
     builder(user_agent, timeout)
         .redirect(Policy::none())
@@ -47,7 +47,7 @@ pub fn client(user_agent: &'static str, timeout: Duration) -> reqwest::Result<re
 /// resolves and decides.
 ///
 /// # Errors
-/// Where the roots of trust cannot be loaded.
+/// If the roots of trust cannot be loaded.
 pub fn client_of(
     origin: &Url,
     user_agent: &'static str,

@@ -1,9 +1,9 @@
-//! One connection: whom it waits for, since when, and what it holds.
+//! One connection: what it waits for, since when, and how much memory it holds.
 //!
-//! The socket and the bodies note in a [`Watch`] when the server begins to wait
-//! for the client and when that ends. So the server can tell a client that
-//! keeps it waiting from a request that it is working on, and close the first
-//! when its time is up or somebody else needs the room.
+//! The socket and the bodies record in a [`Watch`] when the server starts and
+//! stops waiting for the client. This distinguishes a client that keeps the
+//! server waiting from a request in progress, so that the server can close the
+//! former when it exceeds its time or others need its memory.
 
 use std::io;
 use std::pin::Pin;
@@ -21,32 +21,32 @@ use tokio::net::TcpStream;
 
 use super::budget::{Counted, Held};
 
-/// How long the head of a request may take, from its first byte or, for the
-/// first request of a connection, from the start.
+/// Deadline for the head of a request, counted from its first byte or, for the
+/// first request, from the start of the connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may be without a request. It is longer than the 90 s
-/// after which Traefik gives up an idle one: the proxy closes first, and no
-/// request is sent into a connection that is being closed.
+/// How long a connection may be idle. Traefik closes idle connections after
+/// 90 s, so the proxy closes first and never sends a request into a connection
+/// that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long the server waits for a client in the middle of a body or an answer,
-/// all in all, before it has to be as quick as [`SLOWEST`].
+/// Total time that the server waits for a client within a body or a response
+/// before the client must reach the rate [`SLOWEST`].
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How quick a client has to be with an answer that does not fit into the
-/// buffers on its way, in bytes a second. That of a modem is enough.
+/// Minimum rate, in bytes per second, for a response that does not fit into the
+/// buffers on its way. A modem is fast enough.
 const SLOWEST: u64 = 8 * 1024;
 
-/// How quick a client has to be so as not to be the first to go when others
-/// need the room that it takes, in bytes a second.
+/// Minimum rate, in bytes per second, at which a client is not the first to be
+/// disconnected under memory pressure.
 const UNNOTICED: u64 = 32 * 1024;
 
 /// What the server waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(super) enum Awaited {
-    /// Nothing yet: the connection was accepted, and nobody has read from it.
+    /// Nothing yet: the connection was accepted but not read.
     Start,
     /// The head of the first request.
     FirstHead,
@@ -56,14 +56,14 @@ pub(super) enum Awaited {
     Head,
     /// More of its body.
     Body,
-    /// That the client takes more of the answer.
+    /// The client, to read more of the response.
     Reader,
     /// Nothing from the client: a handler, or the next event.
     Us,
 }
 
 impl Awaited {
-    /// For how long.
+    /// How long.
     fn limit(self) -> Option<Duration> {
         match self {
             Self::FirstHead | Self::Head => Some(HEAD_TIMEOUT),
@@ -73,45 +73,45 @@ impl Awaited {
         }
     }
 
-    /// Whether the client can be blamed for the time that passes.
+    /// Whether the client causes the wait.
     pub(super) fn is_client(self) -> bool {
         !matches!(self, Self::Start | Self::Us)
     }
 
-    /// Whether no request has come so far.
+    /// Whether no request has arrived so far.
     pub(super) fn is_new(self) -> bool {
         matches!(self, Self::Start | Self::FirstHead)
     }
 
-    /// Whether the client takes or gives bytes of which there are more.
+    /// Whether the client is in the middle of a body or a response.
     pub(super) fn is_transfer(self) -> bool {
         matches!(self, Self::Body | Self::Reader)
     }
 }
 
-/// What is known of a connection. Everything but the held memory is one word,
-/// as it changes several times a request.
+/// The state of a connection. All but the held memory is stored in single words,
+/// as it changes several times per request.
 #[derive(Debug)]
 pub(super) struct Watch {
     opened: Instant,
     /// An [`Awaited`] in the last three bits, and since when before that, in
     /// milliseconds after `opened`.
     state: AtomicU64,
-    /// For how long this body or answer has had the server wait before the
-    /// present wait, in milliseconds.
+    /// How long the server waited for this body or response before the current
+    /// wait, in milliseconds.
     waited: AtomicU64,
-    /// How many bytes of it have come or gone since the first wait.
+    /// Bytes of it that were transferred since the first wait.
     moved: AtomicU64,
-    /// The answer is complete but for what is still to be written.
+    /// The response is complete except for what is still to be written.
     answered: AtomicBool,
-    /// Whether there is something in `held`.
+    /// Whether `held` is set.
     holds: AtomicBool,
-    /// What the answer takes of the budget, until it is written.
+    /// The response's share of the budget, until it is written.
     held: Mutex<Option<Held>>,
     /// The event streams of this server; counted here once this is one.
     streams: Arc<AtomicUsize>,
     is_stream: AtomicBool,
-    /// The connection ends with its next answer.
+    /// The connection closes with its next response.
     leaves: AtomicBool,
     _counted: Counted,
 }
@@ -142,7 +142,7 @@ impl Watch {
         (awaited, waited.max(self.behind(UNNOTICED)))
     }
 
-    /// Whether the client has kept the server waiting for too long.
+    /// Whether the client has kept the server waiting too long.
     pub(super) fn is_overdue(&self) -> bool {
         let (awaited, waited) = self.present_wait();
         let waited = waited.max(self.behind(SLOWEST));
@@ -155,9 +155,9 @@ impl Watch {
         (awaited(state), self.opened.elapsed().saturating_sub(since))
     }
 
-    /// How much longer the server has waited for this body or answer than it
-    /// would have for a client of `rate` bytes a second. An event stream has
-    /// no rate.
+    /// How much longer the server has waited for this body or response than a
+    /// client with `rate` bytes per second would take. An event stream has no
+    /// rate.
     fn behind(&self, rate: u64) -> Duration {
         let (awaited, waited) = self.present_wait();
         if !awaited.is_transfer() || self.is_stream.load(Ordering::Relaxed) {
@@ -173,7 +173,7 @@ impl Watch {
         awaited(self.state.load(Ordering::Relaxed)) == what
     }
 
-    /// Notes that the server begins to wait for `what`.
+    /// Records that the server starts to wait for `what`.
     fn wait_for(&self, what: Awaited) {
         let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> 3);
         self.state
@@ -188,7 +188,7 @@ impl Watch {
         self.moved.store(0, Ordering::Relaxed);
     }
 
-    /// Notes what became of a try to move bytes: how many, or that the server
+    /// Records the result of a transfer: the number of bytes, or that the server
     /// waits for `what`.
     fn transfer(&self, what: Awaited, moved: Poll<usize>) {
         let blocked = self.is_awaiting(what);
@@ -202,7 +202,7 @@ impl Watch {
                     add(&self.waited, waited);
                     self.state.store(Awaited::Us as u64, Ordering::Relaxed);
                 }
-                // What fits into the buffers on the way says nothing of the client.
+                // Bytes that fit into the buffers on the way say nothing about the client.
                 if blocked || self.waited.load(Ordering::Relaxed) > 0 {
                     add(&self.moved, u64::try_from(bytes).unwrap_or(u64::MAX));
                 }
@@ -210,13 +210,13 @@ impl Watch {
         }
     }
 
-    /// Keeps `held` until the answer is written.
+    /// Keeps `held` until the response is written.
     pub(super) fn hold(&self, held: Held) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
         self.holds.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the answer is an event stream.
+    /// Records that the response is an event stream.
     pub(super) fn becomes_stream(&self) {
         if !self.is_stream.swap(true, Ordering::Relaxed) {
             self.streams.fetch_add(1, Ordering::Relaxed);
@@ -230,12 +230,12 @@ impl Watch {
         (works && !self.leaves()).then(|| self.opened.elapsed())
     }
 
-    /// Has the connection end with its next answer.
+    /// Makes the connection close with its next response.
     pub(super) fn leave(&self) {
         self.leaves.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the connection ends with its next answer.
+    /// Whether the connection closes with its next response.
     pub(super) fn leaves(&self) -> bool {
         self.leaves.load(Ordering::Relaxed)
     }
@@ -278,7 +278,7 @@ impl Drop for Watch {
     }
 }
 
-/// Adds to what nobody else writes.
+/// Adds to a value that has no other writer.
 fn add(to: &AtomicU64, amount: u64) {
     let sum = to.load(Ordering::Relaxed).saturating_add(amount);
     to.store(sum, Ordering::Relaxed);
@@ -362,7 +362,7 @@ impl Write for Socket {
     }
 }
 
-/// The body of a request, as the client sends it.
+/// The body of a request, as it arrives.
 pub(super) struct RequestBody {
     pub(super) body: Incoming,
     pub(super) watch: Arc<Watch>,
@@ -395,7 +395,7 @@ impl hyper::body::Body for RequestBody {
     }
 }
 
-/// The body of an answer, until the server has all of it.
+/// The body of a response, until the server has read all of it.
 pub(super) struct AnswerBody {
     body: Body,
     watch: Arc<Watch>,

@@ -18,8 +18,7 @@ pub struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// `detail` is for the person at the other end: it holds no secret and
-    /// nothing of the inside.
+    /// `detail` is for the client: it contains no secret and no internals.
     #[must_use]
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! The names under which this process answers.
+//! The host names that this process answers to.
 //!
 //! A page of another site can have its own name resolve to this machine (DNS
 //! rebinding) and is then of the same origin as what answers here. What it
@@ -69,7 +69,7 @@ impl FromStr for AllowedHosts {
     }
 }
 
-/// A part of the list is no name.
+/// A part of the list is not a host name.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("should be names or addresses with commas between, such as localhost,todo.example")]
 pub struct InvalidHost;

@@ -1,4 +1,4 @@
-//! Errors as pages: a program gets JSON, a person something to read.
+//! Error pages: a program gets JSON, a person gets a page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::config::PublicPrefix;
 /// How the error pages of a service look. All paths are below the prefix.
 #[derive(Clone, Debug)]
 pub struct ErrorPages {
-    /// The prefix where `X-Forwarded-Prefix` says none.
+    /// The prefix if `X-Forwarded-Prefix` is absent.
     pub prefix: PublicPrefix,
     /// The path of a style sheet that starts with [`crate::design::STYLE`].
     pub style: String,
@@ -27,9 +27,9 @@ pub struct ErrorPages {
     pub icon: String,
     /// What stands beside the name of the system; may be empty.
     pub badge: String,
-    /// The path of the way back.
+    /// The target of the link back.
     pub home: &'static str,
-    /// What the way back is called.
+    /// The label of the link back.
     pub home_label: &'static str,
 }
 

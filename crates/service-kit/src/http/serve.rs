@@ -35,46 +35,45 @@ use crate::TaskError;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// What the kernel may keep of the answers of one connection, in bytes; it
-/// takes twice as much for itself. Without a limit it takes megabytes from the
-/// memory of the pod for each client that does not read.
+/// The kernel's send buffer for one connection, in bytes; it uses twice as much
+/// internally. Without a limit, each client that does not read takes megabytes
+/// of the pod's memory.
 const SEND_BUFFER: u32 = 64 * 1024;
 
-/// How long the other side may leave what was sent to it without a sign of
-/// life (RFC 5482). It ends event streams to machines that have vanished.
+/// How long sent data may stay unacknowledged (RFC 5482). It ends event streams
+/// to machines that have vanished.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest head of a request, in bytes; a larger one gets 431. It is also
 /// the most that is written into one buffer before it is sent.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// The most fields in the head of a request.
+/// Maximum number of fields in the head of a request.
 const MAX_HEADERS: usize = 100;
 
-/// How often overdue connections are looked for.
+/// How often overdue connections are closed.
 const SWEEP: Duration = Duration::from_millis(250);
 
-/// For how long a client may have the server wait while others need the memory
-/// that it keeps.
+/// How long a client may keep the server waiting while others need its memory.
 const PRESSED_PATIENCE: Duration = Duration::from_millis(200);
 
-/// For how long a client may have the server wait while most others have it
-/// work: on a busy machine bytes that have come are read late.
+/// How long a client may keep the server waiting while most other connections
+/// are busy: a busy machine reads bytes late.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// One in so many connections may be above the limit, for the clients that come
-/// while others have their last answer.
+/// One in this many connections may exceed the limit, for clients that connect
+/// while others receive their last response.
 const LEAVING: usize = 32;
 
-/// For how long it is not looked again whether a connection can be closed for
-/// another one: a flood of clients costs a look at all connections each.
+/// How long to wait before searching again for a connection to close: in a flood
+/// of clients, each search would scan all connections.
 const FULL_FOR: Duration = Duration::from_millis(5);
 
-/// For how long a connection that was refused is kept open for its client to
-/// read the answer.
+/// How long a rejected connection stays open so that its client can read the
+/// response.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// How many of these there are at most.
+/// Maximum number of these.
 const REFUSED: usize = 32;
 
 /// How many connections are closed at once when memory is needed.
@@ -86,12 +85,12 @@ const BURST: usize = 1024;
 /// How long to wait before accepting again when the kernel refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// At the stop: how long those that have connected may take to show up in the
+/// At shutdown: how long established connections may take to appear in the
 /// listener's queue.
 const LAST_CONNECTIONS: Duration = Duration::from_millis(100);
 
-/// After the listener is closed: how long a connection that is new may take to
-/// show its request.
+/// After the listener is closed: how long a new connection may take to send its
+/// request.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Headers that are one value and decide what a request may do. Of two, a proxy
@@ -113,7 +112,7 @@ static SINGLE: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// What is written to a client when every connection is at work.
+/// The response to a client when every connection is busy.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
     retry-after: 1\r\ncontent-length: 43\r\nconnection: close\r\n\r\n\
     {\"detail\":\"The service is busy; try again\"}";
@@ -121,7 +120,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
 /// Opens a listener on `address` with a queue that takes a burst of clients.
 ///
 /// # Errors
-/// Where the port is taken, or is not for this process.
+/// If the port is taken, or needs privileges that the process lacks.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -139,14 +138,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// after that; then stops accepting, lets the requests in flight finish, and
 /// returns. Dropping the future cuts every connection.
 ///
-/// Everybody is accepted. Where that makes more connections than `budget` has,
-/// the one that has waited longest for its client is closed, and where all are
-/// at work, the oldest ends with its answer. A connection whose client takes
-/// too long with the head or the body of a request, or with reading the answer,
-/// is closed. One that the server itself is working for never is.
+/// Every client is accepted. Beyond the connections that `budget` allows, the one
+/// that has waited longest for its client is closed; if all are busy, the oldest
+/// closes with its response. A connection whose client is too slow to send the
+/// head or the body of a request, or to read the response, is closed. One that
+/// the server is working for never is.
 ///
 /// # Errors
-/// None today: what goes wrong with one connection is logged and costs no other.
+/// None today: a failed connection is logged and affects no other.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -217,10 +216,10 @@ struct Server {
     graceful: GracefulShutdown,
     tasks: JoinSet<()>,
     open: HashMap<Id, Open>,
-    /// How many of `open` are event streams.
+    /// Number of `open` connections that are event streams.
     streams: Arc<AtomicUsize>,
     refused: Refused,
-    /// Until when no connection can be closed for another one.
+    /// Until when no connection can be closed in favour of another.
     full_until: Instant,
     sweep: tokio::time::Interval,
 }
@@ -253,7 +252,7 @@ impl Server {
         }
     }
 
-    /// Waits for what has to be done about the connections, and does it.
+    /// Waits for the next maintenance of the connections, and does it.
     async fn tend(&mut self) {
         tokio::select! {
             Some(ended) = self.tasks.join_next_with_id() => {
@@ -276,15 +275,15 @@ impl Server {
             Ok((stream, _)) => self.admit(stream),
             Err(error) => {
                 warn!(%error, "accepting a connection failed");
-                // Out of files, most likely: one comes free.
+                // Most likely out of files, which others will close.
                 self.close_the_longest_waiting();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 
-    /// Accepts all who have connected: under load this task has a turn only
-    /// after those of all connections.
+    /// Accepts every waiting client: under load this task runs only after those of
+    /// all connections.
     async fn accept_the_queue(&mut self, listener: &TcpListener) {
         for _ in 0..BURST {
             let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
@@ -327,8 +326,8 @@ impl Server {
         self.open.insert(task.id(), Open { watch, task });
     }
 
-    /// Makes room for another connection where `above` are above the limit;
-    /// `false` where there is none.
+    /// Makes room for another connection when `above` exceed the limit; `false` if
+    /// that is impossible.
     fn make_room(&mut self, above: usize) -> bool {
         let now = Instant::now();
         if now < self.full_until {
@@ -341,8 +340,8 @@ impl Server {
         found
     }
 
-    /// Closes the connection that waits for its client for longest; `false`
-    /// where there is none.
+    /// Closes the connection that has waited longest for its client; `false` if
+    /// there is none.
     fn close_the_longest_waiting(&mut self) -> bool {
         let waiting = || {
             let waits = self
@@ -452,9 +451,9 @@ impl Server {
     }
 }
 
-/// Connections that were answered 503 and are not read any more. They are kept
-/// for a moment: where a request comes after the close, or lies unread, the
-/// kernel sends a reset, which takes the answer away (RFC 9112, section 9.6).
+/// Connections that got 503 and are no longer read. They stay open for a moment:
+/// a request that arrives after the close, or is unread, makes the kernel send a
+/// reset, which discards the response (RFC 9112, section 9.6).
 #[derive(Default)]
 struct Refused(VecDeque<(Instant, std::net::TcpStream)>);
 
@@ -465,7 +464,7 @@ impl Refused {
             return;
         };
         discard(&stream);
-        // Where this cannot be written at once, nobody is waiting.
+        // If this cannot be written at once, the client is gone.
         let answered = (&stream).write(FULL);
         if answered.is_err() || stream.shutdown(Shutdown::Write).is_err() {
             return;
@@ -486,7 +485,7 @@ impl Refused {
     }
 }
 
-/// Reads what has come.
+/// Reads what has arrived.
 fn discard(mut stream: &std::net::TcpStream) {
     let _ = stream.read(&mut [0; HEAD_LIMIT]);
 }
@@ -526,8 +525,7 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
     }
 }
 
-/// What is wrong with the head of `request`, so that nobody who reads it can
-/// be sure what it means.
+/// Why the head of `request` is ambiguous, if it is.
 fn fault(request: &Request<Incoming>) -> Option<&'static str> {
     if !has_valid_host(request) {
         return Some("The request should have one valid Host header");
@@ -571,7 +569,7 @@ fn is_host(host: &HeaderValue) -> bool {
 }
 
 pin_project! {
-    /// The answer to one request, on its way.
+    /// The response to one request, in progress.
     struct Answering {
         #[pin]
         answer: Answer,

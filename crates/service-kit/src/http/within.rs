@@ -1,4 +1,4 @@
-//! Bodies and answers within the budget of the process.
+//! Keeps request and response bodies within the budget of the process.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,14 +15,14 @@ use super::budget::{Budget, Exhausted, Held};
 use super::conditions::have_blank_tags;
 use super::error::ErrorBody;
 
-/// The largest body that a request may have, in bytes.
+/// Maximum size of a request body, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
 
 /// Bodies and answers up to this many bytes are part of what a connection
 /// costs; larger ones are counted on their own.
 const SMALL: u64 = 8 * 1024;
 
-/// What an answer of unknown length may have in memory at once, in bytes.
+/// Memory reserved for a response of unknown length, in bytes.
 const STREAM_BUFFER: u64 = 64 * 1024;
 
 /// How long the body of a request may take to arrive. [`BODY_LIMIT`] bytes take
@@ -34,7 +34,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 struct Charge(Arc<Mutex<Option<Held>>>);
 
-/// Takes the charge of an answer out of its extensions.
+/// Removes the charge of a response from its extensions.
 pub(super) fn take_charge(extensions: &mut Extensions) -> Option<Held> {
     let Charge(charge) = extensions.remove()?;
     charge.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -122,19 +122,19 @@ async fn charge(
     Ok(Some(budget.reserve(size).await?))
 }
 
-/// Why a request is not taken, or its answer not given.
+/// Why a request or its response is refused.
 enum Refusal {
     /// The body has more than [`BODY_LIMIT`] bytes.
     TooLarge,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     Slow,
     /// The body is not what its head says, or the client left.
     Broken,
     /// An entity tag has a blank in it.
     BlankTag,
-    /// There is no room in memory.
+    /// The memory budget is exhausted.
     Busy,
-    /// There are as many event streams as there may be.
+    /// The number of event streams is at its maximum.
     TooManyStreams,
 }
 
@@ -182,7 +182,7 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         } else {
-            // What is left of the body is not worth waiting for.
+            // The rest of the body is not read.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -270,13 +270,13 @@ impl SpanExporter for Exporter {
         let outcome = match &result {
             Ok(()) => {
                 if self.is_failing.swap(false, Ordering::Relaxed) {
-                    info!("the receiver takes traces again");
+                    info!("trace export recovered");
                 }
                 NO_ERROR
             }
             Err(error) => {
                 if !self.is_failing.swap(true, Ordering::Relaxed) {
-                    warn!(%error, spans, "traces are lost: the receiver does not take them");
+                    warn!(%error, spans, "trace export failed, spans dropped");
                 }
                 NOT_RECEIVED
             }

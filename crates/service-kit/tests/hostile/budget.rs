@@ -40,7 +40,7 @@ async fn occupy(server: &Server, count: usize) -> Vec<TcpStream> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_sockets_lock_nobody_out() {
+async fn idle_connections_do_not_block_new_clients() {
     let server = Server::start(few());
     let mut idle = Vec::new();
     for _ in 0..10 {
@@ -308,7 +308,7 @@ async fn large_response(server: &Server) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn responses_that_are_sipped_take_no_memory_from_others() {
+async fn slowly_read_responses_do_not_use_up_shared_memory() {
     let server = Server::start(few());
     let ask = "GET /stream HTTP/1.1\r\nhost: test\r\n\r\n";
     let mut sipping = JoinSet::new();

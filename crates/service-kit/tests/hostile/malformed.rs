@@ -94,7 +94,7 @@ async fn an_invalid_chunk_closes_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_header_that_decides_is_given_once() {
+async fn a_repeated_header_that_affects_the_outcome_is_refused() {
     let server = Server::start(Limits::default());
     let ask = async |fields: &str| {
         let head = "POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 1\r\n";

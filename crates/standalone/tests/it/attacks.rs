@@ -211,7 +211,7 @@ async fn values_echoed_into_pages_fit_the_memory() {
 }
 
 #[tokio::test]
-async fn idle_sockets_lock_nobody_out_under_a_low_file_limit() {
+async fn idle_connections_do_not_block_new_clients_under_a_low_file_limit() {
     let data = TempDir::new().unwrap();
     let few = [
         "-c",

@@ -255,7 +255,7 @@ async fn stops_cleanly(backend: Service, losses: usize) {
         stop.elapsed()
     );
     let log = backend.stdout();
-    assert_eq!(log.matches("traces are lost").count(), losses, "{log}");
+    assert_eq!(log.matches("trace export failed").count(), losses, "{log}");
 }
 
 const LOST: &str = "otel_sdk_exporter_span_exported_total{error_type=\"not_received\"}";
